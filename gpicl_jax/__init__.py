@@ -1,0 +1,35 @@
+"""General-purpose in-context learning (arXiv 2212.04458) in JAX and Flax: meta-train networks that learn to learn."""
+
+import importlib
+
+__version__ = "0.1.0"
+
+# Public names and the rooms they live in, imported on first use: `gpicl --help` need not wait for JAX.
+_ROOMS = {
+    "Config": "config",
+    "Episode": "tasks",
+    "Evaluator": "evaluation",
+    "Hyper": "config",
+    "ImageDataset": "data",
+    "InContext": "learners",
+    "Learner": "learners",
+    "TaskDistribution": "tasks",
+    "Trainer": "training.loop",
+    "Transformer": "models",
+    "UserError": "config",
+    "draw_episode": "tasks",
+    "draw_episodes": "tasks",
+    "load": "data",
+    "load_config": "config",
+}
+__all__ = sorted(_ROOMS)
+
+
+def __getattr__(name: str):
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'gpicl_jax' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"gpicl_jax.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,115 @@
+"""`gpicl`: parsing only. Every mistake of the caller's is one line on stderr and exit code 2."""
+
+import argparse
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+from gpicl_jax import __version__
+from gpicl_jax.config import UserError, load_config, packaged_configs
+
+_START = time.monotonic()
+
+_TRAIN_HELP = """\
+example:
+  gpicl train digits --tasks.num_tasks=1024 --run-dir runs/transition-1024
+
+CONFIG is a .toml file or a name inside the package ({names}).
+Any setting may follow as --section.key=value.
+"""
+_EVALUATE_HELP = """\
+example:
+  gpicl evaluate runs/digits --episodes 4096
+"""
+_DATASETS_HELP = """\
+example:
+  gpicl datasets
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise UserError(f"{message}; see '{self.prog} --help'")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="gpicl",
+        description="Meta-train a network that learns within its context, and test it on tasks it has never seen.",
+        epilog="example:\n  gpicl train digits\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"gpicl_jax {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, about: str, epilog: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=about,
+            description=about,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    train = command("train", "meta-train a learner", _TRAIN_HELP.format(names=", ".join(packaged_configs())))
+    train.add_argument("config", metavar="CONFIG")
+    train.add_argument("--run-dir", type=Path, metavar="DIR", help="the run's folder (default: runs/CONFIG-DATE-TIME)")
+    train.add_argument("--resume", action="store_true", help="continue the run in --run-dir, bit for bit")
+    train.add_argument("--parallel", choices=("pmap", "jit"), default="pmap", help="how several devices share a step")
+    evaluate = command("evaluate", "meta-test a run again", _EVALUATE_HELP)
+    evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    evaluate.add_argument("--episodes", type=int, metavar="N", help="episodes of each kind of task (default: the run's)")
+    evaluate.add_argument("--checkpoint", choices=("latest", "best"), default="latest", help="best: on validation tasks")
+    command("datasets", "list the base datasets", _DATASETS_HELP)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        options, rest = _parser().parse_known_args(arguments)
+        if rest and options.command != "train":
+            raise UserError(f"unknown argument {rest[0]!r}; see 'gpicl {options.command} --help'")
+        if options.command == "train":
+            return _train(options, tuple(rest), arguments)
+        if options.command == "evaluate":
+            return _evaluate(options)
+        return _datasets()
+    except UserError as error:
+        print(f"gpicl: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _train(options: argparse.Namespace, overrides: tuple[str, ...], arguments: list[str]) -> int:
+    from gpicl_jax.training.run import train_run
+
+    config = load_config(options.config, overrides)
+    if options.resume and options.run_dir is None:
+        raise UserError("--resume needs --run-dir DIR, the folder of the run to continue")
+    run_dir = options.run_dir or Path("runs") / f"{Path(options.config).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    return train_run(
+        config,
+        run_dir,
+        resume=options.resume,
+        parallel=options.parallel,
+        command=["gpicl", *arguments],
+        started=_START,
+    )
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from gpicl_jax.training.run import evaluate_run
+
+    return evaluate_run(options.run_dir, episodes=options.episodes, checkpoint=options.checkpoint)
+
+
+def _datasets() -> int:
+    from gpicl_jax.data import available
+
+    for name, about in available().items():
+        print(f"{name:<10} {about}")
+    return 0

@@ -1,0 +1,161 @@
+"""Meta-test: how well a learner predicts row i of an episode, on seen, unseen and identity tasks."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from gpicl_jax.config import Hyper
+from gpicl_jax.learners import Learner, score_rows
+from gpicl_jax.tasks import Episode, TaskDistribution, draw_episodes
+from gpicl_jax.tasks.augmented import draw_image_indices, seen_task_keys, stream
+
+COLUMNS = ["dataset", "tasks", "position", "solver", "accuracy", "loss", "standard_error"]
+COLUMNS += ["episodes", "distinct_images", "seed"]
+_EPISODES_AT_ONCE = 64
+LAST_FRACTION = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeKeys:
+    """The keys of a meta-test: tasks [T] and their sequences [T, S]."""
+
+    task_T: jax.Array
+    sequence_TS: jax.Array
+
+
+def unseen_episode_keys(seed: int, name: str, num_tasks: int, sequences_per_task: int) -> EpisodeKeys:
+    """Keys of tasks that no training step can draw. `name` is `validation` or `test`: the two share no task."""
+    task_root, sequence_root = jax.random.split(stream(seed, name))
+    ids_T = np.arange(num_tasks)
+    return EpisodeKeys(
+        task_T=jax.vmap(jax.random.fold_in, in_axes=(None, 0))(task_root, ids_T),
+        sequence_TS=jax.random.split(sequence_root, (num_tasks, sequences_per_task)),
+    )
+
+
+def seen_episode_keys(hyper: Hyper, seed: int, num_tasks: int, episodes: int) -> EpisodeKeys:
+    """Keys of the first `num_tasks` tasks of the training set, with as many sequences each as `episodes` allow."""
+    sequence_root = jax.random.split(stream(seed, "test"))[1]
+    return EpisodeKeys(
+        task_T=seen_task_keys(hyper, np.arange(num_tasks)),
+        sequence_TS=jax.random.split(sequence_root, (num_tasks, episodes // num_tasks)),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Loss (nats) and accuracy of every row of T tasks × S episodes, and how many different images these show.
+
+    Rows that the learner does not predict are NaN.
+    """
+
+    loss_TSL: np.ndarray
+    accuracy_TSL: np.ndarray
+    distinct_images: int
+
+    @property
+    def episodes(self) -> int:
+        return self.accuracy_TSL.shape[0] * self.accuracy_TSL.shape[1]
+
+    def accuracy(self, positions: slice) -> tuple[float, float]:
+        """Mean accuracy over some rows and its standard error, clustered by task."""
+        return _mean_and_error(self.accuracy_TSL[:, :, positions])
+
+    def first(self) -> tuple[float, float]:
+        """Accuracy of the first row and its standard error."""
+        return self.accuracy(slice(0, 1))
+
+    def last(self) -> tuple[float, float]:
+        """Accuracy over the last 10% of rows and its standard error."""
+        return self.accuracy(last_rows(self.accuracy_TSL.shape[-1]))
+
+
+def last_rows(length: int) -> slice:
+    """The last 10% of the positions of an episode, at least one."""
+    return slice(length - max(1, round(LAST_FRACTION * length)), length)
+
+
+class Evaluator:
+    """Scores one learner; compiled programs are kept between calls.
+
+    Example:
+      >>> from gpicl_jax.config import load_config
+      >>> from gpicl_jax.factory import make_learner, make_tasks
+      >>> config = load_config("digits", ("--model.width=16",))
+      >>> tasks = make_tasks(config, "test")
+      >>> learner = make_learner(config, tasks.dataset)
+      >>> keys = unseen_episode_keys(0, "test", num_tasks=4, sequences_per_task=2)
+      >>> scores = Evaluator(learner)(learner.init(jax.random.key(0)), tasks, keys)
+      >>> scores.accuracy_TSL.shape                                           # T, S, L
+      (4, 2, 100)
+    """
+
+    def __init__(self, learner: Learner) -> None:
+        self._score = jax.jit(_score_episodes(learner))
+
+    def __call__(self, params: Any, tasks: TaskDistribution, keys: EpisodeKeys, permute_labels_prob: float = 1.0) -> Scores:
+        parts = drawn_in_parts(tasks, keys, permute_labels_prob)
+        results = jax.device_get([self._score(params, episodes_TS) for episodes_TS in parts])
+        loss_TSL, accuracy_TSL = (np.concatenate(each) for each in zip(*results, strict=True))
+        return Scores(loss_TSL, accuracy_TSL, count_images(tasks, keys))
+
+
+def drawn_in_parts(tasks: TaskDistribution, keys: EpisodeKeys, permute_labels_prob: float = 1.0) -> Iterator[Episode]:
+    """Yields episodes [T', S] of a few tasks at a time, so that memory does not grow with the meta-test."""
+    num_tasks, sequences = keys.sequence_TS.shape
+    at_once = max(1, _EPISODES_AT_ONCE // sequences)
+    for start in range(0, num_tasks, at_once):
+        part = slice(start, start + at_once)
+        yield _draw(tasks, keys.task_T[part], keys.sequence_TS[part], np.float32(permute_labels_prob))
+
+
+def count_images(tasks: TaskDistribution, keys: EpisodeKeys) -> int:
+    """How many different images the episodes of `keys` show."""
+    return len(np.unique(_draw_indices(tasks, keys.sequence_TS)))
+
+
+_draw = jax.jit(draw_episodes)
+
+
+@jax.jit
+def _draw_indices(tasks: TaskDistribution, sequence_keys_TS: jax.Array) -> jax.Array:
+    draw = functools.partial(draw_image_indices, num_images=tasks.dataset.num_images, length=tasks.length)
+    return jax.vmap(jax.vmap(draw))(sequence_keys_TS)
+
+
+def _score_episodes(learner: Learner) -> Callable[[Any, Episode], tuple[jax.Array, jax.Array]]:
+    def score(params: Any, episodes_TS: Episode) -> tuple[jax.Array, jax.Array]:
+        def score_one(episode: Episode, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            scored_L = learner.scored_rows(episode)
+            rows = score_rows(learner.predict(params, episode, key=key), episode.y_L)
+            return jax.tree.map(lambda row_L: jnp.where(scored_L, row_L, jnp.nan), rows)
+
+        shape = episodes_TS.num_context.shape
+        return jax.vmap(jax.vmap(score_one))(episodes_TS, jax.random.split(jax.random.key(0), shape))
+
+    return score
+
+
+def _mean_and_error(values_TSx: np.ndarray) -> tuple[float, float]:
+    """Mean over everything, and the standard error of the mean of the T task means (NaN for one task)."""
+    task_means = np.asarray(values_TSx, np.float64).reshape(len(values_TSx), -1).mean(axis=1)
+    error = task_means.std(ddof=1) / np.sqrt(len(task_means)) if len(task_means) > 1 else np.nan
+    return float(task_means.mean()), float(error)
+
+
+def learning_curve(scores: Scores, *, dataset: str, tasks: str, solver: str, seed: int) -> pd.DataFrame:
+    """Tidy rows, one a position (examples seen before it); standard errors of the accuracy are clustered by task."""
+    rows = []
+    for position in range(scores.accuracy_TSL.shape[-1]):
+        accuracy, error = scores.accuracy(slice(position, position + 1))
+        if np.isnan(accuracy):
+            continue
+        loss = _mean_and_error(scores.loss_TSL[:, :, position])[0]
+        rows.append((dataset, tasks, position, solver, accuracy, loss, error, scores.episodes, scores.distinct_images, seed))
+    return pd.DataFrame(rows, columns=COLUMNS)

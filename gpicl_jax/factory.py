@@ -1,0 +1,95 @@
+"""From config to objects: the only place that maps names to classes."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import optax
+
+from gpicl_jax.config import INFINITE, Config, Hyper, UserError
+from gpicl_jax.data import ImageDataset, load
+from gpicl_jax.learners import InContext, Learner
+from gpicl_jax.models import Transformer
+from gpicl_jax.tasks import TaskDistribution
+
+MakeOptimizer = Callable[[Hyper], optax.GradientTransformation]
+
+
+def make_tasks(config: Config, split: str) -> TaskDistribution:
+    """The tasks of one split. Only the training split draws from a finite task set."""
+    dataset = load(config.data.train, split)
+    if config.tasks.length > dataset.num_images:
+        raise UserError(
+            f"tasks.length = {config.tasks.length}, but the {split} split of '{dataset.name}' has {dataset.num_images} "
+            "images and an episode shows none twice; lower tasks.length"
+        )
+    infinite = split != "train" or config.tasks.num_tasks == INFINITE
+    return TaskDistribution(dataset, config.tasks.length, infinite=infinite)
+
+
+def make_learner(config: Config, dataset: ImageDataset) -> Learner:
+    """The learner that `[model]` names, for episodes of `dataset`."""
+    model = config.model
+    transformer = Transformer(
+        num_classes=dataset.num_classes,
+        width=model.width,
+        num_layers=model.num_layers,
+        num_heads=model.num_heads,
+        head_size=model.head_size,
+        mlp_width=model.mlp_width,
+        max_length=config.tasks.length,
+        layout=model.layout,
+        label_scale=model.label_scale,
+        smear_keys=model.smear_keys,
+        activation=model.activation,
+        dtype=jnp.dtype(model.dtype),
+    )
+    return InContext(transformer, dataset.num_features, config.tasks.length)
+
+
+def make_optimizer(config: Config) -> MakeOptimizer:
+    """A function from the traced `Hyper` to the Optax optimiser that `[optimizer]` names.
+
+    It is called inside the traced step: a learning rate or eps that is traced goes straight into Optax.
+    """
+    settings = config.optimizer
+    schedule = _schedule(config)
+
+    def optimizer(hyper: Hyper) -> optax.GradientTransformation:
+        def learning_rate(count):
+            return hyper.learning_rate * schedule(count)
+
+        adam = {"b1": settings.b1, "b2": settings.b2, "eps": hyper.eps, "eps_root": settings.eps_root}
+        if settings.name == "adam":
+            update = optax.adam(learning_rate, **adam)
+        elif settings.name == "adamw":
+            update = optax.adamw(learning_rate, **adam, weight_decay=settings.weight_decay)
+        elif settings.name == "muon":
+            update = optax.contrib.muon(
+                learning_rate,
+                beta=settings.momentum,
+                eps=hyper.eps,
+                weight_decay=settings.weight_decay,
+                adam_b1=settings.b1,
+                adam_b2=settings.b2,
+                adam_eps_root=settings.eps_root,
+            )
+        else:
+            update = optax.sgd(learning_rate, momentum=settings.momentum)
+        clip = [optax.clip_by_global_norm(settings.clip)] if settings.clip else []
+        return optax.chain(*clip, update)
+
+    return optimizer
+
+
+def _schedule(config: Config) -> optax.Schedule:
+    """The learning rate's course as a fraction of its peak."""
+    settings = config.optimizer
+    if settings.schedule == "cosine":
+        after = optax.cosine_decay_schedule(1.0, config.train.steps - settings.warmup_steps)
+    else:
+        after = optax.constant_schedule(1.0)
+    if not settings.warmup_steps:
+        return after
+    # the first step already moves: (count + 1) / warmup_steps
+    rise = optax.linear_schedule(1 / settings.warmup_steps, 1.0, settings.warmup_steps - 1)
+    return optax.join_schedules([rise, after], [settings.warmup_steps])

@@ -1,0 +1,49 @@
+"""In-context learners: one forward pass over the episode is the whole learning algorithm."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gpicl_jax.learners.base import Params, score_rows
+from gpicl_jax.tasks.episode import Episode
+
+
+@dataclasses.dataclass(frozen=True)
+class InContext:
+    """A sequence model as a learner: J = E_D [Σ_j l(f(D_{1:j−1}, x_j), y_j)] (arXiv 2212.04458, equation 2), as a mean.
+
+    Attributes:
+      model: a Flax module, `model(x_LX, y_L) -> logits_LC`, whose row i depends on x_{≤i} and y_{<i} only.
+      num_features: X.
+      length: L of the episodes that `init` traces with.
+
+    Example:
+      >>> from gpicl_jax.models import Transformer
+      >>> learner = InContext(Transformer(num_classes=10, width=16, num_layers=1, max_length=20), 64, 20)
+      >>> params = learner.init(jax.random.key(0))
+      >>> episode = Episode(jnp.zeros((20, 64)), jnp.zeros(20, jnp.int32), jnp.int32(20))
+      >>> learner.predict(params, episode, key=jax.random.key(1)).shape
+      (20, 10)
+    """
+
+    model: nn.Module
+    num_features: int
+    length: int
+    transductive: bool = False
+
+    def init(self, key: jax.Array) -> Params:
+        x_LX, y_L = jnp.zeros((self.length, self.num_features)), jnp.zeros(self.length, jnp.int32)
+        return self.model.init(key, x_LX, y_L)["params"]
+
+    def predict(self, params: Params, episode: Episode, *, key: jax.Array) -> jax.Array:
+        del key  # nothing random in the forward pass
+        return self.model.apply({"params": params}, episode.x_LX, episode.y_L)
+
+    def scored_rows(self, episode: Episode) -> jax.Array:
+        return jnp.ones(episode.y_L.shape, bool)
+
+    def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        loss_L, accuracy_L = score_rows(self.predict(params, episode, key=key), episode.y_L)
+        return loss_L.mean(), {"accuracy_L": accuracy_L}

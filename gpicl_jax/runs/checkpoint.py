@@ -1,0 +1,72 @@
+"""Checkpoints by Orbax v1: saved in the background, the latest one kept and the best one on validation tasks."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from orbax.checkpoint import v1 as ocp
+
+from gpicl_jax.config import UserError
+
+_METRIC = "validation_loss"
+
+
+class Checkpoints:
+    """The checkpoints of a run; use it as a context manager, so that no save in the background is lost."""
+
+    def __init__(self, path: Path) -> None:
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        policies = ocp.training.preservation_policies
+        best = policies.BestN(
+            n=1, get_metric_fn=lambda metrics: metrics[_METRIC], reverse=True, keep_checkpoints_without_metrics=False
+        )
+        self._path = path
+        self._checkpointer = ocp.training.Checkpointer(
+            path, preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(n=1), best])
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._checkpointer.close()
+
+    @property
+    def latest_step(self) -> int | None:
+        latest = self._checkpointer.latest
+        return None if latest is None else latest.step
+
+    @property
+    def best_step(self) -> int | None:
+        """The step with the lowest validation loss; the latest where no checkpoint was validated."""
+        validated = [each for each in self._checkpointer.checkpoints if each.metrics]
+        if not validated:
+            return self.latest_step
+        return min(validated, key=lambda each: each.metrics[_METRIC]).step
+
+    def save(self, step: int, state: Any, validation_loss: float | None) -> None:
+        """Saves in the background a copy of `state`, so that the next training step may take its memory over."""
+        if self.latest_step == step:
+            return
+        metrics = None if validation_loss is None else {_METRIC: validation_loss}
+        self._checkpointer.save_async(step, jax.tree.map(jnp.copy, state), metrics=metrics, force=True)
+
+    def load(self, step: int, like: Any) -> Any:
+        """The state saved at `step`, in the structure, shapes and sharding of `like`.
+
+        Raises:
+          UserError: the checkpoint is damaged or of another structure.
+        """
+        try:
+            return self._checkpointer.load(step, jax.tree.map(_abstract, like))
+        except (ValueError, KeyError, OSError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"checkpoint {step} in {self._path} cannot be read ({reason}); it is damaged or of another config"
+            ) from None
+
+
+def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

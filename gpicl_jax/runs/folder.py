@@ -1,0 +1,142 @@
+"""The folder of one run: one process at a time, files that are either whole or not there."""
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from gpicl_jax.config import Config, UserError, load_config, to_toml
+
+CONFIG = "config.toml"
+_PACKAGES = ("gpicl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
+
+
+class RunFolder:
+    """Paths and files of a run. `create` or `open` one, and hold `lock()` while writing.
+
+    Example:
+      >>> import tempfile
+      >>> folder = RunFolder.create(Path(tempfile.mkdtemp()) / "run", Config())
+      >>> folder.config() == Config()
+      True
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, config: Config) -> "RunFolder":
+        """A new run in an absent or empty folder.
+
+        Raises:
+          UserError: the folder holds a run or other files, or cannot be made or written.
+        """
+        folder = cls(path)
+        if folder._is_run():
+            raise UserError(f"{path} already holds a run; continue it with --resume, or choose another --run-dir")
+        try:
+            if path.exists() and any(item.name != ".lock" for item in path.iterdir()):
+                raise UserError(f"{path} is not empty and holds no run; choose another --run-dir")
+            path.mkdir(parents=True, exist_ok=True)
+            folder.write_config(config)
+        except OSError as error:
+            raise UserError(f"cannot write to run folder {path}: {error.strerror}; choose another --run-dir") from None
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """An existing run.
+
+        Raises:
+          UserError: no run is there.
+        """
+        folder = cls(path)
+        if not folder._is_run():
+            raise UserError(f"no run in {path} (no {CONFIG} there); give the folder that 'gpicl train' named")
+        return folder
+
+    def _is_run(self) -> bool:
+        return (self.path / CONFIG).is_file()
+
+    def config(self) -> Config:
+        """The resolved config of this run."""
+        return load_config(str(self.path / CONFIG))
+
+    def write_config(self, config: Config) -> None:
+        self.write_text(CONFIG, to_toml(config))
+
+    @property
+    def checkpoints(self) -> Path:
+        return (self.path / "checkpoints").absolute()
+
+    @contextmanager
+    def lock(self):
+        """Keeps every other process out while the block runs; the system drops the lock if this process dies."""
+        try:
+            file = open(self.path / ".lock", "w")  # noqa: SIM115
+        except OSError as error:
+            raise UserError(f"cannot write to run folder {self.path}: {error.strerror}") from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{self.path} is in use by another process; wait for it or choose another folder") from None
+            yield
+
+    def write_bytes(self, name: str, content: bytes) -> Path:
+        """Writes a file under a temporary name, then renames it."""
+        target = self.path / name
+        handle, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        return target
+
+    def write_text(self, name: str, text: str) -> Path:
+        return self.write_bytes(name, text.encode())
+
+    def write_json(self, name: str, value: Any) -> Path:
+        return self.write_text(name, json.dumps(value, indent=2) + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file of this run, None where it is absent."""
+        path = self.path / name
+        return json.loads(path.read_text()) if path.is_file() else None
+
+
+def describe_run(command: list[str], parallel: str) -> dict[str, Any]:
+    """What `run.json` records: versions, devices, commit, command."""
+    import jax
+
+    return {
+        "command": command,
+        "commit": _commit(),
+        "parallel": parallel,
+        "devices": [device.device_kind for device in jax.devices()],
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree with `-dirty` where it was changed; None for an installed package."""
+    here = Path(__file__).parent
+    run = lambda *args: subprocess.run(["git", "-C", here, *args], capture_output=True, text=True)  # noqa: E731
+    try:
+        if run("ls-files", "--error-unmatch", __file__).returncode:
+            return None
+        return run("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").stdout.strip() or None
+    except OSError:
+        return None

@@ -1,0 +1,34 @@
+"""metrics.jsonl: one JSON object a line, the truth about the course of a run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gpicl_jax.runs.folder import RunFolder
+
+NAME = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Appends records to a run's metrics; each has a `step`.
+
+    On resume, records after `step` are dropped: the run makes them again.
+    """
+
+    def __init__(self, folder: RunFolder, *, step: int = 0) -> None:
+        kept = [record for record in read_metrics(folder.path) if record["step"] <= step]
+        self._path = folder.write_text(NAME, "".join(json.dumps(record) + "\n" for record in kept))
+        self.seconds = max((record.get("seconds", 0.0) for record in kept), default=0.0)
+
+    def append(self, record: dict[str, Any]) -> None:
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """All whole records of a run, in order. A last line that a killed process left half-written is passed over."""
+    path = run_dir / NAME
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]

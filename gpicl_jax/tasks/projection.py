@@ -1,0 +1,80 @@
+"""The random matrices of the tasks. Speed lives here, and so does the promise that task i is always the same.
+
+Threefry-2x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") is written out round by round:
+on a CPU `jax.random.bits` runs it as a rolled loop that nothing fuses with. The words are the same to the bit.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+# Bytes of matrices that are alive at once: what a CPU's cache holds, or a small part of an accelerator's memory.
+_LIVE_BYTES = {"cpu": 4 * 2**20}
+_LIVE_BYTES_ELSEWHERE = 2**30
+
+
+def threefry(key: jax.Array, high: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Threefry-2x32 with 20 rounds of the uint32 counters (high, low) under one typed key: two uint32 words each."""
+    first, second = jax.random.key_data(key)
+    schedule = (first, second, first ^ second ^ np.uint32(0x1BD11BDA))
+    a, b = high + schedule[0], low + schedule[1]
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            a = a + b
+            b = ((b << rotation) | (b >> (32 - rotation))) ^ a
+        a = a + schedule[(group + 1) % 3]
+        b = b + schedule[(group + 2) % 3] + np.uint32(group + 1)
+    return a, b
+
+
+def random_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """uint32 words of `shape`, equal to `jax.random.bits(key, shape)`, for fewer than 2³² of them."""
+    counter = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    a, b = threefry(key, jnp.zeros_like(counter), counter)
+    return a ^ b
+
+
+def random_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """float32 standard normals of `shape`, equal to `jax.random.normal(key, shape)` on the same backend."""
+    words = random_words(key, shape)
+    lowest = np.nextafter(np.float32(-1), np.float32(0))
+    unit = jax.lax.bitcast_convert_type((words >> 9) | np.uint32(0x3F800000), jnp.float32) - np.float32(1)
+    uniform = jnp.maximum(lowest, unit * (np.float32(1) - lowest) + lowest)
+    return np.float32(np.sqrt(2)) * jax.lax.erf_inv(uniform)
+
+
+def projection_matrix(key: jax.Array, num_features: int) -> jax.Array:
+    """A ∈ R^{X×X} with A_ij ~ N(0, 1/X), 1/X being the variance (paper, section 3; authors' code).
+
+    Args:
+      key: the task's projection key.
+      num_features: X.
+
+    Returns:
+      float32 [X, X], a function of the key alone.
+
+    Example:
+      >>> A_XX = projection_matrix(jax.random.key(0), 64)
+      >>> A_XX.shape, round(float(A_XX.var() * 64), 1)
+      ((64, 64), 1.0)
+    """
+    return random_normal(key, (num_features, num_features)) * np.float32(1 / math.sqrt(num_features))
+
+
+def project(projection_XX: jax.Array, pixels_LX: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    """A (x − μ)/σ for every row x of uint8 pixels, as (A x − μ A1)/σ: pixels stay uint8 up to the product.
+
+    Returns:
+      float32 [L, X].
+    """
+    projected_LX = pixels_LX.astype(jnp.float32) @ projection_XX.T
+    return (projected_LX - mean * projection_XX.sum(axis=1)[None]) / std
+
+
+def matrices_at_once(num_features: int) -> int:
+    """How many tasks' matrices to make at a time on the default backend; memory then does not grow with the batch."""
+    live = _LIVE_BYTES.get(jax.default_backend(), _LIVE_BYTES_ELSEWHERE)
+    return max(1, live // (4 * num_features**2))

@@ -1,0 +1,191 @@
+"""The training loop. It owns all input and output; between two chunks it logs, validates, saves and listens."""
+
+import functools
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from gpicl_jax.config import Config, UserError, hyper_from
+from gpicl_jax.evaluation import Evaluator, last_rows, unseen_episode_keys
+from gpicl_jax.factory import make_learner, make_optimizer, make_tasks
+from gpicl_jax.runs.checkpoint import Checkpoints
+from gpicl_jax.runs.folder import RunFolder
+from gpicl_jax.runs.metrics import MetricsLog
+from gpicl_jax.training.parallel import compile_chunk, replicate
+from gpicl_jax.training.progress import Progress
+from gpicl_jax.training.signals import Interrupted, StopRequest
+from gpicl_jax.training.state import TrainState, init_state
+from gpicl_jax.training.step import TrainChunk, batch_gradient, train_chunk, train_step
+
+VALIDATION_EPISODES = 256
+
+
+class Diverged(Exception):
+    """The loss or a parameter is no longer finite."""
+
+
+class Trainer:
+    """Everything that a run is built from; building it checks what the config alone cannot tell.
+
+    Args:
+      config: checked settings.
+      parallel: `pmap` or `jit`, how several devices share a step; see `parallel`.
+      devices: to train on; all that JAX finds by default.
+
+    Attributes:
+      tasks, validation: the task distributions of the training and the validation split.
+      learner: see `Learner`.
+      hyper: the traced numbers.
+      chunk: the compiled chunk, `chunk(state, tasks, hyper) -> (state, metrics)`; it takes over the state's memory.
+
+    Raises:
+      UserError: the devices cannot share a batch evenly, or an episode is longer than a split.
+
+    Example:
+      >>> from gpicl_jax.config import load_config
+      >>> trainer = Trainer(load_config("digits", ("--train.chunk=10", "--tasks.tasks_per_step=8", "--optimizer.name=adam")))
+      >>> state, metrics = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
+      >>> int(state.step)
+      10
+    """
+
+    def __init__(self, config: Config, *, parallel: str = "pmap", devices: list[jax.Device] | None = None) -> None:
+        devices = devices or jax.devices()
+        if config.tasks.tasks_per_step % len(devices):
+            raise UserError(
+                f"tasks.tasks_per_step = {config.tasks.tasks_per_step} is not divisible by the {len(devices)} devices; "
+                f"give a multiple of {len(devices)}"
+            )
+        self.config, self._devices = config, devices
+        self.tasks = replicate(make_tasks(config, "train"), devices)
+        self.validation = replicate(make_tasks(config, "validation"), devices)
+        self.hyper = replicate(hyper_from(config), devices)
+        self.learner = make_learner(config, self.tasks.dataset)
+        self._optimizer = make_optimizer(config)
+        self.chunk: TrainChunk = compile_chunk(
+            batch_gradient(self.learner), self._make_chunk, parallel=parallel, devices=devices
+        )
+
+    def _make_chunk(self, gradient) -> TrainChunk:
+        tasks = self.config.tasks
+        shape = (tasks.tasks_per_step, tasks.sequences_per_task)
+        step = functools.partial(train_step, gradient=gradient, optimizer=self._optimizer, shape=shape)
+        return train_chunk(step, self.config.train.chunk)
+
+    def state(self) -> TrainState:
+        """The state before the first step, on all devices."""
+        init = jax.jit(lambda hyper: init_state(self.learner, self._optimizer, hyper))
+        return replicate(init(self.hyper), self._devices)
+
+
+def train(trainer: Trainer, folder: RunFolder) -> tuple[TrainState, Evaluator]:
+    """Trains from the latest checkpoint in `folder`, or from the start, to `train.steps`.
+
+    Returns:
+      The state at the end, and the evaluator of the validations (its compiled program serves the meta-test too).
+
+    Raises:
+      Interrupted: by a signal, after a checkpoint.
+      Diverged: a loss or parameter became NaN or infinite; the last good checkpoint stays.
+      UserError: the latest checkpoint is beyond `train.steps`, or cannot be read.
+    """
+    steps, evaluator = trainer.config.train.steps, Evaluator(trainer.learner)
+    with Checkpoints(folder.checkpoints) as checkpoints, StopRequest() as stop:
+        state = trainer.state()
+        start = checkpoints.latest_step or 0
+        if start > steps:
+            raise UserError(f"{folder.path} is already at step {start}, past train.steps = {steps}; raise train.steps")
+        if start:
+            state = checkpoints.load(start, state)
+        folder.write_config(trainer.config)  # a resumed run may have more steps than it began with
+        course = _Course(trainer, folder, evaluator, checkpoints, start)
+        try:
+            for step in range(start, steps, trainer.config.train.chunk):
+                state = course.advance(state, step)
+                course.between_chunks(state, stop)
+        finally:
+            course.progress.close()
+    return state, evaluator
+
+
+class _Course:
+    """The loop's bookkeeping: metrics one chunk late, validations, checkpoints."""
+
+    def __init__(self, trainer: Trainer, folder: RunFolder, evaluator: Evaluator, checkpoints: Checkpoints, start: int):
+        self._trainer, self._evaluator, self._checkpoints = trainer, evaluator, checkpoints
+        self._settings = trainer.config.train
+        self._log = MetricsLog(folder, step=start)
+        self.progress = Progress(self._settings.steps, start)
+        self._step = self._reported = start
+        self._pending: dict[str, jax.Array] | None = None
+        self._compiled = False
+        self._begun = time.monotonic() - self._log.seconds
+        self._mark = time.monotonic()
+
+    def advance(self, state: TrainState, step: int) -> TrainState:
+        """Dispatches the next chunk, then reports the one before it, which has been running meanwhile."""
+        begun = time.monotonic()
+        state, metrics = self._trainer.chunk(state, self._trainer.tasks, self._trainer.hyper)
+        if not self._compiled:
+            self._compiled = True
+            self._mark = time.monotonic()
+            self.progress.say(f"compiled in {self._mark - begun:.1f} s")
+        self._report()
+        self._pending, self._step = metrics, step + self._settings.chunk
+        return state
+
+    def between_chunks(self, state: TrainState, stop: StopRequest) -> None:
+        """Validates and saves where the step number says so; saves and leaves where a signal says so."""
+        at_end = self._step == self._settings.steps
+        due = at_end or self._step % self._settings.validate_every == 0
+        if due or stop.signum is not None:
+            self._report()  # nothing that is not finite may be saved
+            self._checkpoints.save(self._step, state, self._validate(state) if due else None)
+            self._mark = time.monotonic()
+        if stop.signum is not None and not at_end:
+            raise Interrupted(stop.signum, self._step)
+
+    def _report(self) -> None:
+        if self._pending is None:
+            return
+        metrics, self._pending = jax.device_get(self._pending), None
+        now = time.monotonic()
+        if not metrics["finite"]:
+            raise Diverged(
+                f"loss or parameters became NaN or infinite between steps {self._reported} and {self._step} "
+                f"(last good checkpoint: step {self._checkpoints.latest_step}); "
+                "try a smaller optimizer.learning_rate or optimizer.clip=1.0"
+            )
+        record = {
+            "step": self._step,
+            "loss": float(metrics["loss"]),
+            **_ends("accuracy", metrics["accuracy_L"]),
+            "gradient_norm": float(metrics["gradient_norm"]),
+            "steps_per_second": self._settings.chunk / (now - self._mark),
+            "seconds": now - self._begun,
+        }
+        self._reported, self._mark = self._step, now
+        self._log.append(record)
+        self.progress.training(record)
+
+    def _validate(self, state: TrainState) -> float:
+        settings = self._trainer.config.eval
+        num_tasks = max(2, VALIDATION_EPISODES // settings.sequences_per_task)
+        keys = unseen_episode_keys(settings.seed, "validation", num_tasks, settings.sequences_per_task)
+        scores = self._evaluator(state.params, self._trainer.validation, keys)
+        record = {
+            "step": self._step,
+            "validation_loss": float(np.nanmean(scores.loss_TSL)),
+            "validation_first": scores.first()[0],
+            "validation_last": scores.last()[0],
+            "seconds": time.monotonic() - self._begun,
+        }
+        self._log.append(record)
+        self.progress.validation(record)
+        return record["validation_loss"]
+
+
+def _ends(name: str, values_L: Any) -> dict[str, float]:
+    return {f"{name}_first": float(values_L[0]), f"{name}_last": float(np.mean(values_L[last_rows(len(values_L))]))}

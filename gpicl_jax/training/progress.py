@@ -1,0 +1,45 @@
+"""What a person sees while training runs: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Progress:
+    """Shows records of `metrics.jsonl` as they come."""
+
+    def __init__(self, steps: int, start: int) -> None:
+        self._steps, self._start = steps, start
+        self._bar = tqdm(total=steps, initial=start, unit="step") if sys.stderr.isatty() else None
+        self._shown = 0.0
+
+    def training(self, record: dict[str, Any]) -> None:
+        step, speed = record["step"], record["steps_per_second"]
+        text = f"loss {record['loss']:.3f}, accuracy {record['accuracy_first']:.2f} → {record['accuracy_last']:.2f}"
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif time.monotonic() - self._shown > _SECONDS_BETWEEN_LINES or step == self._steps:
+            self._shown = time.monotonic()
+            left = (self._steps - step) / speed if speed else 0.0
+            self.say(f"step {step:>{len(str(self._steps))}}/{self._steps}  {text}, {speed:.1f} steps/s, {left:.0f} s left")
+
+    def validation(self, record: dict[str, Any]) -> None:
+        self.say(
+            f"step {record['step']}: validation loss {record['validation_loss']:.3f}, "
+            f"accuracy {record['validation_first']:.2f} → {record['validation_last']:.2f}"
+        )
+
+    def say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.write(text)
+        else:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,89 @@
+"""One meta-training step, and many in one call. Pure: state in, state and metrics out."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gpicl_jax.config import Hyper
+from gpicl_jax.factory import MakeOptimizer
+from gpicl_jax.learners import Learner
+from gpicl_jax.tasks import TaskDistribution, draw_episodes
+from gpicl_jax.tasks.augmented import draw_task_keys, stream
+from gpicl_jax.training.state import TrainState
+
+Metrics = dict[str, jax.Array]
+
+
+class BatchKeys(NamedTuple):
+    """The keys that a batch is made from: tasks [T], images and learner [T, S]."""
+
+    task_T: jax.Array
+    sequence_TS: jax.Array
+    learner_TS: jax.Array
+
+
+# (params, tasks, keys, hyper) -> (gradient, metrics), means over the batch; `parallel` spreads it over devices.
+BatchGradient = Callable[[Any, TaskDistribution, BatchKeys, Hyper], tuple[Any, Metrics]]
+TrainChunk = Callable[[TrainState, TaskDistribution, Hyper], tuple[TrainState, Metrics]]
+
+
+def draw_batch_keys(tasks: TaskDistribution, step: jax.Array, hyper: Hyper, shape: tuple[int, int]) -> BatchKeys:
+    """All keys of step number `step`, a function of seed and step alone; `shape` is (T, S)."""
+    key = jax.random.fold_in(stream(hyper.seed, "train"), step)
+    task_key, sequence_key, learner_key = jax.random.split(key, 3)
+    return BatchKeys(
+        task_T=draw_task_keys(tasks, task_key, hyper, shape[0]),
+        sequence_TS=jax.random.split(sequence_key, shape),
+        learner_TS=jax.random.split(learner_key, shape),
+    )
+
+
+def batch_gradient(learner: Learner) -> BatchGradient:
+    """Mean loss and its gradient over the T × S episodes that the keys stand for."""
+
+    def gradient(params: Any, tasks: TaskDistribution, keys: BatchKeys, hyper: Hyper) -> tuple[Any, Metrics]:
+        episodes_TS = draw_episodes(tasks, keys.task_T, keys.sequence_TS, hyper.permute_labels_prob)
+        episodes_B, key_B = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (episodes_TS, keys.learner_TS))
+
+        def mean_loss(params: Any) -> tuple[jax.Array, Metrics]:
+            loss_B, metrics_B = jax.vmap(lambda episode, key: learner.loss(params, episode, key=key))(episodes_B, key_B)
+            return loss_B.mean(), {"loss": loss_B.mean(), **jax.tree.map(lambda leaf: leaf.mean(axis=0), metrics_B)}
+
+        gradients, metrics = jax.grad(mean_loss, has_aux=True)(params)
+        return gradients, metrics
+
+    return gradient
+
+
+def train_step(
+    state: TrainState,
+    tasks: TaskDistribution,
+    hyper: Hyper,
+    *,
+    gradient: BatchGradient,
+    optimizer: MakeOptimizer,
+    shape: tuple[int, int],
+) -> tuple[TrainState, Metrics]:
+    """Draws a batch of `shape` (T, S), and takes one step of the meta-optimiser."""
+    keys = draw_batch_keys(tasks, state.step, hyper, shape)
+    gradients, metrics = gradient(state.params, tasks, keys, hyper)
+    updates, opt_state = optimizer(hyper).update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics["gradient_norm"] = optax.tree.norm(gradients)
+    return TrainState(params, opt_state, state.step + 1), metrics
+
+
+def train_chunk(step: TrainChunk, num_steps: int) -> TrainChunk:
+    """`num_steps` steps in one `lax.scan`; metrics are means over them, and `finite` says whether all went well."""
+
+    def chunk(state: TrainState, tasks: TaskDistribution, hyper: Hyper) -> tuple[TrainState, Metrics]:
+        state, metrics_K = jax.lax.scan(lambda state, _: step(state, tasks, hyper), state, length=num_steps)
+        metrics = jax.tree.map(lambda leaf: leaf.mean(axis=0), metrics_K)
+        leaves = [metrics["loss"], *jax.tree.leaves(state.params)]
+        metrics["finite"] = jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+        return state, metrics
+
+    return chunk

@@ -1,0 +1,16 @@
+"""Four fake devices, strict shapes: set before JAX makes its first device. Compiled programs are shared between tests."""
+
+import os
+import tempfile
+
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers, and the processes that tests start, take it from the environment
+    _cache = tempfile.TemporaryDirectory(prefix="gpicl-test-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"  # the workers fill the cores
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")

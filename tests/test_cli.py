@@ -1,0 +1,234 @@
+"""The front door: real runs through `main`, real signals to a real process, every mistake in one line."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gpicl_jax.cli import main
+from gpicl_jax.runs.metrics import read_metrics
+from tests.helpers import TINY
+
+ONE_DEVICE = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+
+
+def gpicl(*arguments, **options):
+    command = [sys.executable, "-m", "gpicl_jax", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=ONE_DEVICE, **options)
+
+
+def final_weights(run_dir: Path):
+    from gpicl_jax.config import load_config
+    from gpicl_jax.runs.folder import RunFolder
+    from gpicl_jax.training.meta_test import load_params
+
+    return load_params(RunFolder.open(run_dir), load_config(str(run_dir / "config.toml")), "latest")
+
+
+def assert_same_run(one: Path, other: Path):
+    import jax
+
+    params, step = final_weights(one)
+    other_params, other_step = final_weights(other)
+    assert step == other_step == 40
+    jax.tree.map(np.testing.assert_array_equal, params, other_params)
+    timeless = [
+        [{key: value for key, value in record.items() if "second" not in key} for record in read_metrics(run)]
+        for run in (one, other)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A tiny run of 40 steps without a break, on one device in a process of its own."""
+    run_dir = tmp_path_factory.mktemp("runs") / "straight"
+    done = gpicl("train", "digits", *TINY, "--run-dir", run_dir)
+    assert done.returncode == 0, done.stderr
+    return run_dir, done
+
+
+def test_a_run_leaves_all_that_it_promises(straight):
+    run_dir, done = straight
+    files = {"config.toml", "run.json", "metrics.jsonl", "checkpoints", "learning_curves.csv", "learning_curves.png"}
+    assert files | {"summary.json"} <= {item.name for item in run_dir.iterdir()}
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["steps"] == 40 and summary["seen_tasks"] is None and summary["episodes"] == 16
+    assert 0 < summary["train_seconds"] < summary["total_seconds"] and summary["num_params"] > 1000
+    curves = pd.read_csv(run_dir / "learning_curves.csv")
+    unseen = curves[(curves.tasks == "unseen_tasks") & (curves.solver == "transformer")]
+    assert list(unseen.position) == list(range(12))
+    np.testing.assert_allclose(summary["unseen_tasks"]["last"], unseen.accuracy.iloc[-1])
+    assert set(curves.solver) == {"transformer", "1-NN", "kernel ridge"}
+    assert (run_dir / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+    assert re.search(r"step 40/40  loss \d\.\d+, accuracy \d\.\d+ → \d\.\d+, [\d.]+ steps/s", done.stdout)
+    assert f"gpicl evaluate {run_dir}" in done.stdout
+    assert json.loads((run_dir / "run.json").read_text())["command"][:3] == ["gpicl", "train", "digits"]
+
+
+def test_killed_after_20_steps_and_resumed_is_bit_for_bit_the_same(straight, tmp_path):
+    """SIGKILL: nothing is said, nothing is saved at the last moment."""
+    command = ["train", "digits", *TINY, "--run-dir", str(tmp_path / "run")]
+    code = (
+        "import os, signal, sys\n"
+        "from gpicl_jax.training.loop import _Course\n"
+        "advance = _Course.advance\n"
+        "def killed(self, state, step):\n"
+        "    if step == 25:\n"
+        "        self._checkpoints._checkpointer.wait()\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return advance(self, state, step)\n"
+        "_Course.advance = killed\n"
+        "from gpicl_jax.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, env=ONE_DEVICE)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = gpicl(*command, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_run(straight[0], tmp_path / "run")
+
+
+def test_sigterm_saves_says_how_to_resume_and_exits_143(straight, tmp_path):
+    run_dir = tmp_path / "run with a space"
+    command = [sys.executable, "-u", "-m", "gpicl_jax", "train", "digits", *TINY, "--run-dir", str(run_dir)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_DEVICE)
+    with process:
+        for line in process.stdout:
+            if line.startswith("compiled"):
+                process.send_signal(signal.SIGTERM)
+                break
+        rest, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors
+    stopped = re.search(r"stopped by SIGTERM at step (\d+); resume with: gpicl (.*)", rest)
+    assert 0 < int(stopped[1]) < 40
+    import shlex
+
+    resumed = gpicl(*shlex.split(stopped[2]))
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_run(straight[0], run_dir)
+
+
+def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
+    flags = [
+        *TINY,
+        "--train.validate_every=5",
+        "--optimizer.name=sgd",
+        "--optimizer.clip=0",
+        "--run-dir",
+        str(tmp_path / "run"),
+    ]
+    assert main(["train", "digits", *flags, "--optimizer.learning_rate=1e30"]) == 1
+    error = capsys.readouterr().err
+    assert "became NaN or infinite between steps 0 and 5" in error and error.count("\n") == 1
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_few_tasks_are_memorised(tmp_path):
+    flags = ["--tasks.num_tasks=1", "--model.width=64", "--train.steps=100", "--train.validate_every=100"]
+    done = gpicl("train", "digits", *TINY, *flags, "--eval.episodes=64", "--run-dir", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["seen_tasks"]["last"] > 0.6 and summary["seen_tasks"]["first"] > 0.6  # known before any example
+    assert summary["unseen_tasks"]["last"] < 0.3
+
+
+def test_evaluate_repeats_and_enlarges_the_meta_test(straight, capsys):
+    run_dir, _ = straight
+    before = json.loads((run_dir / "summary.json").read_text())
+    assert main(["evaluate", str(run_dir)]) == 0
+    again = json.loads((run_dir / "summary.json").read_text())
+    assert again["total_seconds"] == before["total_seconds"]
+    assert again["unseen_tasks"] == pytest.approx(before["unseen_tasks"], abs=1e-6)
+    assert main(["evaluate", str(run_dir), "--episodes", "64", "--checkpoint", "best"]) == 0
+    assert json.loads((run_dir / "summary.json").read_text())["episodes"] == 64
+    assert "best checkpoint: step" in capsys.readouterr().out
+
+
+def test_steps_may_be_added_on_resume_and_nothing_else(straight, tmp_path, capsys):
+    import shutil
+
+    run_dir = tmp_path / "run"
+    shutil.copytree(straight[0], run_dir)
+    resume = ["--run-dir", str(run_dir), "--resume"]
+    assert main(["train", "digits", *TINY, "--model.width=32", "--optimizer.name=sgd", *resume]) == 2
+    error = capsys.readouterr().err
+    assert "model.width (16 there, 32 given)" in error and "optimizer.name ('adam' there, 'sgd' given)" in error
+    assert main(["train", "digits", *TINY, "--train.steps=20", *resume]) == 2
+    assert "already at step 40" in capsys.readouterr().err
+    assert main(["train", "digits", *TINY, "--train.steps=50", *resume]) == 0
+    assert json.loads((run_dir / "summary.json").read_text())["steps"] == 50
+    assert main(["train", str(run_dir / "config.toml"), *resume]) == 0  # the longer run is now the run
+
+
+def test_version_help_and_datasets(capsys):
+    for arguments in (["--version"], ["--help"], ["train", "--help"], ["evaluate", "--help"], ["datasets", "--help"]):
+        with pytest.raises(SystemExit) as exit_:
+            main(arguments)
+        assert exit_.value.code == 0
+        out = capsys.readouterr().out
+        assert "--version" in arguments or "example:" in out
+    assert main(["datasets"]) == 0
+    assert "digits" in capsys.readouterr().out
+
+
+BAD_INPUT = {
+    "no command": ([], "COMMAND"),
+    "unknown command": (["trian", "digits"], "invalid choice: 'trian'"),
+    "unknown flag": (["train", "digits", "--rundir=x"], "--rundir"),
+    "unknown argument": (["evaluate", "RUN", "--tasks.length=3"], "--tasks.length"),
+    "unknown key": (["train", "digits", "--tasks.lenght=50"], "did you mean tasks.length?"),
+    "wrong type": (["train", "digits", "--train.steps=long"], "expected int"),
+    "value apart": (["train", "digits", "--train.steps", "50"], "--section.key=value"),
+    "num_tasks below 1": (["train", "digits", "--tasks.num_tasks=0"], "at least 1"),
+    "episode too long": (["train", "digits", "--tasks.length=201"], "validation split of 'digits' has 200"),
+    "batch not divisible by devices": (["train", "digits", "--tasks.tasks_per_step=6"], "not divisible by the 4 devices"),
+    "missing config": (["train", "TMP/none.toml"], "no config file"),
+    "unknown config name": (["train", "digit"], "one of: digits"),
+    "empty config": (["train", "TMP/empty.toml"], "holds no setting"),
+    "config not TOML": (["train", "TMP/broken.toml"], "is not TOML"),
+    "config is a folder": (["train", "TMP"], "cannot read config"),
+    "folder of another run": (["train", "digits", "--run-dir", "RUN"], "already holds a run"),
+    "folder with other files": (["train", "digits", "--run-dir", "TMP"], "is not empty and holds no run"),
+    "unwritable folder": (["train", "digits", "--run-dir", "TMP/empty.toml/run"], "cannot write to run folder"),
+    "resume without a run": (["train", "digits", "--run-dir", "TMP/new", "--resume"], "no run in"),
+    "resume without a folder": (["train", "digits", "--resume"], "--run-dir"),
+    "parallel": (["train", "digits", "--parallel=pmpa"], "invalid choice: 'pmpa'"),
+    "evaluate without a run": (["evaluate", "TMP/new"], "no run in"),
+    "evaluate without a checkpoint": (["evaluate", "TMP/bare"], "no checkpoint in"),
+    "episodes that do not fit": (["evaluate", "RUN", "--episodes", "7"], "not a multiple"),
+    "episodes below the least": (["evaluate", "RUN", "--episodes", "-4"], "at least 2"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_a_mistake_is_one_line_and_exit_code_2(name, straight, tmp_path, capsys):
+    from gpicl_jax.config import Config
+    from gpicl_jax.runs.folder import RunFolder
+
+    arguments, message = BAD_INPUT[name]
+    (tmp_path / "empty.toml").write_text("# nothing\n")
+    (tmp_path / "broken.toml").write_text("[tasks\nlength = ")
+    RunFolder.create(tmp_path / "bare", Config())
+    before = sorted(str(path) for path in tmp_path.rglob("*") if path.name != ".lock")
+    arguments = [each.replace("TMP", str(tmp_path)).replace("RUN", str(straight[0])) for each in arguments]
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.err.count("\n") == 1 and captured.err.startswith("gpicl: error: ")
+    assert sorted(str(path) for path in tmp_path.rglob("*") if path.name != ".lock") == before
+
+
+def test_a_run_in_use_is_left_alone(straight, capsys):
+    from gpicl_jax.runs.folder import RunFolder
+
+    with RunFolder.open(straight[0]).lock():
+        assert main(["evaluate", str(straight[0])]) == 2
+        assert main(["train", "digits", *TINY, "--run-dir", str(straight[0]), "--resume"]) == 2
+    assert capsys.readouterr().err.count("in use by another process") == 2

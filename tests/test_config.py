@@ -1,0 +1,81 @@
+import dataclasses
+
+import pytest
+
+from gpicl_jax.config import (
+    Config,
+    UserError,
+    changed_settings,
+    config_from_dict,
+    hyper_from,
+    load_config,
+    packaged_configs,
+    to_toml,
+)
+
+
+def test_toml_round_trip_keeps_every_setting(tmp_path):
+    config = load_config("digits", ("--tasks.num_tasks=1024", "--optimizer.eps=1e-30", "--model.smear_keys=true"))
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(config))
+    assert load_config(str(path)) == config
+
+
+@pytest.mark.parametrize("name", packaged_configs())
+def test_packaged_configs_load_and_open_with_a_comment(name):
+    from importlib import resources
+
+    assert load_config(name) != Config()
+    assert (resources.files("gpicl_jax") / "configs" / f"{name}.toml").read_text().startswith("# ")
+
+
+def test_overrides_are_toml_values_or_plain_text():
+    config = load_config("digits", ("--tasks.num_tasks=infinite", "--optimizer.learning_rate=1", "--model.layout=paired"))
+    assert config.tasks.num_tasks == "infinite"
+    assert config.optimizer.learning_rate == 1.0 and isinstance(config.optimizer.learning_rate, float)
+    assert config.model.layout == "paired"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tasks": {"lenght": 5}}, "did you mean tasks.length?"),
+        ({"taks": {}}, "did you mean [tasks]?"),
+        ({"train": 3}, "outside a section"),
+        ({"train": {"steps": "many"}}, "expected int"),
+        ({"train": {"steps": 10.5}}, "expected int"),
+        ({"train": {"steps": True}}, "expected int"),
+        ({"model": {"smear_keys": 1}}, "expected bool"),
+        ({"optimizer": {"learning_rate": "fast"}}, "expected float"),
+        ({"optimizer": {"learning_rate": 0}}, "expected more than 0"),
+        ({"optimizer": {"learning_rate": float("nan")}}, "finite"),
+        ({"optimizer": {"name": "adamm"}}, "did you mean 'adam'?"),
+        ({"tasks": {"num_tasks": 0}}, "at least 1"),
+        ({"tasks": {"num_tasks": 2**31}}, "at most 2147483647"),
+        ({"tasks": {"num_tasks": "many"}}, "'infinite'"),
+        ({"tasks": {"num_tasks": 2.0}}, "expected int"),
+        ({"tasks": {"permute_labels_prob": 1.5}}, "at most 1.0"),
+        ({"train": {"steps": 150}}, "not a multiple of train.chunk"),
+        ({"eval": {"episodes": 1023}}, "not a multiple of eval.sequences_per_task"),
+        ({"eval": {"episodes": 4}}, "fewer than 2 tasks"),
+        ({"optimizer": {"schedule": "cosine", "warmup_steps": 50_000}}, "leaves nothing"),
+        ({"data": {"train": "digit"}}, "did you mean 'digits'?"),
+    ],
+)
+def test_impossible_settings_are_named_in_one_line(values, message):
+    with pytest.raises(UserError) as error:
+        config_from_dict(values)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_changed_settings_names_both_values():
+    old = Config()
+    new = dataclasses.replace(old, model=dataclasses.replace(old.model, width=64))
+    assert changed_settings(old, new) == ["model.width (256 there, 64 given)"]
+    assert changed_settings(old, old) == []
+
+
+def test_hyper_has_strong_types_so_that_nothing_recompiles():
+    hyper = hyper_from(Config())
+    assert all(hasattr(value, "dtype") for value in hyper)
+    assert hyper.num_tasks == 2**31 - 1

@@ -1,0 +1,125 @@
+"""The step and its chunks: scan = loop, pmap = jit = one device, nothing recompiled, nothing moved."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpicl_jax.config import UserError
+from gpicl_jax.training.loop import Trainer
+from gpicl_jax.training.parallel import AXIS, gradient_over_mesh, replicate
+from gpicl_jax.training.step import batch_gradient, draw_batch_keys, train_step
+from tests.helpers import tiny_config
+
+
+def make_trainer(*overrides, parallel="pmap", num_devices=1):
+    return Trainer(tiny_config(*overrides), parallel=parallel, devices=jax.devices()[:num_devices])
+
+
+def copied(state):
+    return jax.tree.map(jnp.copy, state)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
+def test_a_chunk_equals_its_steps_one_by_one(optimizer):
+    trainer = make_trainer(f"--optimizer.name={optimizer}")
+    step = jax.jit(
+        functools.partial(train_step, gradient=batch_gradient(trainer.learner), optimizer=trainer._optimizer, shape=(4, 2))
+    )
+    state, losses = trainer.state(), []
+    for _ in range(5):
+        state, metrics = step(state, trainer.tasks, trainer.hyper)
+        losses.append(float(metrics["loss"]))
+    chunked, metrics = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
+    assert int(chunked.step) == int(state.step) == 5
+    np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=1e-5)
+    for run in (chunked, state):  # a bias of the keys moves no attention weight: its gradient is rounding, which Adam enlarges
+        del run.params["block_0"]["attention"]["key"]["bias"]
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), chunked.params, state.params)
+    assert bool(metrics["finite"])
+
+
+@pytest.mark.parametrize(
+    ("parallel", "num_devices", "num_tasks"),
+    [("pmap", 2, "infinite"), ("pmap", 4, "6"), ("jit", 2, "6"), ("jit", 4, "infinite")],
+)
+def test_devices_share_a_step_without_changing_it(parallel, num_devices, num_tasks):
+    """Losses of five steps, and the gradient: SGD without momentum moves the weights by exactly that."""
+    overrides = ("--optimizer.name=sgd", "--optimizer.momentum=0", f"--tasks.num_tasks={num_tasks}")
+    results = {}
+    for key, (how, devices) in {"one": ("pmap", 1), "many": (parallel, num_devices)}.items():
+        trainer = make_trainer(*overrides, parallel=how, num_devices=devices)
+        state, metrics = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
+        assert len(state.params["head"]["kernel"].devices()) == devices
+        results[key] = jax.device_get((state.params, metrics))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-6), results["one"], results["many"])
+
+
+def test_pmap_leaves_the_same_parameters_on_every_device():
+    """out_axes=None would hide devices that drifted apart: look at each one's own copy."""
+    trainer = make_trainer(num_devices=4)
+    state, _ = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
+    for leaf in jax.tree.leaves(state.params):
+        copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert len(copies) == 4 and all((copy == copies[0]).all() for copy in copies)
+
+
+def test_slices_of_a_batch_average_to_its_gradient():
+    trainer, devices = make_trainer(), jax.devices()
+    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
+    gradient = batch_gradient(trainer.learner)
+    keys = draw_batch_keys(trainer.tasks, jnp.int32(3), trainer.hyper, (4, 2))
+    arguments = (trainer.state().params, trainer.tasks, keys, trainer.hyper)
+    whole = jax.jit(gradient)(*arguments)
+    sliced = jax.jit(gradient_over_mesh(gradient, mesh))(*replicate(arguments, devices))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), jax.device_get(whole), jax.device_get(sliced))
+
+
+@pytest.mark.parametrize(("parallel", "num_devices"), [("pmap", 1), ("pmap", 4), ("jit", 4)])
+def test_later_chunks_compile_nothing_and_move_nothing_to_the_device(parallel, num_devices, caplog):
+    trainer = make_trainer(parallel=parallel, num_devices=num_devices)
+    state, _ = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
+    with jax.log_compiles(), jax.transfer_guard("disallow"), caplog.at_level("WARNING"):
+        for _ in range(3):
+            before, (state, _) = state, trainer.chunk(state, trainer.tasks, trainer.hyper)
+    assert not [record for record in caplog.records if "ompil" in record.getMessage()]
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))  # donated
+
+
+def test_steps_draw_different_batches_and_seeds_different_runs():
+    trainer = make_trainer()
+    hyper = trainer.hyper
+    seen = set()
+    for seed in (0, 1):
+        for step in range(4):
+            keys = draw_batch_keys(trainer.tasks, jnp.int32(step), hyper._replace(seed=np.int32(seed)), (4, 2))
+            for leaf in keys:
+                seen |= set(map(tuple, np.asarray(jax.random.key_data(leaf)).reshape(-1, 2).tolist()))
+    assert len(seen) == 2 * 4 * (4 + 8 + 8)
+
+
+def test_a_population_trains_under_vmap():
+    trainer = make_trainer()
+    step = functools.partial(train_step, gradient=batch_gradient(trainer.learner), optimizer=trainer._optimizer, shape=(4, 2))
+    rates = jnp.array([1e-4, 1e-2], jnp.float32)
+    hyper = trainer.hyper._replace(learning_rate=rates)
+    axes = jax.tree.map(lambda _: None, trainer.hyper)._replace(learning_rate=0)
+    states, _ = jax.jit(jax.vmap(step, in_axes=(None, None, axes)))(trainer.state(), trainer.tasks, hyper)
+    alone, _ = jax.jit(step)(trainer.state(), trainer.tasks, trainer.hyper._replace(learning_rate=rates[1]))
+    jax.tree.map(lambda many, one: np.testing.assert_allclose(many[1], one, atol=1e-5), states.params, alone.params)
+
+
+def test_a_batch_that_devices_cannot_share_is_refused():
+    with pytest.raises(UserError, match="tasks_per_step = 6 is not divisible by the 4 devices; give a multiple of 4"):
+        make_trainer("--tasks.tasks_per_step=6", num_devices=4)
+
+
+def test_learning_rate_warms_up_and_decays():
+    from gpicl_jax.factory import _schedule
+
+    schedule = _schedule(tiny_config("--optimizer.schedule=cosine", "--optimizer.warmup_steps=10"))
+    values = np.array([float(schedule(step)) for step in range(40)])
+    np.testing.assert_allclose(values[:10], np.arange(1, 11) / 10, rtol=1e-5)
+    assert values[10] == 1.0 and (np.diff(values[10:]) < 0).all() and values[-1] < 0.01

@@ -7,7 +7,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers, and the processes that t
     _cache = tempfile.TemporaryDirectory(prefix="gpicl-test-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"  # the workers fill the cores
+    # One thread for each of the two workers; and no optimiser: programs are the same, and compile in half the time.
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0"
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import jax

@@ -16,7 +16,7 @@ environment() { # environment EXTRA: installs the package, with the extra if one
       exit 2
     fi
     echo "installing into .venv with $("$python" --version), once" >&2
-    [ -x .venv/bin/python ] || "$python" -m venv .venv || exit 1
+    [ -x .venv/bin/pip ] || "$python" -m venv .venv || { rm -rf .venv; exit 1; }
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".${1:+[$1]}" || exit 1
     touch "$stamp"
   fi

@@ -82,6 +82,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"gpicl: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("gpicl: interrupted", file=sys.stderr)
+        return 130
 
 
 def _train(options: argparse.Namespace, overrides: tuple[str, ...], arguments: list[str]) -> int:

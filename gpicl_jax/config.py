@@ -1,12 +1,12 @@
 """The settings of a run: frozen dataclasses, read from TOML, checked before anything is compiled.
 
-The defaults are the paper's (arXiv 2212.04458) and its authors' code's. Floor 1: imports nothing of ours.
+Defaults follow the paper (arXiv 2212.04458: width 256, permuted labels) and, where it is silent, its authors' code.
+Floor 1: imports nothing of ours.
 """
 
 import dataclasses
 import difflib
 import json
-import math
 import re
 import tomllib
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 INFINITE = "infinite"
 MAX_TASKS = 2**31 - 1
+_LARGEST = 3.4e38  # of float32
 
 
 class UserError(ValueError):
@@ -23,7 +24,7 @@ class UserError(ValueError):
 
 
 def setting(default: Any, about: str, **limits: Any) -> Any:
-    """A dataclass field with its meaning and its limits: `choices`, `minimum`, `maximum`, `above`."""
+    """A dataclass field with its meaning and its limits: `choices`, `minimum`, `maximum`, `above`, `below`."""
     return dataclasses.field(default=default, metadata={"about": about, **limits})
 
 
@@ -62,12 +63,12 @@ class OptimizerConfig:
     learning_rate: float = setting(1e-3, "step size (its peak, under a schedule)", above=0.0)
     schedule: str = setting("constant", "course of the step size after the warm-up", choices=("constant", "cosine"))
     warmup_steps: int = setting(0, "steps of linear warm-up", minimum=0)
-    b1: float = setting(0.9, "Adam's decay of the mean", minimum=0.0, maximum=1.0)
-    b2: float = setting(0.999, "Adam's decay of the square", minimum=0.0, maximum=1.0)
-    eps: float = setting(1e-8, "Adam's eps, outside the root", minimum=0.0)
+    b1: float = setting(0.9, "Adam's decay of the mean", minimum=0.0, below=1.0)
+    b2: float = setting(0.999, "Adam's decay of the square", minimum=0.0, below=1.0)
+    eps: float = setting(1e-8, "eps of adam, adamw and muon, outside the root", minimum=0.0)
     eps_root: float = setting(1e-8, "Adam's eps, inside the root", minimum=0.0)
     weight_decay: float = setting(0.0, "decoupled weight decay (adamw, muon)", minimum=0.0)
-    momentum: float = setting(0.95, "momentum (sgd, muon)", minimum=0.0, maximum=1.0)
+    momentum: float = setting(0.95, "momentum (sgd, muon)", minimum=0.0, below=1.0)
     clip: float = setting(0.0, "largest global norm of the gradient; 0 is no clipping", minimum=0.0)
 
 
@@ -108,7 +109,7 @@ class Config:
 
 
 # What a resumed run may change: nothing that its weights depend on.
-FREE_ON_RESUME = ("train.validate_every", "eval.episodes", "eval.sequences_per_task")
+FREE_ON_RESUME = ("train.validate_every", "eval.episodes")
 
 
 class Hyper(NamedTuple):
@@ -166,7 +167,7 @@ def packaged_configs() -> list[str]:
 
 def _parse_toml(source: str) -> dict[str, Any]:
     path: Any = Path(source)
-    if not path.exists() and "/" not in source and not source.endswith(".toml"):
+    if "/" not in source and not source.endswith(".toml"):
         if source not in packaged_configs():
             raise UserError(f"no config '{source}'; give the path of a .toml file or one of: {', '.join(packaged_configs())}")
         path = resources.files("gpicl_jax") / "configs" / f"{source}.toml"
@@ -228,7 +229,7 @@ def _checked(name: str, value: Any, field: dataclasses.Field) -> Any:
             return value
         raise UserError(f"{name} = {value!r}; expected an integer from 1 to {MAX_TASKS} or '{INFINITE}'")
     kind = int if name == "tasks.num_tasks" else field.type
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST:
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise UserError(f"{name} = {value!r} is of type {type(value).__name__}; expected {kind.__name__} ({limits['about']})")
@@ -236,10 +237,12 @@ def _checked(name: str, value: Any, field: dataclasses.Field) -> Any:
         near = difflib.get_close_matches(value, limits["choices"], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UserError(f"{name} = {value!r}; allowed: {', '.join(map(repr, limits['choices']))}{hint}")
-    if kind is float and not math.isfinite(value):
-        raise UserError(f"{name} = {value!r}; expected a finite number ({limits['about']})")
+    if kind is float and not abs(value) < _LARGEST:
+        raise UserError(f"{name} = {value!r}; expected a finite number in float32 ({limits['about']})")
     if "above" in limits and value <= limits["above"]:
         raise UserError(f"{name} = {value!r}; expected more than {limits['above']} ({limits['about']})")
+    if "below" in limits and value >= limits["below"]:
+        raise UserError(f"{name} = {value!r}; expected less than {limits['below']} ({limits['about']})")
     if value < limits.get("minimum", value) or value > limits.get("maximum", value):
         bounds = f"at least {limits['minimum']}" + (f" and at most {limits['maximum']}" if "maximum" in limits else "")
         raise UserError(f"{name} = {value!r}; expected {bounds} ({limits['about']})")

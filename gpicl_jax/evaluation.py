@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,41 +24,46 @@ LAST_FRACTION = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeKeys:
-    """The keys of a meta-test: tasks [T] and their sequences [T, S]."""
+    """The keys of a meta-test: tasks [T]; images and learner of their sequences [T, S]."""
 
     task_T: jax.Array
     sequence_TS: jax.Array
+    learner_TS: jax.Array
+
+    def first(self, num_tasks: int, sequences: int) -> "EpisodeKeys":
+        """The first sequences of the first tasks."""
+        return EpisodeKeys(
+            self.task_T[:num_tasks], self.sequence_TS[:num_tasks, :sequences], self.learner_TS[:num_tasks, :sequences]
+        )
 
 
 def unseen_episode_keys(seed: int, name: str, num_tasks: int, sequences_per_task: int) -> EpisodeKeys:
     """Keys of tasks that no training step can draw. `name` is `validation` or `test`: the two share no task."""
-    task_root, sequence_root = jax.random.split(stream(seed, name))
-    ids_T = np.arange(num_tasks)
+    task_root, sequence_root, learner_root = jax.random.split(stream(seed, name), 3)
+    shape = (num_tasks, sequences_per_task)
     return EpisodeKeys(
-        task_T=jax.vmap(jax.random.fold_in, in_axes=(None, 0))(task_root, ids_T),
-        sequence_TS=jax.random.split(sequence_root, (num_tasks, sequences_per_task)),
+        task_T=jax.vmap(jax.random.fold_in, in_axes=(None, 0))(task_root, np.arange(num_tasks)),
+        sequence_TS=jax.random.split(sequence_root, shape),
+        learner_TS=jax.random.split(learner_root, shape),
     )
 
 
 def seen_episode_keys(hyper: Hyper, seed: int, num_tasks: int, episodes: int) -> EpisodeKeys:
     """Keys of the first `num_tasks` tasks of the training set, with as many sequences each as `episodes` allow."""
-    sequence_root = jax.random.split(stream(seed, "test"))[1]
-    return EpisodeKeys(
-        task_T=seen_task_keys(hyper, np.arange(num_tasks)),
-        sequence_TS=jax.random.split(sequence_root, (num_tasks, episodes // num_tasks)),
-    )
+    keys = unseen_episode_keys(seed, "test", num_tasks, episodes // num_tasks)
+    return dataclasses.replace(keys, task_T=seen_task_keys(hyper, np.arange(num_tasks)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Loss (nats) and accuracy of every row of T tasks × S episodes, and how many different images these show.
-
-    Rows that the learner does not predict are NaN.
-    """
+    """Loss (nats) and accuracy of every row of T tasks × S episodes; rows that the learner does not predict are NaN."""
 
     loss_TSL: np.ndarray
     accuracy_TSL: np.ndarray
-    distinct_images: int
+
+    def of(self, num_tasks: int, sequences: int) -> "Scores":
+        """The scores of the first sequences of the first tasks."""
+        return Scores(self.loss_TSL[:num_tasks, :sequences], self.accuracy_TSL[:num_tasks, :sequences])
 
     @property
     def episodes(self) -> int:
@@ -101,18 +107,27 @@ class Evaluator:
 
     def __call__(self, params: Any, tasks: TaskDistribution, keys: EpisodeKeys, permute_labels_prob: float = 1.0) -> Scores:
         parts = drawn_in_parts(tasks, keys, permute_labels_prob)
-        results = jax.device_get([self._score(params, episodes_TS) for episodes_TS in parts])
-        loss_TSL, accuracy_TSL = (np.concatenate(each) for each in zip(*results, strict=True))
-        return Scores(loss_TSL, accuracy_TSL, count_images(tasks, keys))
+        results = jax.device_get([self._score(params, episodes, learner_keys) for episodes, learner_keys in parts])
+        rows = [np.concatenate(each) for each in zip(*results, strict=True)]
+        return Scores(*(each.reshape(*keys.sequence_TS.shape, -1) for each in rows))
 
 
-def drawn_in_parts(tasks: TaskDistribution, keys: EpisodeKeys, permute_labels_prob: float = 1.0) -> Iterator[Episode]:
-    """Yields episodes [T', S] of a few tasks at a time, so that memory does not grow with the meta-test."""
-    num_tasks, sequences = keys.sequence_TS.shape
-    at_once = max(1, _EPISODES_AT_ONCE // sequences)
-    for start in range(0, num_tasks, at_once):
+def drawn_in_parts(
+    tasks: TaskDistribution, keys: EpisodeKeys, permute_labels_prob: float = 1.0
+) -> Iterator[tuple[Episode, jax.Array]]:
+    """Yields (episodes, learner keys) of some sequences of some tasks at a time: memory is that of about 64 episodes.
+
+    Their leading axes are [R, S']; a task with many sequences fills several rows. All rows together, in order, are the
+    T × S episodes of `keys`.
+    """
+    sequences = keys.sequence_TS.shape[1]
+    together = math.gcd(sequences, _EPISODES_AT_ONCE)
+    task_R = jnp.repeat(keys.task_T, sequences // together)
+    sequence_RS, learner_RS = keys.sequence_TS.reshape(-1, together), keys.learner_TS.reshape(-1, together)
+    at_once = _EPISODES_AT_ONCE // together
+    for start in range(0, len(task_R), at_once):
         part = slice(start, start + at_once)
-        yield _draw(tasks, keys.task_T[part], keys.sequence_TS[part], np.float32(permute_labels_prob))
+        yield _draw(tasks, task_R[part], sequence_RS[part], np.float32(permute_labels_prob)), learner_RS[part]
 
 
 def count_images(tasks: TaskDistribution, keys: EpisodeKeys) -> int:
@@ -129,15 +144,14 @@ def _draw_indices(tasks: TaskDistribution, sequence_keys_TS: jax.Array) -> jax.A
     return jax.vmap(jax.vmap(draw))(sequence_keys_TS)
 
 
-def _score_episodes(learner: Learner) -> Callable[[Any, Episode], tuple[jax.Array, jax.Array]]:
-    def score(params: Any, episodes_TS: Episode) -> tuple[jax.Array, jax.Array]:
+def _score_episodes(learner: Learner) -> Callable[[Any, Episode, jax.Array], tuple[jax.Array, jax.Array]]:
+    def score(params: Any, episodes_RS: Episode, learner_RS: jax.Array) -> tuple[jax.Array, jax.Array]:
         def score_one(episode: Episode, key: jax.Array) -> tuple[jax.Array, jax.Array]:
             scored_L = learner.scored_rows(episode)
             rows = score_rows(learner.predict(params, episode, key=key), episode.y_L)
             return jax.tree.map(lambda row_L: jnp.where(scored_L, row_L, jnp.nan), rows)
 
-        shape = episodes_TS.num_context.shape
-        return jax.vmap(jax.vmap(score_one))(episodes_TS, jax.random.split(jax.random.key(0), shape))
+        return jax.vmap(jax.vmap(score_one))(episodes_RS, learner_RS)
 
     return score
 
@@ -149,7 +163,7 @@ def _mean_and_error(values_TSx: np.ndarray) -> tuple[float, float]:
     return float(task_means.mean()), float(error)
 
 
-def learning_curve(scores: Scores, *, dataset: str, tasks: str, solver: str, seed: int) -> pd.DataFrame:
+def learning_curve(scores: Scores, *, dataset: str, tasks: str, solver: str, distinct_images: int, seed: int) -> pd.DataFrame:
     """Tidy rows, one a position (examples seen before it); standard errors of the accuracy are clustered by task."""
     rows = []
     for position in range(scores.accuracy_TSL.shape[-1]):
@@ -157,5 +171,5 @@ def learning_curve(scores: Scores, *, dataset: str, tasks: str, solver: str, see
         if np.isnan(accuracy):
             continue
         loss = _mean_and_error(scores.loss_TSL[:, :, position])[0]
-        rows.append((dataset, tasks, position, solver, accuracy, loss, error, scores.episodes, scores.distinct_images, seed))
+        rows.append((dataset, tasks, position, solver, accuracy, loss, error, scores.episodes, distinct_images, seed))
     return pd.DataFrame(rows, columns=COLUMNS)

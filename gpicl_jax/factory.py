@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import optax
 
-from gpicl_jax.config import INFINITE, Config, Hyper, UserError
+from gpicl_jax.config import INFINITE, Config, Hyper
 from gpicl_jax.data import ImageDataset, load
 from gpicl_jax.learners import InContext, Learner
 from gpicl_jax.models import Transformer
@@ -16,14 +16,8 @@ MakeOptimizer = Callable[[Hyper], optax.GradientTransformation]
 
 def make_tasks(config: Config, split: str) -> TaskDistribution:
     """The tasks of one split. Only the training split draws from a finite task set."""
-    dataset = load(config.data.train, split)
-    if config.tasks.length > dataset.num_images:
-        raise UserError(
-            f"tasks.length = {config.tasks.length}, but the {split} split of '{dataset.name}' has {dataset.num_images} "
-            "images and an episode shows none twice; lower tasks.length"
-        )
     infinite = split != "train" or config.tasks.num_tasks == INFINITE
-    return TaskDistribution(dataset, config.tasks.length, infinite=infinite)
+    return TaskDistribution(load(config.data.train, split), config.tasks.length, infinite=infinite)
 
 
 def make_learner(config: Config, dataset: ImageDataset) -> Learner:

@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 _LABELS = {
     "unseen_tasks": "unseen tasks, held-out images",
+    "unseen_tasks_permuted": "unseen tasks, labels always permuted",
     "unseen_tasks_train_images": "unseen tasks, training images",
     "seen_tasks": "seen tasks, held-out images",
     "identity_tasks": "no projection, held-out images",
@@ -26,7 +27,7 @@ def learning_curves(frame: pd.DataFrame, *, learner: str, num_classes: int) -> F
         if rows.empty:
             continue
         (line,) = axes.plot(rows.position, rows.accuracy, label=f"{learner}: {label}", linewidth=1.6)
-        margin = 1.96 * rows.standard_error.fillna(0)
+        margin = 1.96 * rows.standard_error  # NaN for a single task: no band
         axes.fill_between(
             rows.position, rows.accuracy - margin, rows.accuracy + margin, color=line.get_color(), alpha=0.2, linewidth=0
         )
@@ -38,5 +39,5 @@ def learning_curves(frame: pd.DataFrame, *, learner: str, num_classes: int) -> F
     axes.set(xlabel="examples seen in the episode", ylabel="accuracy", ylim=(0, 1))
     axes.set_title(f"{frame.dataset.iloc[0]}: learning within an episode")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 0.12))
     return figure

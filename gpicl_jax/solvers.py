@@ -1,13 +1,14 @@
 """Reference solvers from scikit-learn, on the very episodes that the learner sees: what plain methods make of them."""
 
+import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 
-from gpicl_jax.evaluation import EpisodeKeys, Scores, count_images, drawn_in_parts, last_rows
-from gpicl_jax.tasks import Episode, TaskDistribution
+from gpicl_jax.evaluation import EpisodeKeys, Scores, drawn_in_parts, last_rows
+from gpicl_jax.tasks import TaskDistribution
 
 # (inputs and labels seen, inputs to predict, number of classes) -> predicted labels
 Solver = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
@@ -25,57 +26,55 @@ def nearest_neighbour(x_NX: np.ndarray, y_N: np.ndarray, query_QX: np.ndarray, n
     return KNeighborsClassifier(n_neighbors=1, algorithm="brute").fit(x_NX, y_N).predict(query_QX)
 
 
-def kernel_ridge(gamma: float, alpha: float) -> Solver:
+@dataclasses.dataclass(frozen=True)
+class KernelRidge:
     """Ridge regression onto one-hot labels with the kernel exp(−γ/X · |x − x'|²); the largest output wins."""
 
-    def solve(x_NX: np.ndarray, y_N: np.ndarray, query_QX: np.ndarray, num_classes: int) -> np.ndarray:
-        from sklearn.kernel_ridge import KernelRidge
+    gamma: float
+    alpha: float
 
-        ridge = KernelRidge(kernel="rbf", gamma=gamma / x_NX.shape[1], alpha=alpha)
+    def __call__(self, x_NX: np.ndarray, y_N: np.ndarray, query_QX: np.ndarray, num_classes: int) -> np.ndarray:
+        from sklearn import kernel_ridge
+
+        ridge = kernel_ridge.KernelRidge(kernel="rbf", gamma=self.gamma / x_NX.shape[1], alpha=self.alpha)
         return ridge.fit(x_NX, np.eye(num_classes)[y_N]).predict(query_QX).argmax(axis=1)
 
-    return solve
 
-
-def chosen_kernel_ridge(validation: TaskDistribution, keys: EpisodeKeys) -> Solver:
+def chosen_kernel_ridge(validation: TaskDistribution, keys: EpisodeKeys) -> KernelRidge:
     """Kernel ridge with the γ and α that predict the last 10% of rows best on *validation* tasks and images."""
-    episodes = _on_host(validation, keys)
+    episodes = list(_on_host(validation, keys, 1.0))
     rows = last_rows(validation.length)
-    num_classes = validation.dataset.num_classes
 
-    def accuracy(setting: tuple[float, float]) -> float:
-        solve = kernel_ridge(*setting)
-        hits = [
-            solve(x_LX[: rows.start], y_L[: rows.start], x_LX[rows], num_classes) == y_L[rows] for x_LX, y_L in _flat(episodes)
-        ]
+    def accuracy(solve: KernelRidge) -> float:
+        num_classes = validation.dataset.num_classes
+        hits = [solve(x_LX[: rows.start], y_L[: rows.start], x_LX[rows], num_classes) == y_L[rows] for x_LX, y_L in episodes]
         return float(np.mean(hits))
 
     with _quick_sklearn():
-        return kernel_ridge(*max(itertools.product(_GAMMAS, _ALPHAS), key=accuracy))
+        return max((KernelRidge(*setting) for setting in itertools.product(_GAMMAS, _ALPHAS)), key=accuracy)
 
 
-def score_solver(solve: Solver, tasks: TaskDistribution, keys: EpisodeKeys) -> Scores:
+def score_solvers(
+    solvers: dict[str, Solver], tasks: TaskDistribution, keys: EpisodeKeys, permute_labels_prob: float = 1.0
+) -> dict[str, Scores]:
     """Prequential accuracy at a few positions and at the last 10%: row i is predicted from the rows before it."""
-    episodes = _on_host(tasks, keys)
     length, num_classes = tasks.length, tasks.dataset.num_classes
     positions = sorted({i for i in _POSITIONS if i < length} | set(range(max(1, last_rows(length).start), length)))
-    accuracy_BL = np.full((episodes.y_L.size // length, length), np.nan)
+    shape = keys.sequence_TS.shape
+    accuracy = {name: np.full((*shape, length), np.nan) for name in solvers}
     with _quick_sklearn():
-        for row_L, (x_LX, y_L) in zip(accuracy_BL, _flat(episodes), strict=True):
-            for i in positions:
-                row_L[i] = solve(x_LX[:i], y_L[:i], x_LX[i : i + 1], num_classes)[0] == y_L[i]
-    accuracy_TSL = accuracy_BL.reshape(episodes.y_L.shape)
-    return Scores(np.full_like(accuracy_TSL, np.nan), accuracy_TSL, count_images(tasks, keys))
+        for index, (x_LX, y_L) in enumerate(_on_host(tasks, keys, permute_labels_prob)):
+            for i, (name, solve) in itertools.product(positions, solvers.items()):
+                right = solve(x_LX[:i], y_L[:i], x_LX[i : i + 1], num_classes)[0] == y_L[i]
+                accuracy[name][(*np.unravel_index(index, shape), i)] = right
+    return {name: Scores(np.full_like(each, np.nan), each) for name, each in accuracy.items()}
 
 
-def _on_host(tasks: TaskDistribution, keys: EpisodeKeys) -> Episode:
-    parts = jax.device_get(list(drawn_in_parts(tasks, keys)))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-
-
-def _flat(episodes: Episode):
-    x_TSLX, y_TSL = episodes.x_LX, episodes.y_L
-    return zip(x_TSLX.reshape(-1, *x_TSLX.shape[2:]), y_TSL.reshape(-1, y_TSL.shape[-1]), strict=True)
+def _on_host(tasks: TaskDistribution, keys: EpisodeKeys, permute_labels_prob: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(x_LX, y_L) of each episode, in the order of `keys.sequence_TS`."""
+    for episodes_RS, _ in drawn_in_parts(tasks, keys, permute_labels_prob):
+        x_RSLX, y_RSL = jax.device_get((episodes_RS.x_LX, episodes_RS.y_L))
+        yield from zip(x_RSLX.reshape(-1, *x_RSLX.shape[2:]), y_RSL.reshape(-1, y_RSL.shape[-1]), strict=True)
 
 
 def _quick_sklearn():

@@ -135,5 +135,5 @@ def test_uses_of_randomness_share_no_key():
 
 def test_an_episode_longer_than_the_dataset_is_refused():
     dataset = ImageDataset.build(np.eye(3, dtype=np.uint8), np.arange(3), mean=0.3, std=1.0, name="three")
-    with pytest.raises(ValueError, match="has 3 in this split; lower"):
+    with pytest.raises(ValueError, match="has 3 images and an episode shows none twice"):
         TaskDistribution(dataset, length=4)

@@ -19,10 +19,12 @@ from gpicl_jax.cli import main
 from gpicl_jax.config import Config, load_config
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import read_metrics
+from gpicl_jax.training import loop
 from gpicl_jax.training.meta_test import load_params
 from tests.helpers import TINY
 
-ONE_DEVICE = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+# One device and XLA as a user has it; compiled programs are still shared between tests.
+ONE_DEVICE = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 
 
 def gpicl(*arguments, **options):
@@ -71,8 +73,8 @@ def test_a_run_leaves_all_that_it_promises(straight):
     assert set(curves.solver) == {"transformer", "1-NN", "kernel ridge"}
     assert (run_dir / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     assert re.search(r"step 40/40  loss \d\.\d+, accuracy \d\.\d+ → \d\.\d+, [\d.]+ steps/s", done.stdout)
-    assert f"gpicl evaluate {run_dir}" in done.stdout
-    assert json.loads((run_dir / "run.json").read_text())["command"][:3] == ["gpicl", "train", "digits"]
+    assert f"python -m gpicl_jax evaluate {run_dir}" in done.stdout
+    assert json.loads((run_dir / "run.json").read_text())["commands"][0]["command"][:3] == ["gpicl", "train", "digits"]
 
 
 def test_killed_after_20_steps_and_resumed_is_bit_for_bit_the_same(straight, tmp_path):
@@ -110,37 +112,48 @@ def test_sigterm_saves_says_how_to_resume_and_exits_143(straight, tmp_path):
                 break
         rest, errors = process.communicate(timeout=120)
     assert process.returncode == 143, errors
-    stopped = re.search(r"stopped by SIGTERM at step (\d+); resume with: gpicl (.*)", rest)
+    stopped = re.search(r"stopped by SIGTERM at step (\d+); resume with: python -m gpicl_jax (.*)", rest)
     assert 0 < int(stopped[1]) < 40
     resumed = gpicl(*shlex.split(stopped[2]))
     assert resumed.returncode == 0, resumed.stderr
     assert_same_run(straight[0], run_dir)
 
 
-def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
-    flags = [
-        *TINY,
-        "--train.validate_every=5",
-        "--optimizer.name=sgd",
-        "--optimizer.clip=0",
-        "--run-dir",
-        str(tmp_path / "run"),
-    ]
-    assert main(["train", "digits", *flags, "--optimizer.learning_rate=1e30"]) == 1
+def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, capsys, monkeypatch):
+    """Weights are poisoned after the checkpoint of step 10; at 20, when the next is due, the run must end before it saves."""
+    compile_chunk = loop.compile_chunk
+
+    def poisoned(*arguments, **options):
+        chunk = compile_chunk(*arguments, **options)
+
+        def run(state, tasks, hyper):
+            bad = int(state.step) == 10
+            state, metrics = chunk(state, tasks, hyper)
+            return (state._replace(params=jax.tree.map(lambda leaf: leaf * np.nan, state.params)) if bad else state), metrics
+
+        return run
+
+    monkeypatch.setattr(loop, "compile_chunk", poisoned)
+    run_dir = tmp_path / "run"
+    assert main(["train", "digits", *TINY, "--run-dir", str(run_dir)]) == 1
     error = capsys.readouterr().err
-    assert "became NaN or infinite between steps 0 and 5" in error and error.count("\n") == 1
-    assert not (tmp_path / "run" / "summary.json").exists()
+    assert "became NaN or infinite between steps 15 and 20 (last good checkpoint: step 10)" in error and error.count("\n") == 1
+    params, step = final_weights(run_dir)
+    assert step == 10 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    assert not (run_dir / "summary.json").exists()
 
 
-def test_evaluate_repeats_and_enlarges_the_meta_test(straight, capsys):
-    run_dir, _ = straight
+def test_evaluate_repeats_and_enlarges_the_meta_test(straight, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    shutil.copytree(straight[0], run_dir)
     before = json.loads((run_dir / "summary.json").read_text())
     assert main(["evaluate", str(run_dir)]) == 0
     again = json.loads((run_dir / "summary.json").read_text())
-    assert again["total_seconds"] == before["total_seconds"]
+    assert again["total_seconds"] == before["total_seconds"] and again["checkpoint"] == "latest"
     assert again["unseen_tasks"] == pytest.approx(before["unseen_tasks"], abs=1e-6)
     assert main(["evaluate", str(run_dir), "--episodes", "64", "--checkpoint", "best"]) == 0
-    assert json.loads((run_dir / "summary.json").read_text())["episodes"] == 64
+    best = json.loads((run_dir / "summary.json").read_text())
+    assert best["episodes"] == 64 and best["checkpoint"] == "best"
     assert "best checkpoint: step" in capsys.readouterr().out
 
 
@@ -155,7 +168,9 @@ def test_steps_may_be_added_on_resume_and_nothing_else(straight, tmp_path, capsy
     assert "already at step 40" in capsys.readouterr().err
     assert load_config(str(run_dir / "config.toml")).train.steps == 40
     assert main(["train", "digits", *resume, "--train.steps=50"]) == 0
-    assert json.loads((run_dir / "summary.json").read_text())["steps"] == 50
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["steps"] == 50 and summary["total_seconds"] > summary["train_seconds"]
+    assert len(json.loads((run_dir / "run.json").read_text())["commands"]) == 2
     assert load_config(str(run_dir / "config.toml")).train.steps == 50  # the longer run is now the run
 
 
@@ -179,7 +194,7 @@ BAD_INPUT = {
     "wrong type": (["train", "digits", "--train.steps=long"], "expected int"),
     "value apart": (["train", "digits", "--train.steps", "50"], "--section.key=value"),
     "num_tasks below 1": (["train", "digits", "--tasks.num_tasks=0"], "at least 1"),
-    "episode too long": (["train", "digits", "--tasks.length=201"], "validation split of 'digits' has 200"),
+    "episode too long": (["train", "digits", "--tasks.length=201"], "a split of 'digits' has 200 images"),
     "batch not divisible by devices": (["train", "digits", "--tasks.tasks_per_step=6"], "not divisible by the 4 devices"),
     "missing config": (["train", "TMP/none.toml"], "no config file"),
     "unknown config name": (["train", "digit"], "one of: digits"),
@@ -188,6 +203,7 @@ BAD_INPUT = {
     "config is a folder": (["train", "TMP"], "cannot read config"),
     "folder of another run": (["train", "digits", "--run-dir", "RUN"], "already holds a run"),
     "folder with other files": (["train", "digits", "--run-dir", "TMP"], "is not empty and holds no run"),
+    "folder name too long": (["train", "digits", "--run-dir", "TMP/" + "x" * 300], "cannot write to run folder"),
     "unwritable folder": (["train", "digits", "--run-dir", "TMP/empty.toml/run"], "cannot write to run folder"),
     "resume without a run": (["train", "digits", "--run-dir", "TMP/new", "--resume"], "no run in"),
     "resume without a folder": (["train", "digits", "--resume"], "--run-dir"),

@@ -46,8 +46,3 @@ def test_projecting_uint8_equals_projecting_standardised_pixels():
     standard = (np.asarray(dataset.images_NX[:50], np.float64) - float(dataset.mean)) / float(dataset.std)
     np.testing.assert_allclose(x_LX, standard @ np.asarray(matrix, np.float64).T, atol=2e-5)
     assert x_LX.dtype == jnp.float32
-
-
-def test_matrices_at_once_keeps_memory_bounded():
-    assert projection.matrices_at_once(3072) == 1
-    assert projection.matrices_at_once(64) * 64 * 64 * 4 <= 4 * 2**20

@@ -25,7 +25,7 @@ def test_files_are_whole_or_absent(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         folder.write_text("note.txt", "two")
     assert (folder.path / "note.txt").read_text() == "one"
-    assert sorted(item.name for item in folder.path.iterdir()) == ["config.toml", "note.txt"]
+    assert {item.name for item in folder.path.iterdir()} == {".lock", "config.toml", "note.txt"}
 
 
 def test_a_folder_holds_one_run(tmp_path):

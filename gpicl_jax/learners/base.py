@@ -21,7 +21,7 @@ class Learner(Protocol):
     transductive: bool = False
 
     def init(self, key: jax.Array) -> Params:
-        """Meta-parameters; {} where nothing is meta-learned, and training is then skipped."""
+        """Meta-parameters; {} where nothing is meta-learned."""
         ...
 
     def predict(self, params: Params, episode: Episode, *, key: jax.Array) -> jax.Array:

@@ -41,7 +41,10 @@ class Checkpoints:
     @property
     def best_step(self) -> int | None:
         """The step with the lowest validation loss; the latest where no checkpoint was validated."""
-        validated = [each for each in self._checkpointer.checkpoints if each.metrics]
+        try:
+            validated = [each for each in self._checkpointer.checkpoints if each.metrics]
+        except ValueError as error:
+            raise UserError(f"metrics of a checkpoint in {self._path} are damaged ({error}); use the latest one") from None
         if not validated:
             return self.latest_step
         return min(validated, key=lambda each: each.metrics[_METRIC]).step

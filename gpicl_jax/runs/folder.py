@@ -11,10 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from gpicl_jax import __version__
 from gpicl_jax.config import Config, UserError, load_config, to_toml
 
 CONFIG = "config.toml"
-_PACKAGES = ("gpicl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
 
 
 class RunFolder:
@@ -38,13 +39,12 @@ class RunFolder:
           UserError: the folder holds a run or other files, or cannot be made or written.
         """
         folder = cls(path)
-        if folder._is_run():
-            raise UserError(f"{path} already holds a run; continue it with --resume, or choose another --run-dir")
         try:
-            if path.exists() and any(item.name != ".lock" for item in path.iterdir()):
-                raise UserError(f"{path} is not empty and holds no run; choose another --run-dir")
+            folder._check_free()  # before a lock file is put among somebody's files
             path.mkdir(parents=True, exist_ok=True)
-            folder.write_config(config)
+            with folder.lock():
+                folder._check_free()
+                folder.write_config(config)
         except OSError as error:
             raise UserError(f"cannot write to run folder {path}: {error.strerror}; choose another --run-dir") from None
         return folder
@@ -56,13 +56,18 @@ class RunFolder:
         Raises:
           UserError: no run is there.
         """
-        folder = cls(path)
-        if not folder._is_run():
-            raise UserError(f"no run in {path} (no {CONFIG} there); give the folder that 'gpicl train' named")
-        return folder
+        try:
+            if (path / CONFIG).is_file():
+                return cls(path)
+        except OSError as error:
+            raise UserError(f"cannot read run folder {path}: {error.strerror}") from None
+        raise UserError(f"no run in {path} (no {CONFIG} there); give the folder that 'gpicl train' named")
 
-    def _is_run(self) -> bool:
-        return (self.path / CONFIG).is_file()
+    def _check_free(self) -> None:
+        if (self.path / CONFIG).is_file():
+            raise UserError(f"{self.path} already holds a run; continue it with --resume, or choose another --run-dir")
+        if self.path.exists() and any(item.name != ".lock" for item in self.path.iterdir()):
+            raise UserError(f"{self.path} is not empty and holds no run; choose another --run-dir")
 
     def config(self) -> Config:
         """The resolved config of this run."""
@@ -112,11 +117,14 @@ class RunFolder:
     def read_json(self, name: str) -> Any:
         """The content of a JSON file of this run, None where it is absent."""
         path = self.path / name
-        return json.loads(path.read_text()) if path.is_file() else None
+        try:
+            return json.loads(path.read_text()) if path.is_file() else None
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path} is damaged ({error}); restore it or delete it") from None
 
 
 def describe_run(command: list[str], parallel: str) -> dict[str, Any]:
-    """What `run.json` records: versions, devices, commit, command."""
+    """What `run.json` records of each command that trained the run: versions, devices, commit, command."""
     import jax
 
     return {
@@ -126,7 +134,7 @@ def describe_run(command: list[str], parallel: str) -> dict[str, Any]:
         "devices": [device.device_kind for device in jax.devices()],
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "packages": {"gpicl_jax": __version__, **{name: metadata.version(name) for name in _PACKAGES}},
     }
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gpicl_jax.config import UserError
 from gpicl_jax.runs.folder import RunFolder
 
 NAME = "metrics.jsonl"
@@ -31,4 +32,7 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    try:
+        return [json.loads(line) for line in lines[:-1] if line]
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged ({error}); restore it, or delete it to go on without its history") from None

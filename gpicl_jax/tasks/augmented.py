@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpicl_jax.config import Hyper
+from gpicl_jax.config import Hyper, UserError
 from gpicl_jax.data.images import ImageDataset
 from gpicl_jax.tasks.episode import Episode
 from gpicl_jax.tasks.projection import matrices_at_once, project, projection_matrix, random_words, threefry
@@ -50,7 +50,7 @@ class TaskDistribution:
       identity: whether the projection is left out (A = I): the labels alone are permuted.
 
     Raises:
-      ValueError: an episode is longer than the dataset.
+      UserError: an episode is longer than the dataset.
 
     Example:
       >>> from gpicl_jax.data import load
@@ -67,10 +67,12 @@ class TaskDistribution:
     identity: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        if isinstance(self.dataset, ImageDataset) and self.length > getattr(self.dataset.images_NX, "shape", (self.length,))[0]:
-            raise ValueError(
-                f"an episode of length {self.length} needs as many different images; "
-                f"'{self.dataset.name}' has {self.dataset.num_images} in this split; lower tasks.length"
+        # JAX rebuilds this from placeholders too, which have no shape
+        shape = getattr(getattr(self.dataset, "images_NX", None), "shape", None)
+        if shape and self.length > shape[0]:
+            raise UserError(
+                f"tasks.length = {self.length}, but a split of '{self.dataset.name}' has {shape[0]} images "
+                "and an episode shows none twice; lower tasks.length"
             )
 
 

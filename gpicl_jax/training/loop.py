@@ -80,8 +80,13 @@ class Trainer:
         return replicate(init(self.hyper), self._devices)
 
 
-def train(trainer: Trainer, folder: RunFolder) -> tuple[TrainState, Evaluator]:
+def train(trainer: Trainer, folder: RunFolder, record: dict[str, Any]) -> tuple[TrainState, Evaluator]:
     """Trains from the latest checkpoint in `folder`, or from the start, to `train.steps`.
+
+    Args:
+      trainer: what to train.
+      folder: where; its `config.toml` and `run.json` are brought up to date once nothing speaks against going on.
+      record: of this command, for `run.json`.
 
     Returns:
       The state at the end, and the evaluator of the validations (its compiled program serves the meta-test too).
@@ -100,6 +105,7 @@ def train(trainer: Trainer, folder: RunFolder) -> tuple[TrainState, Evaluator]:
         if start:
             state = checkpoints.load(start, state)
         folder.write_config(trainer.config)  # a resumed run may have more steps than it began with
+        folder.write_json("run.json", {"commands": [*(folder.read_json("run.json") or {"commands": []})["commands"], record]})
         course = _Course(trainer, folder, evaluator, checkpoints, start)
         try:
             for step in range(start, steps, trainer.config.train.chunk):
@@ -144,7 +150,7 @@ class _Course:
             self._report()  # nothing that is not finite may be saved
             self._checkpoints.save(self._step, state, self._validate(state) if due else None)
             self._mark = time.monotonic()
-        if stop.signum is not None and not at_end:
+        if stop.signum is not None:
             raise Interrupted(stop.signum, self._step)
 
     def _report(self) -> None:
@@ -153,9 +159,10 @@ class _Course:
         metrics, self._pending = jax.device_get(self._pending), None
         now = time.monotonic()
         if not metrics["finite"]:
+            saved = self._checkpoints.latest_step
             raise Diverged(
                 f"loss or parameters became NaN or infinite between steps {self._reported} and {self._step} "
-                f"(last good checkpoint: step {self._checkpoints.latest_step}); "
+                f"(last good checkpoint: {'none yet' if saved is None else f'step {saved}'}); "
                 "try a smaller optimizer.learning_rate or optimizer.clip=1.0"
             )
         record = {
@@ -174,7 +181,8 @@ class _Course:
         settings = self._trainer.config.eval
         num_tasks = max(2, VALIDATION_EPISODES // settings.sequences_per_task)
         keys = unseen_episode_keys(settings.seed, "validation", num_tasks, settings.sequences_per_task)
-        scores = self._evaluator(state.params, self._trainer.validation, keys)
+        permute = self._trainer.config.tasks.permute_labels_prob
+        scores = self._evaluator(state.params, self._trainer.validation, keys, permute)
         record = {
             "step": self._step,
             "validation_loss": float(np.nanmean(scores.loss_TSL)),

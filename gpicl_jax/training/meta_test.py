@@ -10,9 +10,9 @@ import pandas as pd
 from gpicl_jax import figures
 from gpicl_jax.config import INFINITE, Config, UserError, hyper_from
 from gpicl_jax.evaluation import (
-    EpisodeKeys,
     Evaluator,
     Scores,
+    count_images,
     last_rows,
     learning_curve,
     seen_episode_keys,
@@ -22,8 +22,7 @@ from gpicl_jax.factory import make_learner, make_optimizer, make_tasks
 from gpicl_jax.runs.checkpoint import Checkpoints
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import read_metrics
-from gpicl_jax.solvers import chosen_kernel_ridge, nearest_neighbour, score_solver
-from gpicl_jax.tasks import TaskDistribution
+from gpicl_jax.solvers import Solver, chosen_kernel_ridge, nearest_neighbour, score_solvers
 from gpicl_jax.training.state import init_state, num_params
 
 # The reference solvers refit at every position: they see the first of the meta-test's episodes only.
@@ -34,12 +33,24 @@ _TABLE_POSITIONS = (0, 1, 2, 5, 10, 20, 50)
 
 @dataclasses.dataclass(frozen=True)
 class MetaTest:
-    """Scores by (kind of task, solver), e.g. ("unseen_tasks", "transformer"), and all their curves as tidy rows."""
+    """The outcome of a meta-test.
+
+    Attributes:
+      learner: name of the learner.
+      num_classes: C.
+      scores: by (kind of task, solver), e.g. ("unseen_tasks", "transformer"). The reference solvers see the first
+        episodes only: S' sequences of T' tasks.
+      curves: all learning curves as tidy rows.
+      distinct_images: how many different test images the unseen tasks show.
+      settings: what the reference solvers were set to, by validation tasks.
+    """
 
     learner: str
     num_classes: int
     scores: dict[tuple[str, str], Scores]
     curves: pd.DataFrame
+    distinct_images: int
+    settings: dict[str, dict[str, float]]
 
 
 def load_params(folder: RunFolder, config: Config, which: str) -> tuple[Any, int]:
@@ -63,45 +74,61 @@ def load_params(folder: RunFolder, config: Config, which: str) -> tuple[Any, int
 def meta_test(config: Config, params: Any, evaluator: Evaluator | None = None) -> MetaTest:
     """Scores the learner on every kind of task, and the reference solvers on unseen tasks.
 
+    Seen and unseen tasks permute their labels as training tasks do, with `tasks.permute_labels_prob`; where that is
+    below 1, `unseen_tasks_permuted` are unseen tasks that always do. Identity tasks always do.
+
     Args:
       config: of the run; `[eval]` says how many episodes.
       params: meta-parameters of its learner.
       evaluator: one whose compiled program can be used again.
     """
-    settings, name = config.eval, config.model.name
+    settings, name, permute = config.eval, config.model.name, config.tasks.permute_labels_prob
     train, test = make_tasks(config, "train"), make_tasks(config, "test")
     evaluator = evaluator or Evaluator(make_learner(config, test.dataset))
     num_tasks = settings.episodes // settings.sequences_per_task
     keys = unseen_episode_keys(settings.seed, "test", num_tasks, settings.sequences_per_task)
-    scores = {}
+    kinds = {
+        "unseen_tasks": (test, keys, permute),
+        "unseen_tasks_train_images": (train, keys, permute),
+        "identity_tasks": (dataclasses.replace(test, identity=True), keys, 1.0),
+    }
+    if permute < 1:
+        kinds["unseen_tasks_permuted"] = (test, keys, 1.0)
     if config.tasks.num_tasks != INFINITE:
-        seen = seen_episode_keys(hyper_from(config), settings.seed, min(config.tasks.num_tasks, num_tasks), settings.episodes)
-        scores["seen_tasks", name] = evaluator(params, test, seen, config.tasks.permute_labels_prob)
-    scores["unseen_tasks", name] = evaluator(params, test, keys)
-    scores["unseen_tasks_train_images", name] = evaluator(params, train, keys)
-    scores["identity_tasks", name] = evaluator(params, dataclasses.replace(test, identity=True), keys)
-    for solver, each in _reference_solvers(config, test, keys).items():
+        num_seen = min(config.tasks.num_tasks, num_tasks)
+        seen = seen_episode_keys(hyper_from(config), settings.seed, num_seen, settings.episodes)
+        kinds["seen_tasks"] = (test, seen, permute)
+    scores = {(kind, name): evaluator(params, *arguments) for kind, arguments in kinds.items()}
+    images = {kind: count_images(tasks, each) for kind, (tasks, each, _) in kinds.items()}
+    solvers = _reference_solvers(config)
+    part = keys.first(_SOLVER_EPISODES, 1)  # one sequence a task: the most tasks for the money
+    for solver, each in score_solvers(solvers, test, part, permute).items():
         scores["unseen_tasks", solver] = each
     curves = [
-        learning_curve(each, dataset=config.data.train, tasks=kind, solver=solver, seed=config.train.seed)
+        learning_curve(
+            each, dataset=config.data.train, tasks=kind, solver=solver, distinct_images=images[kind], seed=config.train.seed
+        )
         for (kind, solver), each in scores.items()
     ]
-    return MetaTest(name, test.dataset.num_classes, scores, pd.concat(curves, ignore_index=True))
+    return MetaTest(
+        learner=name,
+        num_classes=test.dataset.num_classes,
+        scores=scores,
+        curves=pd.concat(curves, ignore_index=True),
+        distinct_images=images["unseen_tasks"],
+        settings={"kernel ridge": dataclasses.asdict(solvers["kernel ridge"])},
+    )
 
 
-def _reference_solvers(config: Config, test: TaskDistribution, keys: EpisodeKeys) -> dict[str, Scores]:
-    sequences = config.eval.sequences_per_task
-    first = max(2, _SOLVER_EPISODES // sequences)
-    part = EpisodeKeys(keys.task_T[:first], keys.sequence_TS[:first])
-    choice = unseen_episode_keys(config.eval.seed, "validation", max(2, _CHOICE_EPISODES // sequences), sequences)
+def _reference_solvers(config: Config) -> dict[str, Solver]:
+    choice = unseen_episode_keys(config.eval.seed, "validation", _CHOICE_EPISODES, 1)
     ridge = chosen_kernel_ridge(make_tasks(config, "validation"), choice)
-    return {
-        "1-NN": score_solver(nearest_neighbour, test, part),
-        "kernel ridge": score_solver(ridge, test, part),
-    }
+    return {"1-NN": nearest_neighbour, "kernel ridge": ridge}
 
 
-def write_report(folder: RunFolder, result: MetaTest, params: Any, step: int, total_seconds: float | None) -> None:
+def write_report(
+    folder: RunFolder, result: MetaTest, params: Any, *, step: int, checkpoint: str, total_seconds: float | None
+) -> None:
     """Writes `learning_curves.csv`, `learning_curves.png` and `summary.json` into the run's folder."""
     figure = figures.learning_curves(result.curves, learner=result.learner, num_classes=result.num_classes)
     image = io.BytesIO()
@@ -109,16 +136,27 @@ def write_report(folder: RunFolder, result: MetaTest, params: Any, step: int, to
     unseen = result.scores["unseen_tasks", result.learner]
     summary = {
         "steps": step,
-        "train_seconds": max((record["seconds"] for record in read_metrics(folder.path)), default=0.0),
+        "checkpoint": checkpoint,
+        "train_seconds": train_seconds(folder),
         "total_seconds": total_seconds,
         **{kind: _ends(result, kind) for kind in ("seen_tasks", "unseen_tasks", "unseen_tasks_train_images", "identity_tasks")},
         "episodes": unseen.episodes,
-        "distinct_images": unseen.distinct_images,
+        "distinct_images": result.distinct_images,
         "num_params": num_params(params),
+        "reference_solvers": {
+            solver: {"last": scores.last()[0], "episodes": scores.episodes, **result.settings.get(solver, {})}
+            for (_, solver), scores in result.scores.items()
+            if solver != result.learner
+        },
     }
     folder.write_text("learning_curves.csv", result.curves.to_csv(index=False))
     folder.write_bytes("learning_curves.png", image.getvalue())
     folder.write_json("summary.json", summary)
+
+
+def train_seconds(folder: RunFolder) -> float:
+    """Seconds of training, validation included, over all commands that trained this run."""
+    return max((record["seconds"] for record in read_metrics(folder.path)), default=0.0)
 
 
 def _ends(result: MetaTest, kind: str) -> dict[str, float | None] | None:
@@ -144,5 +182,8 @@ def table(result: MetaTest) -> str:
         cells = [scores.accuracy(positions) for scores in unseen.values()]
         shown = ["–" if math.isnan(mean) else f"{mean:.3f} ± {error:.3f}" for mean, error in cells]
         lines.append(f"{name:<15}" + "".join(f"{cell:<17}" for cell in shown))
+    for num_tasks, sequences in {scores.accuracy_TSL.shape[:2] for scores in unseen.values()} - {ours.accuracy_TSL.shape[:2]}:
+        mean, error = ours.of(num_tasks, sequences).last()
+        lines.append(f"(the {result.learner} on the solvers' own episodes, last 10%: {mean:.3f} ± {error:.3f})")
     counts = ", ".join(f"{solver} {scores.episodes:,}" for solver, scores in unseen.items())
-    return "\n".join([*lines, f"episodes: {counts}; {ours.distinct_images} different images"])
+    return "\n".join([*lines, f"episodes: {counts}; {result.distinct_images} different images"])

@@ -68,7 +68,8 @@ def compile_chunk(
         spread = functools.partial(jax.pmap, axis_name=AXIS, devices=devices, donate_argnums=0)
         # pmap wants one argument with the device axis; nothing but its length is used.
         run = spread(lambda state, tasks, hyper, _: chunk(state, tasks, hyper), in_axes=(None, None, None, 0), out_axes=None)
-        lanes = np.arange(len(devices))
+        mesh = Mesh(np.array(devices), (AXIS,))
+        lanes = jax.device_put(np.arange(len(devices)), NamedSharding(mesh, PartitionSpec(AXIS)))
         return lambda state, tasks, hyper: run(state, tasks, hyper, lanes)
     mesh = Mesh(np.array(devices), (AXIS,))
     return jax.jit(

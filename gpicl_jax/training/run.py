@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import jax
 from gpicl_jax.config import FREE_ON_RESUME, Config, UserError, changed_settings, config_from_dict
 from gpicl_jax.runs.folder import RunFolder, describe_run
 from gpicl_jax.training.loop import Diverged, Trainer, train
-from gpicl_jax.training.meta_test import load_params, meta_test, table, write_report
+from gpicl_jax.training.meta_test import load_params, meta_test, table, train_seconds, write_report
 from gpicl_jax.training.signals import Interrupted
 
 
@@ -34,24 +35,28 @@ def train_run(config: Config, run_dir: Path, *, resume: bool, parallel: str, com
         _check_resumable(RunFolder.open(run_dir), config)
     trainer = Trainer(config, parallel=parallel, devices=jax.devices())
     folder = RunFolder.open(run_dir) if resume else RunFolder.create(run_dir, config)
+    path = shlex.quote(str(run_dir.absolute()))
     with folder.lock():
-        folder.write_json("run.json", describe_run(command, parallel))
         _say_start(trainer, folder)
-        again = f"gpicl train {shlex.quote(str(run_dir / 'config.toml'))} --run-dir {shlex.quote(str(run_dir))} --resume"
+        begun, record = time.monotonic(), describe_run(command, parallel)
         try:
-            state, evaluator = train(trainer, folder)
+            state, evaluator = train(trainer, folder, record)
         except Interrupted as interrupted:
-            print(f"{interrupted}; resume with: {again}", flush=True)
+            again = f"train {path}/config.toml --run-dir {path} --parallel={parallel} --resume"
+            print(f"{interrupted}; resume with: {_executable()} {again}", flush=True)
             return interrupted.exit_code
         except Diverged as diverged:
             print(f"gpicl: stopped: {diverged}", file=sys.stderr)
             return 1
+        trained = time.monotonic() - begun
         params = jax.device_put(state.params, jax.devices()[0])
         result = meta_test(config, params, evaluator)
-        write_report(folder, result, params, int(state.step), time.monotonic() - started)
+        # training time of all commands that trained this run, and the rest of this one
+        total = train_seconds(folder) + time.monotonic() - started - trained
+        write_report(folder, result, params, step=int(state.step), checkpoint="latest", total_seconds=total)
     print(table(result))
     print(f"run: {run_dir}   (learning_curves.png, learning_curves.csv, summary.json, metrics.jsonl, checkpoints/)")
-    print(f"evaluate it again: gpicl evaluate {shlex.quote(str(run_dir))} --episodes 4096")
+    print(f"evaluate it again: {_executable()} evaluate {path} --episodes 4096")
     return 0
 
 
@@ -71,7 +76,8 @@ def evaluate_run(run_dir: Path, *, episodes: int | None, checkpoint: str) -> int
         params, step = load_params(folder, config, checkpoint)
         result = meta_test(config, params)
         before: dict[str, Any] = folder.read_json("summary.json") or {}
-        write_report(folder, result, params, step, before.get("total_seconds"))
+        total = before.get("total_seconds")
+        write_report(folder, result, params, step=step, checkpoint=checkpoint, total_seconds=total)
     print(f"{run_dir}, {checkpoint} checkpoint: step {step}")
     print(table(result))
     return 0
@@ -87,6 +93,14 @@ def _check_resumable(folder: RunFolder, config: Config) -> None:
         raise UserError(
             f"cannot resume {folder.path} with other settings: {'; '.join(changed)}; only {', '.join(sorted(free))} may change"
         )
+
+
+def _executable() -> str:
+    """How this process was called, so that a command that is printed can be run as it stands."""
+    name = Path(sys.argv[0])
+    if name.name != "gpicl":
+        return "python -m gpicl_jax"
+    return "gpicl" if shutil.which("gpicl") == str(name.absolute()) else shlex.quote(str(name.absolute()))
 
 
 def _say_start(trainer: Trainer, folder: RunFolder) -> None:

@@ -29,6 +29,6 @@ class StopRequest:
             signal.signal(signum, handler)
 
     def _request(self, signum: int, frame: FrameType | None) -> None:
-        if self.signum is not None:
+        if self.signum is not None and signum == signal.SIGINT:
             signal.default_int_handler(signum, frame)
         self.signum = signum

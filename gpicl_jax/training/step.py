@@ -82,7 +82,7 @@ def train_chunk(step: TrainChunk, num_steps: int) -> TrainChunk:
     def chunk(state: TrainState, tasks: TaskDistribution, hyper: Hyper) -> tuple[TrainState, Metrics]:
         state, metrics_K = jax.lax.scan(lambda state, _: step(state, tasks, hyper), state, length=num_steps)
         metrics = jax.tree.map(lambda leaf: leaf.mean(axis=0), metrics_K)
-        leaves = [metrics["loss"], *jax.tree.leaves(state.params)]
+        leaves = [metrics["loss"], *jax.tree.leaves((state.params, state.opt_state))]
         metrics["finite"] = jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
         return state, metrics
 

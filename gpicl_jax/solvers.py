@@ -1,5 +1,6 @@
 """Reference solvers from scikit-learn, on the very episodes that the learner sees: what plain methods make of them."""
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
@@ -77,7 +78,11 @@ def _on_host(tasks: TaskDistribution, keys: EpisodeKeys, permute_labels_prob: fl
         yield from zip(x_RSLX.reshape(-1, *x_RSLX.shape[2:]), y_RSL.reshape(-1, y_RSL.shape[-1]), strict=True)
 
 
+@contextlib.contextmanager
 def _quick_sklearn():
+    """For thousands of tiny problems: no checks of inputs, and one thread, since threads would wait for each other."""
     import sklearn
+    from threadpoolctl import threadpool_limits
 
-    return sklearn.config_context(assume_finite=True, skip_parameter_validation=True)
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True), threadpool_limits(limits=1):
+        yield

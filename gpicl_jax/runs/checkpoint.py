@@ -57,7 +57,11 @@ class Checkpoints:
         self._checkpointer.save_async(step, jax.tree.map(jnp.copy, state), metrics=metrics, force=True)
 
     def load(self, step: int, like: Any) -> Any:
-        """The state saved at `step`, in the structure, shapes and sharding of `like`.
+        """The state saved at `step`, in the structure and shapes of `like`, and on its devices.
+
+        Args:
+          step: of a checkpoint that is there.
+          like: arrays, or shapes as from `jax.eval_shape` for the first device.
 
         Raises:
           UserError: the checkpoint is damaged or of another structure.
@@ -71,5 +75,6 @@ class Checkpoints:
             ) from None
 
 
-def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+def _abstract(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

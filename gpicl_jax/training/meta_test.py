@@ -5,6 +5,7 @@ import io
 import math
 from typing import Any
 
+import jax
 import pandas as pd
 
 from gpicl_jax import figures
@@ -67,7 +68,7 @@ def load_params(folder: RunFolder, config: Config, which: str) -> tuple[Any, int
         if step is None:
             raise missing
         learner = make_learner(config, make_tasks(config, "train").dataset)
-        like = init_state(learner, make_optimizer(config), hyper_from(config))
+        like = jax.eval_shape(lambda: init_state(learner, make_optimizer(config), hyper_from(config)))
         return checkpoints.load(step, like).params, step
 
 

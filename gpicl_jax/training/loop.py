@@ -2,7 +2,7 @@
 
 import functools
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -80,16 +80,22 @@ class Trainer:
         return replicate(init(self.hyper), self._devices)
 
 
-def train(trainer: Trainer, folder: RunFolder, record: dict[str, Any]) -> tuple[TrainState, Evaluator]:
+class Trained(NamedTuple):
+    """What training leaves: the last state, the evaluator of the validations (its compiled program serves the meta-test
+    too), and the training seconds of earlier commands where this one resumed a run."""
+
+    state: TrainState
+    evaluator: Evaluator
+    seconds_before: float
+
+
+def train(trainer: Trainer, folder: RunFolder, record: dict[str, Any]) -> Trained:
     """Trains from the latest checkpoint in `folder`, or from the start, to `train.steps`.
 
     Args:
       trainer: what to train.
       folder: where; its `config.toml` and `run.json` are brought up to date once nothing speaks against going on.
       record: of this command, for `run.json`.
-
-    Returns:
-      The state at the end, and the evaluator of the validations (its compiled program serves the meta-test too).
 
     Raises:
       Interrupted: by a signal, after a checkpoint.
@@ -113,7 +119,7 @@ def train(trainer: Trainer, folder: RunFolder, record: dict[str, Any]) -> tuple[
                 course.between_chunks(state, stop)
         finally:
             course.progress.close()
-    return state, evaluator
+    return Trained(state, evaluator, course.seconds_before)
 
 
 class _Course:
@@ -127,7 +133,8 @@ class _Course:
         self._step = self._reported = start
         self._pending: dict[str, jax.Array] | None = None
         self._compiled = False
-        self._begun = time.monotonic() - self._log.seconds
+        self.seconds_before = self._log.seconds
+        self._begun = time.monotonic() - self.seconds_before
         self._mark = time.monotonic()
 
     def advance(self, state: TrainState, step: int) -> TrainState:

@@ -138,7 +138,7 @@ def write_report(
     summary = {
         "steps": step,
         "checkpoint": checkpoint,
-        "train_seconds": train_seconds(folder),
+        "train_seconds": max((record["seconds"] for record in read_metrics(folder.path)), default=0.0),
         "total_seconds": total_seconds,
         **{kind: _ends(result, kind) for kind in ("seen_tasks", "unseen_tasks", "unseen_tasks_train_images", "identity_tasks")},
         "episodes": unseen.episodes,
@@ -153,11 +153,6 @@ def write_report(
     folder.write_text("learning_curves.csv", result.curves.to_csv(index=False))
     folder.write_bytes("learning_curves.png", image.getvalue())
     folder.write_json("summary.json", summary)
-
-
-def train_seconds(folder: RunFolder) -> float:
-    """Seconds of training, validation included, over all commands that trained this run."""
-    return max((record["seconds"] for record in read_metrics(folder.path)), default=0.0)
 
 
 def _ends(result: MetaTest, kind: str) -> dict[str, float | None] | None:

@@ -13,7 +13,7 @@ import jax
 from gpicl_jax.config import FREE_ON_RESUME, Config, UserError, changed_settings, config_from_dict
 from gpicl_jax.runs.folder import RunFolder, describe_run
 from gpicl_jax.training.loop import Diverged, Trainer, train
-from gpicl_jax.training.meta_test import load_params, meta_test, table, train_seconds, write_report
+from gpicl_jax.training.meta_test import load_params, meta_test, table, write_report
 from gpicl_jax.training.signals import Interrupted
 
 
@@ -38,9 +38,8 @@ def train_run(config: Config, run_dir: Path, *, resume: bool, parallel: str, com
     path = shlex.quote(str(run_dir.absolute()))
     with folder.lock():
         _say_start(trainer, folder)
-        begun, record = time.monotonic(), describe_run(command, parallel)
         try:
-            state, evaluator = train(trainer, folder, record)
+            trained = train(trainer, folder, describe_run(command, parallel))
         except Interrupted as interrupted:
             again = f"train {path}/config.toml --run-dir {path} --parallel={parallel} --resume"
             print(f"{interrupted}; resume with: {_executable()} {again}", flush=True)
@@ -48,12 +47,10 @@ def train_run(config: Config, run_dir: Path, *, resume: bool, parallel: str, com
         except Diverged as diverged:
             print(f"gpicl: stopped: {diverged}", file=sys.stderr)
             return 1
-        trained = time.monotonic() - begun
-        params = jax.device_put(state.params, jax.devices()[0])
-        result = meta_test(config, params, evaluator)
-        # training time of all commands that trained this run, and the rest of this one
-        total = train_seconds(folder) + time.monotonic() - started - trained
-        write_report(folder, result, params, step=int(state.step), checkpoint="latest", total_seconds=total)
+        params = jax.device_put(trained.state.params, jax.devices()[0])
+        result = meta_test(config, params, trained.evaluator)
+        total = trained.seconds_before + time.monotonic() - started
+        write_report(folder, result, params, step=int(trained.state.step), checkpoint="latest", total_seconds=total)
     print(table(result))
     print(f"run: {run_dir}   (learning_curves.png, learning_curves.csv, summary.json, metrics.jsonl, checkpoints/)")
     print(f"evaluate it again: {_executable()} evaluate {path} --episodes 4096")

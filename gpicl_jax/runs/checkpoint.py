@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from gpicl_jax.config import UserError
@@ -50,11 +49,11 @@ class Checkpoints:
         return min(validated, key=lambda each: each.metrics[_METRIC]).step
 
     def save(self, step: int, state: Any, validation_loss: float | None) -> None:
-        """Saves in the background a copy of `state`, so that the next training step may take its memory over."""
+        """Saves in the background; Orbax has copied `state` when this returns, so the next step may take its memory over."""
         if self.latest_step == step:
             return
         metrics = None if validation_loss is None else {_METRIC: validation_loss}
-        self._checkpointer.save_async(step, jax.tree.map(jnp.copy, state), metrics=metrics, force=True)
+        self._checkpointer.save_async(step, state, metrics=metrics, force=True)
 
     def load(self, step: int, like: Any) -> Any:
         """The state saved at `step`, in the structure and shapes of `like`, and on its devices.

@@ -16,7 +16,7 @@ _ROOMS = {
     "TaskDistribution": "tasks",
     "Trainer": "training.loop",
     "Transformer": "models",
-    "UserError": "config",
+    "UserError": "settings",
     "draw_episode": "tasks",
     "draw_episodes": "tasks",
     "load": "data",

@@ -7,7 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 from gpicl_jax import __version__
-from gpicl_jax.config import UserError, load_config, packaged_configs
+from gpicl_jax.config import load_config, packaged_configs
+from gpicl_jax.settings import UserError
 
 _START = time.monotonic()
 
@@ -20,11 +21,13 @@ Any setting may follow as --section.key=value.
 """
 _EVALUATE_HELP = """\
 example:
-  gpicl evaluate runs/digits --episodes 4096
+  gpicl evaluate runs/mnist --datasets mnist fashion_mnist kmnist random ./mine.npz
+
+A dataset is a TFDS name, 'digits', 'random', or a path: ./file.npz (arrays images, labels), ./folder (a sub-folder per class).
 """
 _DATASETS_HELP = """\
 example:
-  gpicl datasets
+  gpicl datasets --data.dir ~/tensorflow_datasets
 """
 
 
@@ -63,7 +66,16 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     evaluate.add_argument("--episodes", type=int, metavar="N", help="episodes of each kind of task (default: the run's)")
     evaluate.add_argument("--checkpoint", choices=("latest", "best"), default="latest", help="best: on validation tasks")
-    command("datasets", "list the base datasets", _DATASETS_HELP)
+    evaluate.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="to test on (default: the run's own)")
+    datasets = command("datasets", "list the base datasets, and how to get those that are missing", _DATASETS_HELP)
+    for each in (evaluate, datasets):
+        each.add_argument(
+            "--data.dir",
+            dest="data_dir",
+            default="",
+            metavar="DIR",
+            help="folder of prepared TFDS sets (default: the run's, TFDS_DATA_DIR, or ~/tensorflow_datasets)",
+        )
     return parser
 
 
@@ -78,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
             return _train(options, tuple(rest), arguments)
         if options.command == "evaluate":
             return _evaluate(options)
-        return _datasets()
+        return _datasets(options)
     except UserError as error:
         print(f"gpicl: error: {error}", file=sys.stderr)
         return 2
@@ -107,12 +119,19 @@ def _train(options: argparse.Namespace, overrides: tuple[str, ...], arguments: l
 def _evaluate(options: argparse.Namespace) -> int:
     from gpicl_jax.training.run import evaluate_run
 
-    return evaluate_run(options.run_dir, episodes=options.episodes, checkpoint=options.checkpoint)
+    return evaluate_run(
+        options.run_dir,
+        episodes=options.episodes,
+        checkpoint=options.checkpoint,
+        datasets=tuple(options.datasets),
+        data_dir=options.data_dir,
+    )
 
 
-def _datasets() -> int:
+def _datasets(options: argparse.Namespace) -> int:
     from gpicl_jax.data import available
 
-    for name, about in available().items():
-        print(f"{name:<10} {about}")
+    for name, about in available(options.data_dir).items():
+        print(f"{name:<16} {about}")
+    print("Other TFDS image sets go by their TFDS names; your own data as ./file.npz (images, labels) or ./folder.")
     return 0

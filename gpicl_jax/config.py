@@ -5,7 +5,6 @@ Floor 1: imports nothing of ours.
 """
 
 import dataclasses
-import difflib
 import json
 import re
 import tomllib
@@ -14,31 +13,29 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gpicl_jax.settings import UserError, checked, nearest, setting
+
 INFINITE = "infinite"
 MAX_TASKS = 2**31 - 1
-_LARGEST = 3.4e38  # of float32
-
-
-class UserError(ValueError):
-    """A mistake of the person who called: the message is one line that says what was given and what to do."""
-
-
-def setting(default: Any, about: str, **limits: Any) -> Any:
-    """A dataclass field with its meaning and its limits: `choices`, `minimum`, `maximum`, `above`, `below`."""
-    return dataclasses.field(default=default, metadata={"about": about, **limits})
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    train: str = setting("digits", "base dataset of meta-training", choices=("digits",))
+    train: tuple[str, ...] = setting(("mnist",), "base datasets of meta-training: names, ./files.npz, ./folders")
+    weights: tuple[float, ...] = setting((), "chance of a task to be of each of them; [] is equal chances", above=0.0)
+    size: int = setting(14, "height and width of the images after resizing", minimum=1, maximum=512)
+    channels: int = setting(1, "1 is grey, 3 is colour", choices=(1, 3))
+    dir: str = setting("", "folder of prepared TFDS sets; '' is TFDS_DATA_DIR, or TFDS's own default")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TasksConfig:
-    num_tasks: int | str = setting(INFINITE, "size of the task set, or 'infinite'", minimum=1, maximum=MAX_TASKS)
+    num_tasks: int | str = setting(INFINITE, "size of the task set", minimum=1, maximum=MAX_TASKS, word=INFINITE)
     tasks_per_step: int = setting(16, "tasks drawn for every meta-training step", minimum=1)
     sequences_per_task: int = setting(32, "episodes of each of these tasks", minimum=1)
     length: int = setting(100, "examples of an episode", minimum=2)
+    classes_per_task: int = setting(10, "labels of a task; a set with more classes lends it so many", minimum=2)
+    balanced: bool = setting(False, "whether an episode shows every class equally often (else: iid)")
     permute_labels_prob: float = setting(1.0, "chance that a task permutes its labels", minimum=0.0, maximum=1.0)
 
 
@@ -97,7 +94,7 @@ class Config:
       >>> config_from_dict({"tasks": {"lenght": 50}})
       Traceback (most recent call last):
       ...
-      gpicl_jax.config.UserError: unknown setting tasks.lenght; did you mean tasks.length?
+      gpicl_jax.settings.UserError: unknown setting tasks.lenght; did you mean tasks.length?
     """
 
     data: DataConfig = DataConfig()
@@ -109,7 +106,7 @@ class Config:
 
 
 # What a resumed run may change: nothing that its weights depend on.
-FREE_ON_RESUME = ("train.validate_every", "eval.episodes")
+FREE_ON_RESUME = ("data.dir", "train.validate_every", "eval.episodes")
 
 
 class Hyper(NamedTuple):
@@ -202,55 +199,48 @@ def config_from_dict(values: dict[str, Any]) -> Config:
     built = {}
     for name, entries in values.items():
         if name not in sections:
-            raise UserError(f"unknown section [{name}]{_nearest(name, sections, '[{}]')}")
+            raise UserError(f"unknown section [{name}]{nearest(name, sections, '[{}]')}")
         if not isinstance(entries, dict):
             raise UserError(f"{name} = {entries!r} stands outside a section; expected a section [{name}] with settings")
         fields = {field.name: field for field in dataclasses.fields(sections[name])}
         for key in entries:
             if key not in fields:
-                raise UserError(f"unknown setting {name}.{key}{_nearest(key, fields, name + '.{}')}")
-        built[name] = sections[name](**{key: _checked(f"{name}.{key}", value, fields[key]) for key, value in entries.items()})
+                raise UserError(f"unknown setting {name}.{key}{nearest(key, fields, name + '.{}')}")
+        built[name] = sections[name](**{key: checked(f"{name}.{key}", value, fields[key]) for key, value in entries.items()})
     config = Config(**built)
     _check_together(config)
-    return config
+    data = config.data  # a run is evaluated from other folders too
+    folder = str(Path(data.dir).expanduser().absolute()) if data.dir else ""
+    data = dataclasses.replace(data, train=tuple(map(absolute_name, data.train)), dir=folder)
+    return dataclasses.replace(config, data=data)
 
 
-def _nearest(name: str, names: Any, form: str) -> str:
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {form.format(close[0])}?"
-    return f"; allowed: {', '.join(form.format(each) for each in names)}"
+def absolute_name(name: str) -> str:
+    """The name of a base dataset, absolute if it is a path."""
+    return str(Path(name).expanduser().absolute()) if is_path(name) else name
 
 
-def _checked(name: str, value: Any, field: dataclasses.Field) -> Any:
-    limits = field.metadata
-    if name == "tasks.num_tasks" and isinstance(value, str):
-        if value == INFINITE:
-            return value
-        raise UserError(f"{name} = {value!r}; expected an integer from 1 to {MAX_TASKS} or '{INFINITE}'")
-    kind = int if name == "tasks.num_tasks" else field.type
-    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST:
-        value = float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"{name} = {value!r} is of type {type(value).__name__}; expected {kind.__name__} ({limits['about']})")
-    if "choices" in limits and value not in limits["choices"]:
-        near = difflib.get_close_matches(value, limits["choices"], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"{name} = {value!r}; allowed: {', '.join(map(repr, limits['choices']))}{hint}")
-    if kind is float and not abs(value) < _LARGEST:
-        raise UserError(f"{name} = {value!r}; expected a finite number in float32 ({limits['about']})")
-    if "above" in limits and value <= limits["above"]:
-        raise UserError(f"{name} = {value!r}; expected more than {limits['above']} ({limits['about']})")
-    if "below" in limits and value >= limits["below"]:
-        raise UserError(f"{name} = {value!r}; expected less than {limits['below']} ({limits['about']})")
-    if value < limits.get("minimum", value) or value > limits.get("maximum", value):
-        bounds = f"at least {limits['minimum']}" + (f" and at most {limits['maximum']}" if "maximum" in limits else "")
-        raise UserError(f"{name} = {value!r}; expected {bounds} ({limits['about']})")
-    return value
+def is_path(name: str) -> bool:
+    """Whether the name of a base dataset is the path of the user's own file or folder."""
+    return name.endswith(".npz") or name.startswith((".", "/", "~"))
+
+
+def short_name(name: str) -> str:
+    """What tables call a base dataset: a path by its last part, a TFDS set without its version.
+
+    Example:
+      >>> short_name("../mine/flowers.npz"), short_name("mnist:3.0.1")
+      ('flowers', 'mnist')
+    """
+    return Path(name).stem if is_path(name) else name.split(":")[0]
 
 
 def _check_together(config: Config) -> None:
-    train, evaluation = config.train, config.eval
+    train, evaluation, data = config.train, config.eval, config.data
+    if not data.train or len(set(data.train)) < len(data.train):
+        raise UserError(f"data.train = {list(data.train)}; expected one or more different base datasets")
+    if data.weights and len(data.weights) != len(data.train):
+        raise UserError(f"data.weights has {len(data.weights)} numbers for {len(data.train)} base datasets; give one for each")
     for name, steps in (("train.steps", train.steps), ("train.validate_every", train.validate_every)):
         if steps % train.chunk:
             raise UserError(f"{name} = {steps} is not a multiple of train.chunk = {train.chunk}; change one of them")

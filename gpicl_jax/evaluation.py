@@ -1,9 +1,8 @@
 """Meta-test: how well a learner predicts row i of an episode, on seen, unseen and identity tasks."""
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -14,7 +13,9 @@ import pandas as pd
 from gpicl_jax.config import Hyper
 from gpicl_jax.learners import Learner, score_rows
 from gpicl_jax.tasks import Episode, TaskDistribution, draw_episodes
-from gpicl_jax.tasks.augmented import draw_image_indices, seen_task_keys, stream
+from gpicl_jax.tasks.augmented import seen_task_keys, source_key, stream
+from gpicl_jax.tasks.examples import draw_images
+from gpicl_jax.tasks.random_points import NUM_POINTS, RandomPoints
 
 COLUMNS = ["dataset", "tasks", "position", "solver", "accuracy", "loss", "standard_error"]
 COLUMNS += ["episodes", "distinct_images", "seed"]
@@ -30,12 +31,6 @@ class EpisodeKeys:
     sequence_TS: jax.Array
     learner_TS: jax.Array
 
-    def first(self, num_tasks: int, sequences: int) -> "EpisodeKeys":
-        """The first sequences of the first tasks."""
-        return EpisodeKeys(
-            self.task_T[:num_tasks], self.sequence_TS[:num_tasks, :sequences], self.learner_TS[:num_tasks, :sequences]
-        )
-
 
 def unseen_episode_keys(seed: int, name: str, num_tasks: int, sequences_per_task: int) -> EpisodeKeys:
     """Keys of tasks that no training step can draw. `name` is `validation` or `test`: the two share no task."""
@@ -48,10 +43,10 @@ def unseen_episode_keys(seed: int, name: str, num_tasks: int, sequences_per_task
     )
 
 
-def seen_episode_keys(hyper: Hyper, seed: int, num_tasks: int, episodes: int) -> EpisodeKeys:
-    """Keys of the first `num_tasks` tasks of the training set, with as many sequences each as `episodes` allow."""
-    keys = unseen_episode_keys(seed, "test", num_tasks, episodes // num_tasks)
-    return dataclasses.replace(keys, task_T=seen_task_keys(hyper, np.arange(num_tasks)))
+def seen_episode_keys(hyper: Hyper, seed: int, ids_T: np.ndarray, episodes: int) -> EpisodeKeys:
+    """Keys of some tasks of the training set, with as many sequences each as `episodes` allow."""
+    keys = unseen_episode_keys(seed, "test", len(ids_T), max(1, episodes // len(ids_T)))
+    return dataclasses.replace(keys, task_T=seen_task_keys(hyper, ids_T))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +55,6 @@ class Scores:
 
     loss_TSL: np.ndarray
     accuracy_TSL: np.ndarray
-
-    def of(self, num_tasks: int, sequences: int) -> "Scores":
-        """The scores of the first sequences of the first tasks."""
-        return Scores(self.loss_TSL[:num_tasks, :sequences], self.accuracy_TSL[:num_tasks, :sequences])
 
     @property
     def episodes(self) -> int:
@@ -95,7 +86,7 @@ class Evaluator:
       >>> from gpicl_jax.factory import make_learner, make_tasks
       >>> config = load_config("digits", ("--model.width=16",))
       >>> tasks = make_tasks(config, "test")
-      >>> learner = make_learner(config, tasks.dataset)
+      >>> learner = make_learner(config)
       >>> keys = unseen_episode_keys(0, "test", num_tasks=4, sequences_per_task=2)
       >>> scores = Evaluator(learner)(learner.init(jax.random.key(0)), tasks, keys)
       >>> scores.accuracy_TSL.shape                                           # T, S, L
@@ -103,13 +94,25 @@ class Evaluator:
     """
 
     def __init__(self, learner: Learner) -> None:
-        self._score = jax.jit(_score_episodes(learner))
+        self.score = jax.jit(_score_episodes(learner))
 
     def __call__(self, params: Any, tasks: TaskDistribution, keys: EpisodeKeys, permute_labels_prob: float = 1.0) -> Scores:
-        parts = drawn_in_parts(tasks, keys, permute_labels_prob)
-        results = jax.device_get([self._score(params, episodes, learner_keys) for episodes, learner_keys in parts])
-        rows = [np.concatenate(each) for each in zip(*results, strict=True)]
-        return Scores(*(each.reshape(*keys.sequence_TS.shape, -1) for each in rows))
+        return score_together({"": (self, params)}, drawn_in_parts(tasks, keys, permute_labels_prob), keys)[""]
+
+
+def score_together(
+    entrants: dict[str, tuple[Evaluator, Any]], parts: Iterable[tuple[Episode, jax.Array]], keys: EpisodeKeys
+) -> dict[str, Scores]:
+    """Scores several learners, each with its params, on the very same episodes: `parts` of `drawn_in_parts(…, keys, …)`."""
+    results: dict[str, list] = {name: [] for name in entrants}
+    for episodes, learner_keys in parts:
+        for name, (evaluator, params) in entrants.items():
+            results[name].append(evaluator.score(params, episodes, learner_keys))
+    scores = {}
+    for name, each in results.items():
+        rows = [np.concatenate(leaf) for leaf in zip(*jax.device_get(each), strict=True)]
+        scores[name] = Scores(*(leaf.reshape(*keys.sequence_TS.shape, -1) for leaf in rows))
+    return scores
 
 
 def drawn_in_parts(
@@ -131,17 +134,21 @@ def drawn_in_parts(
 
 
 def count_images(tasks: TaskDistribution, keys: EpisodeKeys) -> int:
-    """How many different images the episodes of `keys` show."""
-    return len(np.unique(_draw_indices(tasks, keys.sequence_TS)))
+    """How many different images the episodes of `keys` show; random points are new in every task."""
+    if isinstance(tasks.source, RandomPoints):
+        return NUM_POINTS * len(keys.task_T)
+    return len(np.unique(_draw_indices(tasks, keys.task_T, keys.sequence_TS)))
 
 
 _draw = jax.jit(draw_episodes)
 
 
 @jax.jit
-def _draw_indices(tasks: TaskDistribution, sequence_keys_TS: jax.Array) -> jax.Array:
-    draw = functools.partial(draw_image_indices, num_images=tasks.dataset.num_images, length=tasks.length)
-    return jax.vmap(jax.vmap(draw))(sequence_keys_TS)
+def _draw_indices(tasks: TaskDistribution, task_keys_T: jax.Array, sequence_keys_TS: jax.Array) -> jax.Array:
+    def indices(task_key: jax.Array, sequence_key: jax.Array) -> jax.Array:
+        return draw_images(tasks.source, source_key(task_key), sequence_key, tasks.drawing)[0]
+
+    return jax.vmap(jax.vmap(indices, in_axes=(None, 0)))(task_keys_T, sequence_keys_TS)
 
 
 def _score_episodes(learner: Learner) -> Callable[[Any, Episode, jax.Array], tuple[jax.Array, jax.Array]]:

@@ -9,22 +9,40 @@ from gpicl_jax.config import INFINITE, Config, Hyper
 from gpicl_jax.data import ImageDataset, load
 from gpicl_jax.learners import InContext, Learner
 from gpicl_jax.models import Transformer
-from gpicl_jax.tasks import TaskDistribution
+from gpicl_jax.tasks import Mixture, RandomPoints, TaskDistribution
 
 MakeOptimizer = Callable[[Hyper], optax.GradientTransformation]
 
 
-def make_tasks(config: Config, split: str) -> TaskDistribution:
-    """The tasks of one split. Only the training split draws from a finite task set."""
-    infinite = split != "train" or config.tasks.num_tasks == INFINITE
-    return TaskDistribution(load(config.data.train, split), config.tasks.length, infinite=infinite)
+def make_source(config: Config, name: str, split: str) -> ImageDataset | RandomPoints:
+    """The base dataset `name` as `[data]` wants its images."""
+    data = config.data
+    if name == "random":
+        return RandomPoints(data.size**2 * data.channels)
+    return load(name, split, size=data.size, channels=data.channels, data_dir=data.dir)
 
 
-def make_learner(config: Config, dataset: ImageDataset) -> Learner:
-    """The learner that `[model]` names, for episodes of `dataset`."""
+def make_tasks(config: Config, split: str, name: str | None = None) -> TaskDistribution:
+    """The tasks of one split of `data.train`, or of another base dataset.
+
+    Only the training split draws from a finite task set.
+    """
+    sources = [make_source(config, each, split) for each in ([name] if name else config.data.train)]
+    settings = config.tasks
+    return TaskDistribution(
+        source=sources[0] if len(sources) == 1 else Mixture(tuple(sources), config.data.weights),
+        length=settings.length,
+        classes_per_task=settings.classes_per_task,
+        balanced=settings.balanced,
+        infinite=split != "train" or settings.num_tasks == INFINITE,
+    )
+
+
+def make_learner(config: Config) -> Learner:
+    """The learner that `[model]` names."""
     model = config.model
     transformer = Transformer(
-        num_classes=dataset.num_classes,
+        num_classes=config.tasks.classes_per_task,
         width=model.width,
         num_layers=model.num_layers,
         num_heads=model.num_heads,
@@ -37,7 +55,7 @@ def make_learner(config: Config, dataset: ImageDataset) -> Learner:
         activation=model.activation,
         dtype=jnp.dtype(model.dtype),
     )
-    return InContext(transformer, dataset.num_features, config.tasks.length)
+    return InContext(transformer, config.data.size**2 * config.data.channels, config.tasks.length)
 
 
 def make_optimizer(config: Config) -> MakeOptimizer:

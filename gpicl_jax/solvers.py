@@ -1,88 +1,45 @@
-"""Reference solvers from scikit-learn, on the very episodes that the learner sees: what plain methods make of them."""
+"""The reference solvers of a meta-test, with hyper-parameters chosen on validation tasks, as the learner's own are."""
 
-import contextlib
-import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from typing import Any
 
-import jax
 import numpy as np
 
-from gpicl_jax.evaluation import EpisodeKeys, Scores, drawn_in_parts, last_rows
+from gpicl_jax.evaluation import EpisodeKeys, Evaluator, drawn_in_parts, score_together
+from gpicl_jax.learners import KernelRidge, NearestNeighbour
 from gpicl_jax.tasks import TaskDistribution
 
-# (inputs and labels seen, inputs to predict, number of classes) -> predicted labels
-Solver = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
-
-_GAMMAS = (0.05, 0.15, 0.5)  # times 1/X: standardised inputs are about 2X apart, squared
-_ALPHAS = (0.01, 0.1, 1.0)
-_POSITIONS = (1, 2, 5, 10, 20, 50)
-
-
-def nearest_neighbour(x_NX: np.ndarray, y_N: np.ndarray, query_QX: np.ndarray, num_classes: int) -> np.ndarray:
-    """The label of the nearest example (Euclidean)."""
-    from sklearn.neighbors import KNeighborsClassifier
-
-    del num_classes
-    return KNeighborsClassifier(n_neighbors=1, algorithm="brute").fit(x_NX, y_N).predict(query_QX)
+# Kernels are scaled by 1/X: standardised inputs have norms of about X, and are about 2X apart, squared.
+_ALPHAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+_GAMMAS = (0.03, 0.07, 0.15, 0.3, 0.7, 1.5)
+_GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
+    "1-NN": {},
+    "ridge": {"alpha": _ALPHAS},
+    "kernel ridge": {"alpha": _ALPHAS, "gamma": _GAMMAS},
+}
+Params = dict[str, np.float32]
 
 
-@dataclasses.dataclass(frozen=True)
-class KernelRidge:
-    """Ridge regression onto one-hot labels with the kernel exp(−γ/X · |x − x'|²); the largest output wins."""
-
-    gamma: float
-    alpha: float
-
-    def __call__(self, x_NX: np.ndarray, y_N: np.ndarray, query_QX: np.ndarray, num_classes: int) -> np.ndarray:
-        from sklearn import kernel_ridge
-
-        ridge = kernel_ridge.KernelRidge(kernel="rbf", gamma=self.gamma / x_NX.shape[1], alpha=self.alpha)
-        return ridge.fit(x_NX, np.eye(num_classes)[y_N]).predict(query_QX).argmax(axis=1)
+def make_solvers(num_classes: int) -> dict[str, Evaluator]:
+    """1-NN, ridge and RBF kernel ridge, by name."""
+    return {
+        "1-NN": Evaluator(NearestNeighbour(num_classes)),
+        "ridge": Evaluator(KernelRidge(num_classes, "linear")),
+        "kernel ridge": Evaluator(KernelRidge(num_classes, "rbf")),
+    }
 
 
-def chosen_kernel_ridge(validation: TaskDistribution, keys: EpisodeKeys) -> KernelRidge:
-    """Kernel ridge with the γ and α that predict the last 10% of rows best on *validation* tasks and images."""
-    episodes = list(_on_host(validation, keys, 1.0))
-    rows = last_rows(validation.length)
+def choose_params(solvers: dict[str, Evaluator], validation: TaskDistribution, keys: EpisodeKeys) -> dict[str, Params]:
+    """For each solver the setting of its grid that predicts the last 10% of rows best on *validation* tasks and images."""
+    parts = list(drawn_in_parts(validation, keys))
 
-    def accuracy(solve: KernelRidge) -> float:
-        num_classes = validation.dataset.num_classes
-        hits = [solve(x_LX[: rows.start], y_L[: rows.start], x_LX[rows], num_classes) == y_L[rows] for x_LX, y_L in episodes]
-        return float(np.mean(hits))
+    def accuracy(name: str, params: Params) -> float:
+        entrants: dict[str, tuple[Evaluator, Any]] = {name: (solvers[name], params)}
+        return score_together(entrants, parts, keys)[name].last()[0]
 
-    with _quick_sklearn():
-        return max((KernelRidge(*setting) for setting in itertools.product(_GAMMAS, _ALPHAS)), key=accuracy)
+    return {name: max(_settings(name), key=lambda params, name=name: accuracy(name, params)) for name in solvers}
 
 
-def score_solvers(
-    solvers: dict[str, Solver], tasks: TaskDistribution, keys: EpisodeKeys, permute_labels_prob: float = 1.0
-) -> dict[str, Scores]:
-    """Prequential accuracy at a few positions and at the last 10%: row i is predicted from the rows before it."""
-    length, num_classes = tasks.length, tasks.dataset.num_classes
-    positions = sorted({i for i in _POSITIONS if i < length} | set(range(max(1, last_rows(length).start), length)))
-    shape = keys.sequence_TS.shape
-    accuracy = {name: np.full((*shape, length), np.nan) for name in solvers}
-    with _quick_sklearn():
-        for index, (x_LX, y_L) in enumerate(_on_host(tasks, keys, permute_labels_prob)):
-            for i, (name, solve) in itertools.product(positions, solvers.items()):
-                right = solve(x_LX[:i], y_L[:i], x_LX[i : i + 1], num_classes)[0] == y_L[i]
-                accuracy[name][(*np.unravel_index(index, shape), i)] = right
-    return {name: Scores(np.full_like(each, np.nan), each) for name, each in accuracy.items()}
-
-
-def _on_host(tasks: TaskDistribution, keys: EpisodeKeys, permute_labels_prob: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(x_LX, y_L) of each episode, in the order of `keys.sequence_TS`."""
-    for episodes_RS, _ in drawn_in_parts(tasks, keys, permute_labels_prob):
-        x_RSLX, y_RSL = jax.device_get((episodes_RS.x_LX, episodes_RS.y_L))
-        yield from zip(x_RSLX.reshape(-1, *x_RSLX.shape[2:]), y_RSL.reshape(-1, y_RSL.shape[-1]), strict=True)
-
-
-@contextlib.contextmanager
-def _quick_sklearn():
-    """For thousands of tiny problems: no checks of inputs, and one thread, since threads would wait for each other."""
-    import sklearn
-    from threadpoolctl import threadpool_limits
-
-    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True), threadpool_limits(limits=1):
-        yield
+def _settings(name: str) -> list[Params]:
+    grid = _GRIDS[name]
+    return [dict(zip(grid, map(np.float32, values), strict=True)) for values in itertools.product(*grid.values())]

@@ -1,5 +1,6 @@
 """The front door: real runs through `main`, real signals to a real process, every mistake in one line."""
 
+import importlib.util
 import json
 import os
 import re
@@ -17,11 +18,13 @@ import pytest
 
 from gpicl_jax.cli import main
 from gpicl_jax.config import Config, load_config
+from gpicl_jax.evaluation import COLUMNS
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.training import loop
 from gpicl_jax.training.meta_test import load_params
 from tests.helpers import TINY
+from tests.prepared import png, write_prepared
 
 # One device and XLA as a user has it; compiled programs are still shared between tests.
 ONE_DEVICE = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
@@ -62,15 +65,17 @@ def test_a_run_leaves_all_that_it_promises(straight):
     files = {"config.toml", "run.json", "metrics.jsonl", "checkpoints", "learning_curves.csv", "learning_curves.png"}
     assert files | {"summary.json"} <= {item.name for item in run_dir.iterdir()}
     summary = json.loads((run_dir / "summary.json").read_text())
-    assert summary["steps"] == 40 and summary["episodes"] == 16
-    for kind in ("seen_tasks", "unseen_tasks", "unseen_tasks_train_images"):
-        assert {"first", "last"} <= set(summary[kind]) and 0 <= summary[kind]["last"] <= 1
+    assert summary["steps"] == 40
+    for kind in ("seen_tasks", "unseen_tasks", "unseen_tasks_train_images", "identity_tasks"):
+        ends = summary["datasets"]["digits"][kind]
+        assert ends["episodes"] == 16 and 0 <= ends["transformer"]["first"] <= 1 and 0 <= ends["transformer"]["last"] <= 1
     assert 0 < summary["train_seconds"] < summary["total_seconds"] and summary["num_params"] > 1000
     curves = pd.read_csv(run_dir / "learning_curves.csv")
     unseen = curves[(curves.tasks == "unseen_tasks") & (curves.solver == "transformer")]
     assert list(unseen.position) == list(range(12))
-    np.testing.assert_allclose(summary["unseen_tasks"]["last"], unseen.accuracy.iloc[-1])
-    assert set(curves.solver) == {"transformer", "1-NN", "kernel ridge"}
+    last = summary["datasets"]["digits"]["unseen_tasks"]["transformer"]["last"]
+    np.testing.assert_allclose(last, unseen.accuracy.iloc[-1])
+    assert set(curves.solver) == {"transformer", "1-NN", "ridge", "kernel ridge"}
     assert (run_dir / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     assert re.search(r"step 40/40  loss \d\.\d+, accuracy \d\.\d+ → \d\.\d+, [\d.]+ steps/s", done.stdout)
     assert f"python -m gpicl_jax evaluate {run_dir}" in done.stdout
@@ -150,11 +155,42 @@ def test_evaluate_repeats_and_enlarges_the_meta_test(straight, tmp_path, capsys)
     assert main(["evaluate", str(run_dir)]) == 0
     again = json.loads((run_dir / "summary.json").read_text())
     assert again["total_seconds"] == before["total_seconds"] and again["checkpoint"] == "latest"
-    assert again["unseen_tasks"] == pytest.approx(before["unseen_tasks"], abs=1e-6)
+    unseen = [each["datasets"]["digits"]["unseen_tasks"]["transformer"] for each in (again, before)]
+    assert unseen[0] == pytest.approx(unseen[1], abs=1e-6)
     assert main(["evaluate", str(run_dir), "--episodes", "64", "--checkpoint", "best"]) == 0
     best = json.loads((run_dir / "summary.json").read_text())
-    assert best["episodes"] == 64 and best["checkpoint"] == "best"
+    assert best["datasets"]["digits"]["unseen_tasks"]["episodes"] == 64 and best["checkpoint"] == "best"
     assert "best checkpoint: step" in capsys.readouterr().out
+
+
+def test_evaluate_tests_on_other_datasets_and_files(straight, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    shutil.copytree(straight[0], run_dir)
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", images=rng.integers(0, 256, (200, 12, 9), dtype=np.uint8), labels=np.arange(200) % 13)
+    assert main(["evaluate", str(run_dir), "--datasets", "digits", "random", str(tmp_path / "mine.npz")]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == ["tested on digits", "tested on random", "tested on mine"]
+    table = captured.out.split("accuracy on images without projection")[0].splitlines()
+    assert [line.split()[0] for line in table[3:]] == ["digits", "random", "mine"]
+    curves = pd.read_csv(run_dir / "learning_curves.csv")
+    assert list(curves.columns) == COLUMNS and set(curves.dataset) == {"digits", "random", "mine"}
+    assert {"unseen_tasks", "seen_tasks", "identity_tasks"} <= set(curves[curves.dataset == "mine"].tasks)
+
+
+def test_training_on_two_sets_at_once_resumes_and_reports_both(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 4
+    images = np.clip(rng.normal(50, 20, (300, 8, 8)) + 50 * labels[:, None, None], 0, 255).astype(np.uint8)
+    np.savez(tmp_path / "mine.npz", images=images, labels=labels)
+    data = f'--data.train=["digits", "{tmp_path}/mine.npz"]'
+    run_dir = tmp_path / "run"
+    assert main(["train", "digits", *TINY, data, "--data.weights=[1, 3]", "--run-dir", str(run_dir)]) == 0
+    out = capsys.readouterr().out
+    assert "digits (1,200 training images), mine (210 training images) of 64 pixels" in out
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert set(summary["datasets"]) == {"digits", "mine"}
+    assert "unseen_tasks_train_images" in summary["datasets"]["mine"]
 
 
 def test_steps_may_be_added_on_resume_and_nothing_else(straight, tmp_path, capsys):
@@ -182,7 +218,8 @@ def test_version_help_and_datasets(capsys):
         out = capsys.readouterr().out
         assert "--version" in arguments or "example:" in out
     assert main(["datasets"]) == 0
-    assert "digits" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "digits           ready: 8×8×1" in out and "mnist " in out and "random" in out
 
 
 BAD_INPUT = {
@@ -194,7 +231,7 @@ BAD_INPUT = {
     "wrong type": (["train", "digits", "--train.steps=long"], "expected int"),
     "value apart": (["train", "digits", "--train.steps", "50"], "--section.key=value"),
     "num_tasks below 1": (["train", "digits", "--tasks.num_tasks=0"], "at least 1"),
-    "episode too long": (["train", "digits", "--tasks.length=201"], "a split of 'digits' has 200 images"),
+    "episode too long": (["train", "digits", "--tasks.length=201"], "split of 'digits' has 200 images"),
     "batch not divisible by devices": (["train", "digits", "--tasks.tasks_per_step=6"], "not divisible by the 4 devices"),
     "missing config": (["train", "TMP/none.toml"], "no config file"),
     "unknown config name": (["train", "digit"], "one of: digits"),
@@ -208,6 +245,20 @@ BAD_INPUT = {
     "resume without a run": (["train", "digits", "--run-dir", "TMP/new", "--resume"], "no run in"),
     "resume without a folder": (["train", "digits", "--resume"], "--run-dir"),
     "parallel": (["train", "digits", "--parallel=pmpa"], "invalid choice: 'pmpa'"),
+    "unknown dataset": (["train", "digits", "--data.train=mnits", "--data.dir=TMP"], "did you mean mnist?"),
+    "dataset that is missing": (["train", "digits", "--data.train=svhn_cropped", "--data.dir=TMP"], "svhn_cropped"),
+    "no such file": (["train", "digits", "--data.train=TMP/none.npz"], "no file or folder"),
+    "no such split": (["train", "digits", "--data.train=kana", "--data.dir=TMP"], "has no split 'train' in"),
+    "file without labels": (["train", "digits", "--data.train=TMP/unlabelled.npz"], "no array 'labels'"),
+    "file of Python objects": (["train", "digits", "--data.train=TMP/objects.npz"], "holds Python objects"),
+    "folder of one class": (["train", "digits", "--data.train=TMP/one_class"], "has only 'a' of the class folders"),
+    "images of mixed sizes": (["evaluate", "RUN", "--datasets", "TMP/mixed"], "mixes image sizes"),
+    "labels out of range": (["evaluate", "RUN", "--datasets", "wrong", "--data.dir", "TMP"], "run from 1 to 10"),
+    "damaged records": (["evaluate", "RUN", "--datasets", "damaged", "--data.dir", "TMP"], "no readable image"),
+    "unknown dataset to test": (["evaluate", "RUN", "--datasets", "mnits", "--data.dir", "TMP"], "did you mean mnist?"),
+    "a class too small to balance": (["train", "digits", "--tasks.length=200", "--tasks.balanced=true"], "balanced episode"),
+    "length that cannot be balanced": (["train", "digits", "--tasks.length=99", "--tasks.balanced=true"], "not a multiple"),
+    "weights that do not fit": (["train", "digits", "--data.weights=[1.0, 2.0]"], "2 numbers for 1 base datasets"),
     "evaluate without a run": (["evaluate", "TMP/new"], "no run in"),
     "evaluate without a checkpoint": (["evaluate", "TMP/bare"], "no checkpoint in"),
     "episodes that do not fit": (["evaluate", "RUN", "--episodes", "7"], "not a multiple"),
@@ -215,12 +266,30 @@ BAD_INPUT = {
 }
 
 
+def bad_datasets(folder: Path) -> None:
+    image = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    np.savez(folder / "unlabelled.npz", images=np.stack([image, image]))
+    np.savez(folder / "objects.npz", images=np.stack([image, image]), labels=np.array(["a", None], object))
+    for path, size in {"one_class/a/0.png": 8, "mixed/a/0.png": 8, "mixed/b/0.png": 7}.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(png(image[:size]))
+    for name, records in {
+        "kana": [(png(image), 0), (png(image), 1)],
+        "wrong": [(png(image), 1), (png(image), 10)],
+        "damaged": [(png(image), 0), (png(image)[:40], 1)],
+    }.items():
+        write_prepared(folder, name, {"test": records}, file_format="tfrecord")
+
+
 @pytest.mark.parametrize("name", BAD_INPUT)
-def test_a_mistake_is_one_line_and_exit_code_2(name, straight, tmp_path, capsys):
+def test_a_mistake_is_one_line_and_exit_code_2(name, straight, tmp_path, tmp_path_factory, capsys, monkeypatch):
     arguments, message = BAD_INPUT[name]
     (tmp_path / "empty.toml").write_text("# nothing\n")
     (tmp_path / "broken.toml").write_text("[tasks\nlength = ")
     RunFolder.create(tmp_path / "bare", Config())
+    bad_datasets(tmp_path)
+    monkeypatch.setenv("GPICL_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # without TensorFlow: nothing is downloaded
     before = sorted(str(path) for path in tmp_path.rglob("*") if path.name != ".lock")
     arguments = [each.replace("TMP", str(tmp_path)).replace("RUN", str(straight[0])) for each in arguments]
     assert main(arguments) == 2

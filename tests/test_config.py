@@ -62,13 +62,31 @@ def test_overrides_are_toml_values_or_plain_text():
         ({"eval": {"episodes": 1023}}, "not a multiple of eval.sequences_per_task"),
         ({"eval": {"episodes": 4}}, "fewer than 2 tasks"),
         ({"optimizer": {"schedule": "cosine", "warmup_steps": 50_000}}, "leaves nothing"),
-        ({"data": {"train": "digit"}}, "did you mean 'digits'?"),
+        ({"data": {"train": []}}, "one or more different base datasets"),
+        ({"data": {"train": ["mnist", "mnist"]}}, "one or more different base datasets"),
+        ({"data": {"train": ["mnist", 3]}}, "expected str"),
+        ({"data": {"train": ["mnist", "digits"], "weights": [1.0]}}, "data.weights has 1 numbers for 2 base datasets"),
+        ({"data": {"weights": [0]}}, "expected more than 0"),
+        ({"data": {"weights": "even"}}, "expected float"),
+        ({"data": {"channels": 2}}, "data.channels = 2; allowed: 1, 3"),
+        ({"data": {"size": 0}}, "at least 1"),
+        ({"tasks": {"classes_per_task": 1}}, "at least 2"),
     ],
 )
 def test_impossible_settings_are_named_in_one_line(values, message):
     with pytest.raises(UserError) as error:
         config_from_dict(values)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_one_dataset_needs_no_list_and_paths_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("digits", ("--data.train=mnist",)).data.train == ("mnist",)
+    config = load_config("digits", ('--data.train=["mnist", "./mine.npz"]', "--data.weights=[1, 2]", "--data.dir=sets"))
+    assert config.data.train == ("mnist", str(tmp_path / "mine.npz")) and config.data.weights == (1.0, 2.0)
+    assert config.data.dir == str(tmp_path / "sets")
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    assert load_config("./config.toml") == config
 
 
 def test_changed_settings_names_both_values():

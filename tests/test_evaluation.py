@@ -1,28 +1,27 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.kernel_ridge import KernelRidge as SklearnRidge
-from sklearn.neighbors import KNeighborsClassifier
 
 from gpicl_jax.config import hyper_from
 from gpicl_jax.data import load
 from gpicl_jax.evaluation import (
+    COLUMNS,
     Evaluator,
     Scores,
     count_images,
     drawn_in_parts,
     last_rows,
     learning_curve,
+    score_together,
     seen_episode_keys,
     unseen_episode_keys,
 )
 from gpicl_jax.factory import make_learner, make_tasks
-from gpicl_jax.learners import score_rows
-from gpicl_jax.solvers import KernelRidge, chosen_kernel_ridge, nearest_neighbour, score_solvers
-from gpicl_jax.tasks import TaskDistribution, draw_episodes
+from gpicl_jax.learners import KernelRidge, NearestNeighbour, score_rows
+from gpicl_jax.solvers import choose_params, make_solvers
+from gpicl_jax.tasks import RandomPoints, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.augmented import _STREAMS, draw_task_keys, stream
 from tests.helpers import tiny_config
 
@@ -36,56 +35,39 @@ def test_tasks():
     return TaskDistribution(load("digits", "test"), length=40)
 
 
-def test_reference_solvers_equal_scikit_learn_on_redrawn_episodes(test_tasks):
-    keys = unseen_episode_keys(0, "test", num_tasks=3, sequences_per_task=2)
-    episodes = jax.device_get(draw_episodes(test_tasks, keys.task_T, keys.sequence_TS))
-    nearest, ridge = score_solvers({"1-NN": nearest_neighbour, "ridge": KernelRidge(0.15, 0.1)}, test_tasks, keys).values()
-    for position in (1, 2, 5, 10, 20, 36, 37, 38, 39):
-        for task, sequence in np.ndindex(3, 2):
-            x_LX, y_L = episodes.x_LX[task, sequence], episodes.y_L[task, sequence]
-            seen, query = slice(0, position), slice(position, position + 1)
-            neighbour = KNeighborsClassifier(1).fit(x_LX[seen], y_L[seen]).predict(x_LX[query])
-            assert nearest.accuracy_TSL[task, sequence, position] == (neighbour == y_L[query])[0]
-            kernel = SklearnRidge(kernel="rbf", gamma=0.15 / 64, alpha=0.1).fit(x_LX[seen], np.eye(10)[y_L[seen]])
-            assert ridge.accuracy_TSL[task, sequence, position] == (kernel.predict(x_LX[query])[0].argmax() == y_L[query])[0]
-    assert np.isnan(nearest.accuracy_TSL[:, :, [0, 3, 35]]).all()
-
-
-def test_a_nearest_neighbour_in_jax_scores_through_the_evaluator_as_scikit_learn_does(test_tasks):
-    """The evaluator's own path (keys, drawing, rows) on a learner whose right answer scikit-learn knows."""
-
-    @dataclasses.dataclass(frozen=True)
-    class NearestNeighbour:
-        def predict(self, params, episode, *, key):
-            distance_LL = ((episode.x_LX[:, None] - episode.x_LX[None]) ** 2).sum(-1)
-            length = len(episode.y_L)
-            distance_LL = jnp.where(jnp.tri(length, k=-1, dtype=bool), distance_LL, jnp.inf)
-            return jax.nn.one_hot(episode.y_L[distance_LL.argmin(axis=1)], 10)
-
-        def scored_rows(self, episode):
-            return jnp.arange(len(episode.y_L)) > 0
-
-    keys = unseen_episode_keys(0, "test", num_tasks=20, sequences_per_task=4)
-    ours = Evaluator(NearestNeighbour())({}, test_tasks, keys)
-    theirs = score_solvers({"1-NN": nearest_neighbour}, test_tasks, keys)["1-NN"]
-    measured = ~np.isnan(theirs.accuracy_TSL)
-    np.testing.assert_array_equal(ours.accuracy_TSL[measured], theirs.accuracy_TSL[measured])
-    assert np.isnan(ours.accuracy_TSL[:, :, 0]).all()  # a row that is not scored
-
-
-def test_kernel_ridge_is_chosen_on_the_tasks_it_is_given():
+def test_solvers_are_set_by_the_tasks_they_are_given():
     validation = TaskDistribution(load("digits", "validation"), length=100)
     keys = unseen_episode_keys(0, "validation", num_tasks=8, sequences_per_task=2)
-    chosen = chosen_kernel_ridge(validation, keys)
-    rivals = {setting: KernelRidge(*setting) for setting in [(0.05, 1.0), (0.5, 0.01), (0.5, 1.0)]}
-    scores = score_solvers({"chosen": chosen, **rivals}, validation, keys)
-    best = scores.pop("chosen").last()[0]
-    assert best > 0.8 and all(best >= each.last()[0] - 0.01 for each in scores.values())
+    solvers = make_solvers(10)
+    chosen = choose_params(solvers, validation, keys)
+    assert chosen["1-NN"] == {} and set(chosen["kernel ridge"]) == {"alpha", "gamma"}
+    best = solvers["kernel ridge"](chosen["kernel ridge"], validation, keys).last()[0]
+    rivals = [
+        {"gamma": np.float32(gamma), "alpha": np.float32(alpha)} for gamma, alpha in [(0.07, 1.0), (0.7, 0.01), (1.5, 3.0)]
+    ]
+    assert best > 0.8 and all(best >= solvers["kernel ridge"](each, validation, keys).last()[0] for each in rivals)
+
+
+def test_learners_are_scored_together_on_the_same_episodes(test_tasks):
+    keys = unseen_episode_keys(0, "test", num_tasks=20, sequences_per_task=4)
+    solvers = {
+        name: (evaluator, evaluator_params)
+        for name, evaluator, evaluator_params in [
+            ("1-NN", Evaluator(NearestNeighbour(10)), {}),
+            ("ridge", Evaluator(KernelRidge(10, "linear")), {"alpha": np.float32(0.1)}),
+        ]
+    }
+    together = score_together(solvers, drawn_in_parts(test_tasks, keys), keys)
+    for name, (evaluator, params) in solvers.items():
+        alone = evaluator(params, test_tasks, keys)
+        np.testing.assert_array_equal(alone.accuracy_TSL, together[name].accuracy_TSL)
+        assert np.isnan(alone.accuracy_TSL[:, :, 0]).all()  # a row that is not scored
+        assert alone.last()[0] > 0.6
 
 
 def test_scores_equal_predictions_made_one_by_one(test_tasks):
     config = tiny_config("--tasks.length=40")
-    learner = make_learner(config, test_tasks.dataset)
+    learner = make_learner(config)
     params = learner.init(jax.random.key(0))
     keys = unseen_episode_keys(0, "test", num_tasks=20, sequences_per_task=4)  # more than one part
     scores = Evaluator(learner)(params, test_tasks, keys)
@@ -112,18 +94,19 @@ def test_standard_errors_are_clustered_by_task():
 
 def test_many_sequences_of_one_task_are_scored_a_few_at_a_time_and_keep_their_order(test_tasks):
     config = tiny_config("--tasks.length=40")
-    learner = make_learner(config, test_tasks.dataset)
+    learner = make_learner(config)
     params = learner.init(jax.random.key(0))
     keys = unseen_episode_keys(0, "test", num_tasks=2, sequences_per_task=96)
     parts = list(drawn_in_parts(test_tasks, keys))
     assert max(episodes.num_context.size for episodes, _ in parts) <= 64
     scores = Evaluator(learner)(params, test_tasks, keys)
-    few = Evaluator(learner)(params, test_tasks, keys.first(2, 3))
-    np.testing.assert_allclose(scores.of(2, 3).loss_TSL, few.loss_TSL, atol=1e-4)
-    one = draw_episodes(test_tasks, keys.task_T[1:], keys.sequence_TS[1:, 95:])
-    episode = jax.tree.map(lambda leaf: leaf[0, 0], one)
-    loss_L, _ = score_rows(learner.predict(params, episode, key=None), episode.y_L)
-    np.testing.assert_allclose(scores.loss_TSL[1, 95], loss_L, atol=1e-4)
+    for task, sequence in [(0, 2), (1, 0), (1, 95)]:
+        one = draw_episodes(
+            test_tasks, keys.task_T[task : task + 1], keys.sequence_TS[task : task + 1, sequence : sequence + 1]
+        )
+        episode = jax.tree.map(lambda leaf: leaf[0, 0], one)
+        loss_L, _ = score_rows(learner.predict(params, episode, key=None), episode.y_L)
+        np.testing.assert_allclose(scores.loss_TSL[task, sequence], loss_L, atol=1e-4)
 
 
 def test_no_key_of_a_meta_test_is_a_root_key_or_used_twice():
@@ -141,9 +124,9 @@ def test_last_is_the_last_tenth():
 
 def test_curves_are_tidy(test_tasks):
     keys = unseen_episode_keys(0, "test", num_tasks=4, sequences_per_task=2)
-    scores = score_solvers({"1-NN": nearest_neighbour}, test_tasks, keys)["1-NN"]
+    scores = Evaluator(NearestNeighbour(10))({}, test_tasks, keys)
     frame = learning_curve(scores, dataset="digits", tasks="unseen_tasks", solver="1-NN", distinct_images=9, seed=3)
-    assert list(frame.position) == [1, 2, 5, 10, 20, 36, 37, 38, 39]
+    assert list(frame.position) == list(range(1, 40)) and list(frame.columns) == COLUMNS
     assert (frame.episodes == 8).all() and (frame.seed == 3).all()
     np.testing.assert_allclose(frame.accuracy.iloc[-1], scores.accuracy_TSL[:, :, 39].mean())
     np.testing.assert_allclose(frame.accuracy[-4:].mean(), scores.last()[0])
@@ -155,7 +138,7 @@ def test_test_validation_and_training_tasks_are_disjoint():
     words = lambda keys: set(key_words(keys))  # noqa: E731
     test = unseen_episode_keys(0, "test", 64, 2)
     validation = unseen_episode_keys(0, "validation", 64, 2)
-    seen = seen_episode_keys(hyper, 0, num_tasks=64, episodes=128)
+    seen = seen_episode_keys(hyper, 0, np.arange(64), episodes=128)
     drawn = [draw_task_keys(tasks, jax.random.key(seed), hyper, 16) for seed in range(30)]
     assert words(seen.task_T) == set().union(*map(words, drawn))  # what it calls seen is what training draws
     assert not words(seen.task_T) & (words(test.task_T) | words(validation.task_T))
@@ -169,3 +152,6 @@ def test_distinct_images_are_counted(test_tasks):
     assert count_images(test_tasks, keys) == 40
     many = unseen_episode_keys(0, "test", num_tasks=50, sequences_per_task=4)
     assert count_images(test_tasks, many) == 397
+    few_classes = dataclasses.replace(test_tasks, classes_per_task=4, length=20)
+    assert count_images(few_classes, keys) == 20 and count_images(few_classes, many) > 350
+    assert count_images(TaskDistribution(RandomPoints(64), length=40), many) == 500

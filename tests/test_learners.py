@@ -32,7 +32,7 @@ def case(request):
     """A learner with random weights everywhere (biases and gates too), and an episode."""
     config = tiny_config("--model.num_layers=2", *request.param)
     tasks = make_tasks(config, "train")
-    learner = make_learner(config, tasks.dataset)
+    learner = make_learner(config)
     params = learner.init(jax.random.key(0))
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))

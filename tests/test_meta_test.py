@@ -1,32 +1,110 @@
 import json
 
+import jax
 import numpy as np
 import pandas as pd
+import pytest
 
-from gpicl_jax.config import Config
-from gpicl_jax.evaluation import Scores, learning_curve
+from gpicl_jax.data import load
+from gpicl_jax.evaluation import Evaluator
+from gpicl_jax.factory import make_learner
+from gpicl_jax.paper import paper_learning_curve
 from gpicl_jax.runs.folder import RunFolder
-from gpicl_jax.training.meta_test import MetaTest, table, write_report
+from gpicl_jax.settings import UserError
+from gpicl_jax.training.meta_test import _seen_ids, meta_test
+from gpicl_jax.training.report import table, write_report
+from tests.helpers import tiny_config
 
 
-def test_report_without_seen_tasks_and_a_table_that_shows_what_was_measured(tmp_path):
-    accuracy_TSL = np.tile(np.linspace(0.1, 0.8, 20), (4, 2, 1)) + np.array([-0.1, 0.1, -0.1, 0.1])[:, None, None]
-    ours = Scores(np.ones_like(accuracy_TSL), accuracy_TSL)
-    sparse = accuracy_TSL.copy()
-    sparse[:, :, 0] = np.nan
-    kinds = ("unseen_tasks", "unseen_tasks_train_images", "identity_tasks")
-    scores = {(kind, "transformer"): ours for kind in kinds}
-    scores["unseen_tasks", "1-NN"] = Scores(sparse, sparse)
-    common = {"dataset": "digits", "distinct_images": 17, "seed": 0}
-    curves = [learning_curve(each, tasks=kind, solver=solver, **common) for (kind, solver), each in scores.items()]
-    result = MetaTest("transformer", 10, scores, pd.concat(curves), 17, settings={"1-NN": {"k": 1}})
-    folder = RunFolder.create(tmp_path / "run", Config())
-    write_report(folder, result, {"w": np.zeros((3, 4))}, step=7, checkpoint="best", total_seconds=None)
+def own_files(folder, names, size=8):
+    """Bright or dark blobs, three classes, as .npz files; returns their paths."""
+    rng = np.random.default_rng(0)
+    for name in names:
+        labels = np.arange(150) % 3
+        images = np.clip(rng.normal(60, 20, (150, size, size)) + 60 * labels[:, None, None], 0, 255).astype(np.uint8)
+        np.savez(folder / f"{name}.npz", images=images, labels=labels)
+    return tuple(str(folder / f"{name}.npz") for name in names)
+
+
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory):
+    """An untrained learner, tested on digits, random points, and a file of three classes and another size."""
+    config = tiny_config("--tasks.num_tasks=8", "--tasks.permute_labels_prob=0.5")
+    evaluator = Evaluator(make_learner(config))
+    params = make_learner(config).init(jax.random.key(0))
+    (mine,) = own_files(tmp_path_factory.mktemp("own"), ["mine"], size=9)
+    said = []
+    result = meta_test(config, params, evaluator, datasets=("digits", "random", mine), say=said.append)
+    assert said == ["digits", "random", "mine"]
+    return config, params, result
+
+
+def test_every_dataset_has_its_kinds_of_tasks_and_its_solvers(tested):
+    _, _, result = tested
+    curves = result.curves
+    everywhere = {"unseen_tasks", "unseen_tasks_permuted", "identity_tasks", "seen_tasks"}
+    for dataset in ("digits", "random", "mine"):
+        rows = curves[curves.dataset == dataset]
+        own = {"unseen_tasks_train_images"} if dataset == "digits" else set()
+        assert set(rows.tasks) == everywhere | own
+        for kind in ("unseen_tasks", "identity_tasks"):
+            assert set(rows[rows.tasks == kind].solver) == {"transformer", "1-NN", "ridge", "kernel ridge"}
+        solvers = rows[rows.solver != "transformer"]
+        assert solvers.loss.isna().all() and rows[rows.solver == "transformer"].loss.notna().all()
+    assert result.tests["mine"].num_labels == 3 and result.tests["mine"].source.num_features == 64
+    assert 12 <= result.images["mine", "unseen_tasks"] <= 30  # 20% of 150 images are for the test
+    assert not curves.duplicated(["dataset", "tasks", "position", "solver"]).any()
+
+
+def test_the_report_holds_what_was_measured(tested, tmp_path):
+    config, params, result = tested
+    folder = RunFolder.create(tmp_path / "run", config)
+    write_report(folder, result, params, step=7, checkpoint="best", total_seconds=None)
     summary = json.loads((folder.path / "summary.json").read_text())
-    assert summary["seen_tasks"] is None and summary["num_params"] == 12 and summary["distinct_images"] == 17
-    assert summary["checkpoint"] == "best" and summary["reference_solvers"]["1-NN"]["k"] == 1
-    np.testing.assert_allclose(summary["unseen_tasks"]["last"], accuracy_TSL[:, :, 18:].mean())
-    np.testing.assert_allclose(summary["unseen_tasks"]["first"], 0.1)
-    lines = {line.split()[0]: line for line in table(result).splitlines()}
-    assert lines["0"].split()[1:] == ["0.100", "±", "0.058", "–"]
-    assert "last 2" in lines["last"] and lines["last"].count(f"{accuracy_TSL[:, :, 18:].mean():.3f}") == 2
+    assert summary["checkpoint"] == "best" and summary["steps"] == 7
+    assert summary["num_params"] == sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert set(summary["reference_solvers"]["unseen_tasks"]["kernel ridge"]) == {"alpha", "gamma"}
+    unseen = summary["datasets"]["mine"]["unseen_tasks"]
+    scores = result.scores["mine", "unseen_tasks", "1-NN"]
+    np.testing.assert_allclose(unseen["1-NN"]["last"], scores.accuracy_TSL[:, :, 11].mean())
+    assert unseen["episodes"] == 16 and unseen["1-NN"]["first"] is None and unseen["transformer"]["first"] is not None
+    assert summary["datasets"]["mine"]["standardised_by"] == "train"
+    assert len(pd.read_csv(folder.path / "learning_curves.csv")) == len(result.curves)
+    assert (folder.path / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "standardised by" not in table(result)
+    lines = [line.split() for line in table(result).splitlines()]
+    (row,) = [line for line in lines[:6] if line and line[0] == "mine"]
+    mean, error = scores.last()
+    assert row[4:7] == [f"{mean:.3f}", "±", f"{error:.3f}"] and row[-1] == str(result.images["mine", "unseen_tasks"])
+
+
+def test_two_files_of_one_name_are_refused_before_anything_is_scored(tested, tmp_path):
+    config, params, _ = tested
+    (tmp_path / "other").mkdir()
+    paths = own_files(tmp_path, ["mine"]) + own_files(tmp_path / "other", ["mine"])
+    with pytest.raises(UserError, match="two datasets are called 'mine'"):
+        meta_test(config, params, datasets=paths)
+
+
+def test_seen_tasks_of_a_mixture_are_those_of_the_set_that_is_tested(tmp_path):
+    train = own_files(tmp_path, ["one", "two"])
+    config = tiny_config(f"--data.train={json.dumps(train)}", "--data.weights=[3, 1]", "--tasks.num_tasks=64")
+    ids = [_seen_ids(config, name, 64).tolist() for name in train]
+    assert sorted(ids[0] + ids[1]) == list(range(64)) and len(ids[0]) > len(ids[1])
+    assert _seen_ids(config, "digits", 64).tolist() == list(range(64))
+    assert _seen_ids(config, train[0], 5).tolist() == ids[0][:5]
+    assert len(_seen_ids(tiny_config(), "digits", 64)) == 0
+
+
+def test_the_papers_points_come_with_the_training_set_they_are_of():
+    assert paper_learning_curve(("mnist",), "mnist").accuracy.iloc[-1] == 0.737
+    assert paper_learning_curve(("mnist",), "cifar10").values.tolist() == [[99.0, 0.194]]
+    assert paper_learning_curve(("fashion_mnist",), "mnist").accuracy.iloc[-1] == 0.649
+    assert paper_learning_curve(("fashion_mnist",), "kmnist").empty
+    assert paper_learning_curve(("mnist", "fashion_mnist"), "mnist").empty
+    assert paper_learning_curve(("digits",), "digits").empty
+
+
+def test_digits_at_another_size_keep_their_shades():
+    shades = np.unique(load("digits", "test", size=14, channels=1).images_NX)
+    assert len(shades) > 100

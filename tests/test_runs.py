@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpicl_jax.config import Config, UserError
+from gpicl_jax.config import Config
 from gpicl_jax.runs.checkpoint import Checkpoints
 from gpicl_jax.runs.folder import RunFolder, describe_run
 from gpicl_jax.runs.metrics import MetricsLog, read_metrics
+from gpicl_jax.settings import UserError
 
 
 def test_files_are_whole_or_absent(tmp_path, monkeypatch):

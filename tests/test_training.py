@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpicl_jax.config import UserError, hyper_from
+from gpicl_jax.config import hyper_from
 from gpicl_jax.evaluation import Evaluator, seen_episode_keys, unseen_episode_keys
 from gpicl_jax.factory import make_tasks
+from gpicl_jax.settings import UserError
 from gpicl_jax.training.loop import Trainer
 from gpicl_jax.training.parallel import AXIS, gradient_over_mesh, replicate
 from gpicl_jax.training.step import batch_gradient, draw_batch_keys, train_step
@@ -136,7 +137,9 @@ def test_few_tasks_are_memorised_and_tell_nothing_about_others():
     for _ in range(2):
         state, _ = trainer.chunk(state, trainer.tasks, trainer.hyper)
     evaluate = Evaluator(trainer.learner)
-    seen = evaluate(state.params, make_tasks(config, "test"), seen_episode_keys(hyper_from(config), 0, 1, episodes=64))
+    seen = evaluate(
+        state.params, make_tasks(config, "test"), seen_episode_keys(hyper_from(config), 0, np.arange(1), episodes=64)
+    )
     unseen = evaluate(state.params, make_tasks(config, "test"), unseen_episode_keys(0, "test", 16, 4))
     assert seen.first()[0] > 0.6 and seen.last()[0] > 0.6  # known before any example, on images never seen
     assert unseen.last()[0] < 0.3

@@ -6,54 +6,76 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gpicl_jax.settings import UserError
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ImageDataset:
-    """Labelled images of one split.
+    """Labelled images of one split, stored class by class.
 
     Attributes:
-      images_NX: uint8 [N, X], one flattened image a row.
+      images_NX: uint8 [N, X], one flattened image (row, column, channel) a row, sorted by label.
       labels_N: int32 [N], 0 … num_classes − 1.
+      counts_C: int32 [C], images of each class; images of class c begin at row `counts_C[:c].sum()`.
+      present_P: int32 [P], the classes that have images here.
       mean: float32 scalar, mean over all pixels of the *training* split, in pixel units.
       std: float32 scalar, standard deviation likewise.
-      name: for records and tables, e.g. `digits`.
-      num_classes: number of classes C.
+      name: for records and tables, e.g. `mnist`.
+      largest_class: images of the largest class.
+      statistics: the split that mean and std are from: `train`, or the only one that the set has.
 
     Example:
-      >>> digits = ImageDataset.build(np.zeros((5, 64), np.uint8), np.arange(5), mean=1.0, std=2.0, name="mine")
-      >>> digits.num_images, digits.num_features, digits.num_classes
-      (5, 64, 5)
+      >>> digits = ImageDataset.build(np.zeros((5, 64), np.uint8), [2, 1, 0, 1, 2], mean=1.0, std=2.0, name="mine")
+      >>> digits.num_images, digits.num_features, digits.num_classes, digits.labels_N.tolist()
+      (5, 64, 3, [0, 1, 1, 2, 2])
     """
 
     images_NX: jax.Array
     labels_N: jax.Array
+    counts_C: jax.Array
+    present_P: jax.Array
     mean: jax.Array
     std: jax.Array
     name: str = dataclasses.field(metadata={"static": True})
-    num_classes: int = dataclasses.field(metadata={"static": True})
+    largest_class: int = dataclasses.field(metadata={"static": True})
+    statistics: str = dataclasses.field(default="train", metadata={"static": True})
 
     @classmethod
-    def build(cls, images_NX, labels_N, *, mean: float, std: float, name: str, num_classes: int | None = None):
-        """Checks the arrays and moves them to the device, once.
+    def build(
+        cls,
+        images_NX,
+        labels_N,
+        *,
+        mean: float,
+        std: float,
+        name: str,
+        num_classes: int | None = None,
+        statistics: str = "train",
+    ) -> "ImageDataset":
+        """Checks the arrays, sorts them by class and moves them to the device, once.
 
         Raises:
-          ValueError: images are not uint8 [N, X], labels not N integers, or all pixels are alike.
+          UserError: images are not uint8 [N, X], labels not N integers below `num_classes`, or all pixels are alike.
         """
         images_NX, labels_N = np.asarray(images_NX), np.asarray(labels_N)
         if images_NX.dtype != np.uint8 or images_NX.ndim != 2:
-            raise ValueError(f"images of '{name}' are {images_NX.dtype} {images_NX.shape}; expected uint8 of shape [N, X]")
-        if labels_N.shape != images_NX.shape[:1] or labels_N.dtype.kind not in "iu":
-            raise ValueError(f"labels of '{name}' are {labels_N.dtype} {labels_N.shape}; expected {len(images_NX)} integers")
+            raise UserError(f"images of '{name}' are {images_NX.dtype} {images_NX.shape}; expected uint8 of shape [N, X]")
+        check_labels(name, labels_N, len(images_NX), num_classes)
         if not std > 0:
-            raise ValueError(f"standard deviation of '{name}' is {std}; expected a positive number: its pixels are all alike")
+            raise UserError(f"standard deviation of '{name}' is {std}; expected a positive number: its pixels are all alike")
+        order_N = np.argsort(labels_N, kind="stable")
+        counts_C = np.bincount(labels_N, minlength=num_classes or 0)
         return cls(
-            images_NX=jnp.asarray(images_NX),
-            labels_N=jnp.asarray(labels_N, jnp.int32),
+            images_NX=jnp.asarray(images_NX[order_N]),
+            labels_N=jnp.asarray(labels_N[order_N], jnp.int32),
+            counts_C=jnp.asarray(counts_C, jnp.int32),
+            present_P=jnp.asarray(np.flatnonzero(counts_C), jnp.int32),
             mean=jnp.float32(mean),
             std=jnp.float32(std),
             name=name,
-            num_classes=int(labels_N.max()) + 1 if num_classes is None else num_classes,
+            largest_class=int(counts_C.max()),
+            statistics=statistics,
         )
 
     @property
@@ -64,7 +86,28 @@ class ImageDataset:
     def num_features(self) -> int:
         return self.images_NX.shape[1]
 
+    @property
+    def num_classes(self) -> int:
+        return self.counts_C.shape[0]
+
+
+def check_labels(name: str, labels_N: np.ndarray, num_images: int, num_classes: int | None) -> None:
+    """Raises `UserError` unless `labels_N` are `num_images` integers from 0 to `num_classes` − 1, of two classes or more."""
+    if labels_N.shape != (num_images,) or labels_N.dtype.kind not in "iu":
+        raise UserError(f"labels of '{name}' are {labels_N.dtype} {labels_N.shape}; expected {num_images} integers")
+    if not num_images:
+        raise UserError(f"'{name}' holds no image; expected labelled images of two classes or more")
+    low, high = int(labels_N.min()), int(labels_N.max())
+    if low < 0 or (num_classes is not None and high >= num_classes):
+        top = "" if num_classes is None else f" to {num_classes - 1}"
+        raise UserError(f"labels of '{name}' run from {low} to {high}; expected integers from 0{top}")
+    if low == high:
+        raise UserError(f"'{name}' has images of one class only; expected two classes or more")
+
 
 def pixel_statistics(images_NX: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation over all pixels of all images: one scalar each, as the paper standardises."""
-    return float(images_NX.mean(dtype=np.float64)), float(images_NX.std(dtype=np.float64))
+    histogram = np.bincount(images_NX.reshape(-1), minlength=256)  # exact, and without a float copy of the set
+    values = np.arange(256, dtype=np.float64)
+    mean = float((histogram * values).sum() / histogram.sum())
+    return mean, float(np.sqrt((histogram * (values - mean) ** 2).sum() / histogram.sum()))

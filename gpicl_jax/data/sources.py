@@ -1,49 +1,124 @@
-"""Where base datasets come from. Today: the handwritten digits that scikit-learn carries (8×8, 1,797 images)."""
+"""Where base datasets come from: one `load` for scikit-learn's digits, TFDS, and the user's own files and folders."""
 
 import functools
+from pathlib import Path
 
 import numpy as np
 
+from gpicl_jax.config import is_path
+from gpicl_jax.data import prepared
 from gpicl_jax.data.images import ImageDataset, pixel_statistics
+from gpicl_jax.data.own import read_own
+from gpicl_jax.data.resize import check_fits, prepare
+from gpicl_jax.data.stored import Arrays, Part, Stored, divide, part_rows
+from gpicl_jax.settings import UserError, nearest
 
 # 1,797 digits: images, not writers, are split (the set does not say who wrote what).
-_DIGITS_SPLITS = {"train": slice(0, 1200), "validation": slice(1200, 1400), "test": slice(1400, 1797)}
+_DIGITS = {"train": slice(0, 1200), "validation": slice(1200, 1400), "test": slice(1400, 1797)}
+_LISTED = ("mnist", "fashion_mnist", "kmnist", "cifar10", "svhn_cropped", "emnist/balanced", "omniglot")
 
 
-@functools.cache
-def _digits() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    order = np.random.RandomState(0).permutation(len(digits.target))  # RandomState: its stream is frozen for good
-    return digits.data.astype(np.uint8)[order], digits.target.astype(np.int32)[order]
-
-
-def load(name: str, split: str) -> ImageDataset:
+def load(
+    name: str, split: str, *, size: int | None = None, channels: int | None = None, data_dir: str | Path = ""
+) -> ImageDataset:
     """Loads one split of a base dataset, standardised by its training split.
 
     Args:
-      name: `digits`.
-      split: `train`, `validation` or `test`; no image is in two of them.
+      name: `digits`; a TFDS set (`mnist`, `emnist/letters`, `mnist:3.0.1`); the path of an .npz file (`images`, `labels`)
+        or of a folder with one sub-folder for each class, which begins with `.`, `/` or `~`.
+      split: `train`, `validation` or `test`, or another split that the set has; no image is in two of the three. Where a
+        set has fewer splits, see `data.stored.divide`.
+      size: height and width to resize to; None leaves the images as they are.
+      channels: 1 (grey) or 3; None likewise.
+      data_dir: folder of prepared TFDS sets; see `data.prepared.data_folder`. A set that is missing is downloaded and
+        prepared there, if TensorFlow is installed.
 
     Raises:
-      ValueError: an unknown set or split.
+      UserError: an unknown set or split, damaged or unfit images or labels, more than the device's memory holds.
 
     Example:
       >>> load("digits", "test").images_NX.shape
       (397, 64)
     """
-    if name != "digits":
-        raise ValueError(f"no dataset '{name}'; available: {', '.join(available())}")
-    if split not in _DIGITS_SPLITS:
-        raise ValueError(f"'{name}' has no split '{split}'; available: {', '.join(_DIGITS_SPLITS)}")
-    images_NX, labels_N = _digits()
-    mean, std = pixel_statistics(images_NX[_DIGITS_SPLITS["train"]])
-    part = _DIGITS_SPLITS[split]
-    return ImageDataset.build(images_NX[part], labels_N[part], mean=mean, std=std, name=name, num_classes=10)
+    stored = find(name, prepared.data_folder(str(data_dir)))
+    parts = divide(stored)
+    if split not in parts:
+        raise UserError(f"'{name}' has no split '{split}' in {stored.where}; there: {', '.join(parts)}")
+    num_features = (size or stored.shape[0]) * (size or stored.shape[1]) * (channels or stored.shape[2])
+    check_fits(name, stored.counts[parts[split][0]], num_features)
+    images_NX, labels_N = _arrays(stored, parts[split], size, channels)
+    statistics = "train" if "train" in parts else split
+    mean, std = pixel_statistics(_arrays(stored, parts[statistics], size, channels)[0])
+    return ImageDataset.build(
+        images_NX, labels_N, mean=mean, std=std, name=stored.name, num_classes=stored.num_classes, statistics=statistics
+    )
 
 
-def available() -> dict[str, str]:
-    """Known base datasets, each with one line about it."""
-    sizes = ", ".join(f"{split} {part.stop - part.start:,}" for split, part in _DIGITS_SPLITS.items())
-    return {"digits": f"ready, inside scikit-learn: 8×8×1, 10 classes, {sizes} images"}
+@functools.lru_cache(maxsize=16)
+def find(name: str, folder: Path) -> Stored:
+    """The set as it is stored; prepares one that is missing, if that can be done here."""
+    if is_path(name):
+        return read_own(name)
+    if name == "digits":
+        return _digits()
+    try:
+        return prepared.read_prepared(name, folder)
+    except prepared.NotPrepared:
+        if not prepared.known_name(name):
+            raise UserError(
+                f"no dataset '{name}'{nearest(name, ('digits', 'random', *_LISTED))}; "
+                "a file or folder of your own is given as ./file.npz or ./folder"
+            ) from None
+        prepared.prepare(name, folder)
+        return prepared.read_prepared(name, folder)
+
+
+@functools.lru_cache(maxsize=16)
+def _arrays(stored: Stored, part: Part, size: int | None, channels: int | None) -> Arrays:
+    """uint8 [N, X] and labels [N] of a part of a split, resized."""
+    split, tenths = part
+    images_NHWc, labels_N = stored.read(split)
+    rows = part_rows(len(labels_N), tenths)
+    return prepare(images_NHWc[rows], size, channels), labels_N[rows]
+
+
+def _digits() -> Stored:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    order = np.random.RandomState(0).permutation(len(digits.target))  # RandomState: its stream is frozen for good
+    # 0 … 16 becomes 0 … 240: exact, and fine enough to survive resizing
+    images_NHWc = 15 * digits.images.astype(np.uint8)[order][..., None]
+    labels_N = digits.target.astype(np.int32)[order]
+    return Stored(
+        name="digits",
+        where="scikit-learn",
+        num_classes=10,
+        counts={split: rows.stop - rows.start for split, rows in _DIGITS.items()},
+        read=lambda split: (images_NHWc[_DIGITS[split]], labels_N[_DIGITS[split]]),
+        shape=(8, 8, 1),
+    )
+
+
+def available(data_dir: str | Path = "") -> dict[str, str]:
+    """Known base datasets, each with one line: ready (what and where), or the command that gets it.
+
+    Example:
+      >>> available()["digits"].split(":")[0]
+      'ready'
+    """
+    folder = prepared.data_folder(str(data_dir))
+    lines = {}
+    for name in dict.fromkeys(("digits", *_LISTED, *prepared.prepared_names(folder))):
+        try:
+            stored = _digits() if name == "digits" else prepared.read_prepared(name, folder)
+        except prepared.NotPrepared:
+            lines[name] = f"missing: {prepared.how_to_get(name, folder)}"
+        except UserError as error:
+            lines[name] = f"not usable: {error}"
+        else:
+            counts = ", ".join(f"{split} {count:,}" for split, count in stored.counts.items())
+            height, width, channels = (each or "?" for each in stored.shape)
+            lines[name] = f"ready: {height}×{width}×{channels}, {stored.num_classes:,} classes, {counts}, in {stored.where}"
+    lines["random"] = "ready: 10 random points, fresh for every task"
+    return lines

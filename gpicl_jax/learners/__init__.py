@@ -2,5 +2,6 @@
 
 from gpicl_jax.learners.base import Learner, score_rows
 from gpicl_jax.learners.in_context import InContext
+from gpicl_jax.learners.reference import KernelRidge, NearestNeighbour
 
-__all__ = ["InContext", "Learner", "score_rows"]
+__all__ = ["InContext", "KernelRidge", "Learner", "NearestNeighbour", "score_rows"]

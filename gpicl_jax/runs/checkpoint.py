@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from gpicl_jax.config import UserError
+from gpicl_jax.settings import UserError
 
 _METRIC = "validation_loss"
 

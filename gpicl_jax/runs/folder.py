@@ -2,17 +2,17 @@
 
 import fcntl
 import json
-import os
 import platform
 import subprocess
-import tempfile
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from gpicl_jax import __version__
-from gpicl_jax.config import Config, UserError, load_config, to_toml
+from gpicl_jax.config import Config, load_config, to_toml
+from gpicl_jax.files import write_atomic
+from gpicl_jax.settings import UserError
 
 CONFIG = "config.toml"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
@@ -96,17 +96,7 @@ class RunFolder:
 
     def write_bytes(self, name: str, content: bytes) -> Path:
         """Writes a file under a temporary name, then renames it."""
-        target = self.path / name
-        handle, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        return target
+        return write_atomic(self.path / name, lambda file: file.write(content))
 
     def write_text(self, name: str, text: str) -> Path:
         return self.write_bytes(name, text.encode())

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpicl_jax.config import UserError
 from gpicl_jax.runs.folder import RunFolder
+from gpicl_jax.settings import UserError
 
 NAME = "metrics.jsonl"
 

@@ -1,6 +1,8 @@
-"""Tasks made on the fly from PRNG keys: a random projection and a label permutation of a base dataset."""
+"""Tasks made on the fly from PRNG keys: a random projection and a label permutation of a source of images."""
 
 from gpicl_jax.tasks.augmented import Task, TaskDistribution, draw_episode, draw_episodes, draw_task
 from gpicl_jax.tasks.episode import Episode
+from gpicl_jax.tasks.mixture import Mixture
+from gpicl_jax.tasks.random_points import RandomPoints
 
-__all__ = ["Episode", "Task", "TaskDistribution", "draw_episode", "draw_episodes", "draw_task"]
+__all__ = ["Episode", "Mixture", "RandomPoints", "Task", "TaskDistribution", "draw_episode", "draw_episodes", "draw_task"]

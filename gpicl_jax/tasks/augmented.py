@@ -5,19 +5,22 @@ function of keys alone, so a task is the same alone, in any batch, on any number
 """
 
 import dataclasses
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpicl_jax.config import Hyper, UserError
+from gpicl_jax.config import Hyper
 from gpicl_jax.data.images import ImageDataset
 from gpicl_jax.tasks.episode import Episode
-from gpicl_jax.tasks.projection import matrices_at_once, project, projection_matrix, random_words, threefry
+from gpicl_jax.tasks.examples import Drawing, check_source, draw_examples
+from gpicl_jax.tasks.mixture import Mixture
+from gpicl_jax.tasks.projection import matrices_at_once, project, projection_matrix, random_words
+from gpicl_jax.tasks.random_points import RandomPoints
 
-_FEISTEL_ROUNDS = 8
+# A user's own split(key(seed), n) is fold_in(key(seed), 0 … n − 1): roots lie where no such number comes.
+_FAR = 0x67706963
 _STREAMS = ("init", "train_tasks", "train", "validation", "test")
 
 
@@ -28,29 +31,38 @@ def stream(seed: jax.Array, name: str) -> jax.Array:
       seed: integer, may be traced.
       name: `init` (weights), `train_tasks` (the finite task set), `train` (steps), `validation` or `test` (episodes).
     """
-    return jax.random.fold_in(jax.random.key(seed), _STREAMS.index(name))
+    return jax.random.fold_in(jax.random.key(seed), _FAR + _STREAMS.index(name))
 
 
 class Task(NamedTuple):
-    """A task: its projection A, float32 [X, X], and its permutation ρ of the labels, int32 [C]."""
+    """A task.
+
+    Attributes:
+      projection_XX: A, float32 [X, X].
+      permutation_C: ρ, int32 [C], of the labels.
+      source_key: of what the task draws from its source: classes of a set with many, random points, one of several sets.
+    """
 
     projection_XX: jax.Array
     permutation_C: jax.Array
+    source_key: jax.Array
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TaskDistribution:
-    """Tasks over one base dataset.
+    """Tasks over a source of images.
 
     Attributes:
-      dataset: where the images come from.
+      source: an `ImageDataset`, `RandomPoints`, or a `Mixture` of such.
       length: examples of an episode, L ≤ number of images (drawn without replacement).
+      classes_per_task: C labels; a source with more classes lends each task so many, relabelled in ascending order.
+      balanced: whether an episode shows every class equally often; else examples are iid, as in the paper.
       infinite: whether every step draws tasks that were never seen before; else task ids below `hyper.num_tasks`.
       identity: whether the projection is left out (A = I): the labels alone are permuted.
 
     Raises:
-      UserError: an episode is longer than the dataset.
+      UserError: the source cannot fill an episode.
 
     Example:
       >>> from gpicl_jax.data import load
@@ -61,71 +73,53 @@ class TaskDistribution:
       (3, 2, 20, 64)
     """
 
-    dataset: ImageDataset
+    source: ImageDataset | RandomPoints | Mixture
     length: int = dataclasses.field(metadata={"static": True})
+    classes_per_task: int = dataclasses.field(default=10, metadata={"static": True})
+    balanced: bool = dataclasses.field(default=False, metadata={"static": True})
     infinite: bool = dataclasses.field(default=True, metadata={"static": True})
     identity: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        # JAX rebuilds this from placeholders too, which have no shape
-        shape = getattr(getattr(self.dataset, "images_NX", None), "shape", None)
-        if shape and self.length > shape[0]:
-            raise UserError(
-                f"tasks.length = {self.length}, but a split of '{self.dataset.name}' has {shape[0]} images "
-                "and an episode shows none twice; lower tasks.length"
-            )
+        check_source(self.source, self.drawing)
+
+    @property
+    def drawing(self) -> Drawing:
+        """How episodes draw their examples."""
+        return Drawing(self.length, self.classes_per_task, self.balanced)
+
+    @property
+    def num_labels(self) -> int:
+        """Labels that a task uses: chance is one in so many."""
+        return min(self.classes_per_task, self.source.num_classes)
 
 
 def draw_task(tasks: TaskDistribution, key: jax.Array, permute_labels_prob: jax.Array | float = 1.0) -> Task:
     """The task that `key` stands for: A and ρ as functions of the key; one coin decides whether ρ is the identity."""
-    projection_key, label_key = jax.random.split(key)
-    num_features, num_classes = tasks.dataset.num_features, tasks.dataset.num_classes
-    words_C, coin = jnp.split(random_words(label_key, (num_classes + 1,)), [num_classes])
+    projection_key, label_key, _ = jax.random.split(key, 3)
+    num_features, num_labels = tasks.source.num_features, tasks.classes_per_task
+    words_C, coin = jnp.split(random_words(label_key, (num_labels + 1,)), [num_labels])
     # A stable sort of random words: a bijection always, and uniform.
     permutation_C = jnp.argsort(words_C, stable=True).astype(jnp.int32)
     permute = (coin[0] >> 8).astype(jnp.float32) < permute_labels_prob * np.float32(2**24)
     return Task(
         projection_XX=jnp.eye(num_features) if tasks.identity else projection_matrix(projection_key, num_features),
-        permutation_C=jnp.where(permute, permutation_C, jnp.arange(num_classes, dtype=jnp.int32)),
+        permutation_C=jnp.where(permute, permutation_C, jnp.arange(num_labels, dtype=jnp.int32)),
+        source_key=source_key(key),
     )
 
 
-def draw_image_indices(key: jax.Array, num_images: int, length: int) -> jax.Array:
-    """`length` different numbers below `num_images`, int32 [L], at a cost that does not depend on `num_images`.
-
-    A keyed bijection of {0 … N−1}, evaluated at 0 … L−1: an unbalanced Feistel network on a × b ≥ N (a, b ≈ √N), whose
-    values ≥ N are sent through it again ("cycle walking": Black & Rogaway 2002, "Ciphers with arbitrary finite domains").
-    """
-    rows = math.isqrt(num_images - 1) + 1
-    columns = -(-num_images // rows)
-
-    def two_rounds(turn: jax.Array, halves: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        left_L, right_L = halves
-        number_L = jnp.full_like(left_L, turn)
-        left_L = (left_L + threefry(key, 2 * number_L, right_L)[0] % rows) % rows
-        right_L = (right_L + threefry(key, 2 * number_L + 1, left_L)[0] % columns) % columns
-        return left_L, right_L
-
-    def send_through(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        values_L, waiting_L = state
-        # rolled loops: unrolled, the rounds would take longer to compile than the rest of a training step
-        left_L, right_L = jax.lax.fori_loop(0, _FEISTEL_ROUNDS // 2, two_rounds, (values_L // columns, values_L % columns))
-        values_L = jnp.where(waiting_L, left_L * columns + right_L, values_L)
-        return values_L, values_L >= num_images
-
-    start_L = jax.lax.iota(jnp.uint32, length)
-    indices_L, _ = jax.lax.while_loop(lambda state: state[1].any(), send_through, (start_L, jnp.ones(length, bool)))
-    return indices_L.astype(jnp.int32)
+def source_key(key: jax.Array) -> jax.Array:
+    """The `source_key` of the task that `key` stands for."""
+    return jax.random.split(key, 3)[2]
 
 
 def draw_sequence(tasks: TaskDistribution, task: Task, key: jax.Array) -> Episode:
-    """An episode of `task`: iid classes, different images, prequential (num_context = L)."""
-    dataset = tasks.dataset
-    indices_L = draw_image_indices(key, dataset.num_images, tasks.length)
-    pixels_LX = dataset.images_NX[indices_L]
+    """An episode of `task`, prequential (num_context = L)."""
+    examples = draw_examples(tasks.source, task.source_key, key, tasks.drawing)
     return Episode(
-        x_LX=project(task.projection_XX, pixels_LX, dataset.mean, dataset.std),
-        y_L=task.permutation_C[dataset.labels_N[indices_L]],
+        x_LX=project(task.projection_XX, examples.pixels_LX, examples.mean, examples.std),
+        y_L=task.permutation_C[examples.labels_L],
         num_context=jnp.int32(tasks.length),
     )
 
@@ -146,7 +140,7 @@ def draw_episodes(
         task = draw_task(tasks, task_key, permute_labels_prob)
         return jax.vmap(draw_sequence, in_axes=(None, None, 0))(tasks, task, sequence_keys_S)
 
-    at_once = matrices_at_once(tasks.dataset.num_features)
+    at_once = matrices_at_once(tasks.source.num_features)
     if at_once >= len(task_keys_T):
         return jax.vmap(draw_one)((task_keys_T, sequence_keys_TS))
     return jax.lax.map(draw_one, (task_keys_T, sequence_keys_TS), batch_size=at_once)

@@ -37,12 +37,16 @@ def random_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return a ^ b
 
 
+def random_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """float32 numbers of `shape`, uniform in [0, 1), equal to `jax.random.uniform(key, shape)`."""
+    words = random_words(key, shape)
+    return jax.lax.bitcast_convert_type((words >> 9) | np.uint32(0x3F800000), jnp.float32) - np.float32(1)
+
+
 def random_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """float32 standard normals of `shape`, equal to `jax.random.normal(key, shape)` on the same backend."""
-    words = random_words(key, shape)
     lowest = np.nextafter(np.float32(-1), np.float32(0))
-    unit = jax.lax.bitcast_convert_type((words >> 9) | np.uint32(0x3F800000), jnp.float32) - np.float32(1)
-    uniform = jnp.maximum(lowest, unit * (np.float32(1) - lowest) + lowest)
+    uniform = jnp.maximum(lowest, random_uniform(key, shape) * (np.float32(1) - lowest) + lowest)
     return np.float32(np.sqrt(2)) * jax.lax.erf_inv(uniform)
 
 

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gpicl_jax.config import Config, UserError, hyper_from
+from gpicl_jax.config import Config, hyper_from
 from gpicl_jax.evaluation import Evaluator, last_rows, unseen_episode_keys
 from gpicl_jax.factory import make_learner, make_optimizer, make_tasks
 from gpicl_jax.runs.checkpoint import Checkpoints
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import MetricsLog
+from gpicl_jax.settings import UserError
 from gpicl_jax.training.parallel import compile_chunk, replicate
 from gpicl_jax.training.progress import Progress
 from gpicl_jax.training.signals import Interrupted, StopRequest
@@ -62,7 +63,7 @@ class Trainer:
         self.tasks = replicate(make_tasks(config, "train"), devices)
         self.validation = replicate(make_tasks(config, "validation"), devices)
         self.hyper = replicate(hyper_from(config), devices)
-        self.learner = make_learner(config, self.tasks.dataset)
+        self.learner = make_learner(config)
         self._optimizer = make_optimizer(config)
         self.chunk: TrainChunk = compile_chunk(
             batch_gradient(self.learner), self._make_chunk, parallel=parallel, devices=devices

@@ -6,14 +6,16 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 
-from gpicl_jax.config import FREE_ON_RESUME, Config, UserError, changed_settings, config_from_dict
+from gpicl_jax.config import FREE_ON_RESUME, Config, absolute_name, changed_settings, config_from_dict
 from gpicl_jax.runs.folder import RunFolder, describe_run
+from gpicl_jax.settings import UserError
+from gpicl_jax.tasks import Mixture
 from gpicl_jax.training.loop import Diverged, Trainer, train
-from gpicl_jax.training.meta_test import load_params, meta_test, table, write_report
+from gpicl_jax.training.meta_test import load_params, meta_test
+from gpicl_jax.training.report import table, write_report
 from gpicl_jax.training.signals import Interrupted
 
 
@@ -57,25 +59,37 @@ def train_run(config: Config, run_dir: Path, *, resume: bool, parallel: str, com
     return 0
 
 
-def evaluate_run(run_dir: Path, *, episodes: int | None, checkpoint: str) -> int:
+def evaluate_run(
+    run_dir: Path, *, episodes: int | None, checkpoint: str, datasets: tuple[str, ...] = (), data_dir: str = ""
+) -> int:
     """Meta-tests a run's `latest` or `best` checkpoint and writes its report anew; returns the exit code.
 
+    Args:
+      run_dir: of the run.
+      episodes: of each kind of task; None is what the run's config says.
+      checkpoint: `latest` or `best` (on validation tasks).
+      datasets: base datasets to test on; those of meta-training by default.
+      data_dir: folder of prepared TFDS sets, where it is another than in the run's config.
+
     Raises:
-      UserError: no run, no checkpoint, or a number of episodes that does not fit.
+      UserError: no run, no checkpoint, a dataset that cannot be used, or a number of episodes that does not fit.
     """
     folder = RunFolder.open(run_dir)
-    config = folder.config()
+    settings = dataclasses.asdict(folder.config())
     if episodes is not None:
-        config = config_from_dict(
-            {**dataclasses.asdict(config), "eval": {**dataclasses.asdict(config.eval), "episodes": episodes}}
-        )
+        settings["eval"]["episodes"] = episodes
+    if data_dir:
+        settings["data"]["dir"] = data_dir
+    config = config_from_dict(settings)
     with folder.lock():
         params, step = load_params(folder, config, checkpoint)
-        result = meta_test(config, params)
-        before: dict[str, Any] = folder.read_json("summary.json") or {}
-        total = before.get("total_seconds")
+        print(f"{run_dir}, {checkpoint} checkpoint: step {step}", flush=True)
+        tested = tuple(absolute_name(name) for name in datasets)
+        result = meta_test(
+            config, params, datasets=tested, say=lambda name: print(f"tested on {name}", file=sys.stderr, flush=True)
+        )
+        total = (folder.read_json("summary.json") or {}).get("total_seconds")
         write_report(folder, result, params, step=step, checkpoint=checkpoint, total_seconds=total)
-    print(f"{run_dir}, {checkpoint} checkpoint: step {step}")
     print(table(result))
     return 0
 
@@ -101,10 +115,12 @@ def _executable() -> str:
 
 
 def _say_start(trainer: Trainer, folder: RunFolder) -> None:
-    config, dataset = trainer.config, trainer.tasks.dataset
+    config, source = trainer.config, trainer.tasks.source
+    sources = source.sources if isinstance(source, Mixture) else (source,)
+    images = ", ".join(f"{each.name} ({getattr(each, 'num_images', 0):,} training images)" for each in sources)
     devices = jax.devices()
     print(
-        f"{config.model.name} on {dataset.name} ({dataset.num_images:,} training images of {dataset.num_features} pixels), "
-        f"num_tasks {config.tasks.num_tasks}, {len(devices)} × {devices[0].device_kind}, run folder {folder.path}",
+        f"{config.model.name} on {images} of {source.num_features:,} pixels, num_tasks {config.tasks.num_tasks}, "
+        f"{len(devices)} × {devices[0].device_kind}, run folder {folder.path}",
         flush=True,
     )

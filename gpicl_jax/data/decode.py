@@ -1,0 +1,50 @@
+"""From the bytes of image files to one uint8 array."""
+
+import io
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from gpicl_jax.settings import UserError
+
+_GREY_MODES = ("1", "L", "LA")
+_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
+
+
+def decode_images(name: str, files: Iterable[tuple[str, bytes]]) -> np.ndarray:
+    """Decodes (what, bytes) pairs with Pillow; a 1-bit image becomes {0, 255}, whatever other decoders make of it.
+
+    Args:
+      name: of the dataset, for errors.
+      files: what each image is, for errors, and its PNG, JPEG … bytes.
+
+    Returns:
+      uint8 [N, height, width, channels], one channel where all images are grey, else three.
+
+    Raises:
+      UserError: bytes that are no image, images of different sizes, or of more than 8 bits a channel.
+    """
+    images, size, first = [], None, ""
+    for what, content in files:
+        try:
+            image = Image.open(io.BytesIO(content))
+            image.load()
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+            raise UserError(f"'{name}': {what} is no readable image ({error}); restore or delete it") from None
+        if image.mode in _DEEP_MODES:
+            raise UserError(f"'{name}': {what} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
+        size, first = size or image.size, first or what
+        if image.size != size:
+            raise UserError(
+                f"'{name}' mixes image sizes: {first} is {_by(size)} pixels, {what} is {_by(image.size)}; "
+                "resize them to one size first"
+            )
+        images.append(np.asarray(image.convert("L" if image.mode in _GREY_MODES else "RGB")))
+    if any(image.ndim == 3 for image in images):
+        return np.stack([image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2) for image in images])
+    return np.stack(images)[:, :, :, None]
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}×{size[1]}"

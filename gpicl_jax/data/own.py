@@ -1,0 +1,91 @@
+"""The user's own images: one .npz file, or a folder with one sub-folder for each class."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from gpicl_jax.config import short_name
+from gpicl_jax.data.decode import decode_images
+from gpicl_jax.data.images import check_labels
+from gpicl_jax.data.stored import Arrays, Stored
+from gpicl_jax.settings import UserError
+
+
+def read_own(name: str) -> Stored:
+    """The images at the path `name`; see `read_npz` and `read_folder`."""
+    path = Path(name).expanduser()
+    try:
+        if path.is_dir():
+            return read_folder(path)
+        if path.is_file() and path.suffix == ".npz":
+            if not zipfile.is_zipfile(path):
+                raise UserError(f"{path} is no readable .npz file; save it anew with numpy.savez")
+            return read_npz(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    if path.exists():
+        raise UserError(f"{path} is neither a folder nor an .npz file; give a folder of class folders, or a file.npz")
+    raise UserError(f"no file or folder {path}; check the path")
+
+
+def read_npz(path: Path) -> Stored:
+    """Arrays `images` (uint8 [N, height, width] or [N, height, width, 1 or 3]) and `labels` (N integers from 0).
+
+    Raises:
+      UserError: no such arrays, Python objects in them, other shapes or types, one class only.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [each for each in ("images", "labels") if each not in file]
+            if missing:
+                raise UserError(
+                    f"{path} has no array '{missing[0]}'; expected 'images' and 'labels', found: {', '.join(file) or 'none'}"
+                )
+            images, labels_N = file["images"], file["labels"]
+    except UserError:
+        raise
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        if "allow_pickle" in str(error):
+            raise UserError(
+                f"{path} holds Python objects, which are not read; save plain arrays: uint8 images, integer labels"
+            ) from None
+        raise UserError(f"{path} is no readable .npz file ({error}); save it anew with numpy.savez") from None
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (1,), (3,)):
+        raise UserError(f"'images' in {path} are {images.dtype} {images.shape}; expected uint8 [N, height, width(, 1 or 3)]")
+    images_NHWc = images.reshape(*images.shape[:3], -1) if images.ndim == 4 else images[:, :, :, None]
+    return _stored(path, images_NHWc, labels_N)
+
+
+def read_folder(path: Path) -> Stored:
+    """One sub-folder for each class, named in the order of the labels, with image files that Pillow reads.
+
+    Raises:
+      UserError: fewer than two class folders, one without images, a damaged image, images of different sizes.
+    """
+    Image.init()
+    classes = sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
+    if len(classes) < 2:
+        found = f"only '{classes[0].name}'" if classes else "none"
+        raise UserError(f"{path} has {found} of the class folders it needs; expected two or more, one for each class")
+    files = [sorted(item for item in folder.iterdir() if item.suffix.lower() in Image.EXTENSION) for folder in classes]
+    empty = [folder.name for folder, each in zip(classes, files, strict=True) if not each]
+    if empty:
+        raise UserError(f"class folder {path / empty[0]} has no image; add images or delete it")
+    labels_N = np.repeat(np.arange(len(classes)), [len(each) for each in files])
+    contents = ((str(file.relative_to(path)), file.read_bytes()) for each in files for file in each)
+    return _stored(path, decode_images(str(path), contents), labels_N)
+
+
+def _stored(path: Path, images_NHWc: np.ndarray, labels_N: np.ndarray) -> Stored:
+    check_labels(str(path), labels_N, len(images_NHWc), None)
+    arrays: Arrays = images_NHWc, labels_N
+    return Stored(
+        name=short_name(str(path)),
+        where=str(path),
+        num_classes=int(labels_N.max()) + 1,
+        counts={"all": len(labels_N)},
+        read=lambda _: arrays,
+        shape=images_NHWc.shape[1:],
+    )

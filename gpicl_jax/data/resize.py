@@ -1,0 +1,74 @@
+"""From images as they are stored to images as they are learned from: one size, one number of channels, uint8."""
+
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gpicl_jax.settings import UserError
+
+# The paper's two sizes are made as its authors made them, by `tf.image.resize`, which does not antialias.
+_PAPER_SHAPES = ((14, 14, 1), (32, 32, 3))
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as `tf.image.rgb_to_grayscale`
+_AT_ONCE = 2048
+
+
+def prepare(images_NHWc: np.ndarray, size: int | None, channels: int | None) -> np.ndarray:
+    """Resizes on the device, some images at a time, and rounds to uint8 once at the end.
+
+    Bilinear; antialiased where it shrinks, but for 14×14×1 and 32×32×3 (the paper's), which equal `tf.image.resize`.
+
+    Args:
+      images_NHWc: uint8 [N, height, width, 1 or 3].
+      size: height and width of the result; None leaves them.
+      channels: 1 (grey, luma of ITU-R BT.601) or 3 (grey is copied); None leaves them.
+
+    Returns:
+      uint8 [N, X], X = height · width · channels.
+
+    Example:
+      >>> prepare(np.full((2, 28, 28, 1), 7, np.uint8), 14, 1).shape
+      (2, 196)
+    """
+    _, height, width, stored = images_NHWc.shape
+    shape = (size or height, size or width, channels or stored)
+    if shape == images_NHWc.shape[1:]:
+        return images_NHWc.reshape(len(images_NHWc), -1)
+    parts = (images_NHWc[start : start + _AT_ONCE] for start in range(0, len(images_NHWc), _AT_ONCE))
+    return np.concatenate([np.asarray(_prepare(part, shape)) for part in parts])
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def _prepare(images_NHWc: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    values_NHWc = images_NHWc.astype(jnp.float32)
+    if shape[2] < images_NHWc.shape[3]:
+        values_NHWc = (values_NHWc * jnp.array(_LUMA)[None, None, None]).sum(axis=3, keepdims=True)
+    resized = (len(images_NHWc), *shape[:2], values_NHWc.shape[3])
+    values_NHWc = jax.image.resize(values_NHWc, resized, "linear", antialias=shape not in _PAPER_SHAPES)
+    values_NHWc = jnp.broadcast_to(values_NHWc, (*resized[:3], shape[2]))
+    return jnp.round(values_NHWc).clip(0, 255).astype(jnp.uint8).reshape(len(images_NHWc), -1)
+
+
+def check_fits(name: str, num_images: int, num_features: int) -> None:
+    """Stops where the images would not fit into the free memory of the device.
+
+    Raises:
+      UserError: with both sizes, and the settings that help.
+    """
+    needed, free, device = num_images * num_features, *device_memory()
+    if needed > free:
+        raise UserError(
+            f"'{name}' needs {needed / 1e9:.3g} GB ({num_images:,} images of {num_features:,} bytes), but {device} has "
+            f"{free / 1e9:.3g} GB; lower data.size, or set data.channels = 1"
+        )
+
+
+def device_memory() -> tuple[int, str]:
+    """Free bytes of the device that arrays go to, and its name; on a CPU, the memory of the machine."""
+    device = jax.devices()[0]
+    statistics = device.memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics["bytes_in_use"], str(device)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), str(device)

@@ -1,0 +1,69 @@
+"""What one setting is: its default, its meaning, its limits, and the one line that a wrong value gets.
+
+Floor 1: imports nothing of ours.
+"""
+
+import dataclasses
+import difflib
+import typing
+from typing import Any
+
+_LARGEST = 3.4e38  # of float32
+
+
+class UserError(ValueError):
+    """A mistake of the person who called: the message is one line that says what was given and what to do."""
+
+
+def setting(default: Any, about: str, **limits: Any) -> Any:
+    """A dataclass field with its meaning and its limits: `choices`, `minimum`, `maximum`, `above`, `below`.
+
+    A `word` is a string that is allowed beside the numbers, e.g. `infinite`. The limits of a list are those of its items.
+    """
+    return dataclasses.field(default=default, metadata={"about": about, **limits})
+
+
+def nearest(name: str, names: Any, form: str = "{}") -> str:
+    """`; did you mean X?` where a name is close to one of `names`, else all that are allowed."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {form.format(close[0])}?"
+    return f"; allowed: {', '.join(form.format(each) for each in names)}"
+
+
+def checked(name: str, value: Any, field: dataclasses.Field) -> Any:
+    """`value` as the field's type, or `UserError`. A list becomes a tuple, and a single item a tuple of one."""
+    if typing.get_origin(field.type) is not tuple:
+        return _checked_item(name, value, field.type, field.metadata)
+    items = value if isinstance(value, list | tuple) else [value]
+    return tuple(_checked_item(name, item, typing.get_args(field.type)[0], field.metadata) for item in items)
+
+
+def _checked_item(name: str, value: Any, kind: type, limits: Any) -> Any:
+    about, word = limits["about"], limits.get("word")
+    if word is not None:
+        kind = int
+        if value == word:
+            return value
+        if isinstance(value, str):
+            raise UserError(
+                f"{name} = {value!r}; expected a number from {limits['minimum']} to {limits['maximum']} or {word!r}"
+            )
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST:
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UserError(f"{name} = {value!r} is of type {type(value).__name__}; expected {kind.__name__} ({about})")
+    if "choices" in limits and value not in limits["choices"]:
+        near = difflib.get_close_matches(str(value), map(str, limits["choices"]), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{name} = {value!r}; allowed: {', '.join(map(repr, limits['choices']))}{hint}")
+    if kind is float and not abs(value) < _LARGEST:
+        raise UserError(f"{name} = {value!r}; expected a finite number in float32 ({about})")
+    if "above" in limits and value <= limits["above"]:
+        raise UserError(f"{name} = {value!r}; expected more than {limits['above']} ({about})")
+    if "below" in limits and value >= limits["below"]:
+        raise UserError(f"{name} = {value!r}; expected less than {limits['below']} ({about})")
+    if value < limits.get("minimum", value) or value > limits.get("maximum", value):
+        bounds = f"at least {limits['minimum']}" + (f" and at most {limits['maximum']}" if "maximum" in limits else "")
+        raise UserError(f"{name} = {value!r}; expected {bounds} ({about})")
+    return value

@@ -1,0 +1,69 @@
+"""Several sources at once: each task belongs to one of them, by chance."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gpicl_jax.settings import UserError
+from gpicl_jax.tasks.examples import Drawing, Examples, check_source, draw_examples
+from gpicl_jax.tasks.projection import random_words
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Base datasets by weight; which one a task is of is a function of its key.
+
+    Attributes:
+      sources: of one number of features X.
+      weights: chance of each, in any unit; empty is equal chances.
+
+    Raises:
+      UserError: the sources have different numbers of features.
+    """
+
+    sources: tuple[Any, ...]
+    weights: tuple[float, ...] = dataclasses.field(default=(), metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        features = {source.name: source.num_features for source in self.sources if hasattr(source, "num_features")}
+        if len(set(features.values())) > 1:
+            each = ", ".join(f"'{name}' {number}" for name, number in features.items())
+            raise UserError(f"base datasets of different numbers of features cannot be mixed: {each}; resize them to one size")
+
+    @property
+    def name(self) -> str:
+        return "+".join(source.name for source in self.sources)
+
+    @property
+    def num_features(self) -> int:
+        return self.sources[0].num_features
+
+    @property
+    def num_classes(self) -> int:
+        return max(source.num_classes for source in self.sources)
+
+
+def draw_source(mixture: Mixture, task_key: jax.Array) -> jax.Array:
+    """The number of the source that a task is of, int32 scalar."""
+    weights_M = np.array(mixture.weights or [1.0] * len(mixture.sources))
+    bounds_M = np.minimum(np.cumsum(weights_M / weights_M.sum())[:-1] * 2**32, 2**32 - 1).astype(np.uint32)
+    return (random_words(jax.random.fold_in(task_key, 0), ()) >= jnp.asarray(bounds_M)).sum(dtype=jnp.int32)
+
+
+@draw_examples.register
+def _(mixture: Mixture, task_key: jax.Array, key: jax.Array, drawing: Drawing) -> Examples:
+    # every source is asked: a branch per task would be the same under vmap, and images are cheap to draw
+    drawn = [draw_examples(source, jax.random.fold_in(task_key, 1), key, drawing) for source in mixture.sources]
+    drawn = [each._replace(pixels_LX=each.pixels_LX.astype(jnp.float32)) for each in drawn]
+    number = draw_source(mixture, task_key)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves)[number], *drawn)
+
+
+@check_source.register
+def _(mixture: Mixture, drawing: Drawing) -> None:
+    for source in mixture.sources:
+        check_source(source, drawing)

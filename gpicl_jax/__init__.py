@@ -13,6 +13,8 @@ _ROOMS = {
     "ImageDataset": "data",
     "InContext": "learners",
     "Learner": "learners",
+    "Mixture": "tasks",
+    "RandomPoints": "tasks",
     "TaskDistribution": "tasks",
     "Trainer": "training.loop",
     "Transformer": "models",

@@ -1,6 +1,7 @@
 """Where base datasets come from: one `load` for scikit-learn's digits, TFDS, and the user's own files and folders."""
 
 import functools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,8 @@ def load(
     parts = divide(stored)
     if split not in parts:
         raise UserError(f"'{name}' has no split '{split}' in {stored.where}; there: {', '.join(parts)}")
-    num_features = (size or stored.shape[0]) * (size or stored.shape[1]) * (channels or stored.shape[2])
+    wanted = (size, size, channels)
+    num_features = math.prod(want or has or 1 for want, has in zip(wanted, stored.shape, strict=True))
     check_fits(name, stored.counts[parts[split][0]], num_features)
     images_NX, labels_N = _arrays(stored, parts[split], size, channels)
     statistics = "train" if "train" in parts else split
@@ -61,6 +63,8 @@ def find(name: str, folder: Path) -> Stored:
         return read_own(name)
     if name == "digits":
         return _digits()
+    if name == "random":
+        raise UserError("'random' is no stored set: its points are fresh in every task; see gpicl_jax.RandomPoints")
     try:
         return prepared.read_prepared(name, folder)
     except prepared.NotPrepared:

@@ -3,21 +3,19 @@
 import itertools
 from typing import Any
 
-import numpy as np
-
 from gpicl_jax.evaluation import EpisodeKeys, Evaluator, drawn_in_parts, score_together
 from gpicl_jax.learners import KernelRidge, NearestNeighbour
 from gpicl_jax.tasks import TaskDistribution
 
 # Kernels are scaled by 1/X: standardised inputs have norms of about X, and are about 2X apart, squared.
-_ALPHAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-_GAMMAS = (0.03, 0.07, 0.15, 0.3, 0.7, 1.5)
+_ALPHAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+_GAMMAS = (0.07, 0.15, 0.3, 0.7, 1.5, 3.0)
 _GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "1-NN": {},
     "ridge": {"alpha": _ALPHAS},
     "kernel ridge": {"alpha": _ALPHAS, "gamma": _GAMMAS},
 }
-Params = dict[str, np.float32]
+Params = dict[str, float]
 
 
 def make_solvers(num_classes: int) -> dict[str, Evaluator]:
@@ -42,4 +40,4 @@ def choose_params(solvers: dict[str, Evaluator], validation: TaskDistribution, k
 
 def _settings(name: str) -> list[Params]:
     grid = _GRIDS[name]
-    return [dict(zip(grid, map(np.float32, values), strict=True)) for values in itertools.product(*grid.values())]
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]

@@ -132,10 +132,7 @@ def meta_test(
         scores=scores,
         images=images,
         curves=pd.concat(curves, ignore_index=True),
-        settings={
-            kind: {solver: {key: float(value) for key, value in each.items()} for solver, each in chosen[kind].items() if each}
-            for kind in _WITH_SOLVERS
-        },
+        settings=chosen,
     )
 
 

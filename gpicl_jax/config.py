@@ -1,11 +1,12 @@
 """The settings of a run: frozen dataclasses, read from TOML, checked before anything is compiled.
 
 Defaults follow the paper (arXiv 2212.04458: width 256, permuted labels) and, where it is silent, its authors' code.
-Floor 1: imports nothing of ours.
+Floor 1: imports only what one setting is, from `settings`.
 """
 
 import dataclasses
 import json
+import os
 import re
 import tomllib
 from dataclasses import dataclass
@@ -210,14 +211,14 @@ def config_from_dict(values: dict[str, Any]) -> Config:
     config = Config(**built)
     _check_together(config)
     data = config.data  # a run is evaluated from other folders too
-    folder = str(Path(data.dir).expanduser().absolute()) if data.dir else ""
+    folder = os.path.abspath(os.path.expanduser(data.dir)) if data.dir else ""
     data = dataclasses.replace(data, train=tuple(map(absolute_name, data.train)), dir=folder)
     return dataclasses.replace(config, data=data)
 
 
 def absolute_name(name: str) -> str:
     """The name of a base dataset, absolute if it is a path."""
-    return str(Path(name).expanduser().absolute()) if is_path(name) else name
+    return os.path.abspath(os.path.expanduser(name)) if is_path(name) else name
 
 
 def is_path(name: str) -> bool:
@@ -226,19 +227,21 @@ def is_path(name: str) -> bool:
 
 
 def short_name(name: str) -> str:
-    """What tables call a base dataset: a path by its last part, a TFDS set without its version.
+    """What tables call a base dataset: an own file or folder by its last part, a TFDS set without its version.
 
     Example:
-      >>> short_name("../mine/flowers.npz"), short_name("mnist:3.0.1")
-      ('flowers', 'mnist')
+      >>> short_name("../mine/flowers.npz"), short_name("../mine/flowers"), short_name("mnist:3.0.1")
+      ('flowers.npz', 'flowers/', 'mnist')
     """
-    return Path(name).stem if is_path(name) else name.split(":")[0]
+    if not is_path(name):
+        return name.split(":")[0]
+    return Path(name).name + ("" if name.endswith(".npz") else "/")
 
 
 def _check_together(config: Config) -> None:
     train, evaluation, data = config.train, config.eval, config.data
-    if not data.train or len(set(data.train)) < len(data.train):
-        raise UserError(f"data.train = {list(data.train)}; expected one or more different base datasets")
+    if not data.train or len(set(map(short_name, data.train))) < len(data.train):
+        raise UserError(f"data.train = {list(data.train)}; expected one or more base datasets of different names")
     if data.weights and len(data.weights) != len(data.train):
         raise UserError(f"data.weights has {len(data.weights)} numbers for {len(data.train)} base datasets; give one for each")
     for name, steps in (("train.steps", train.steps), ("train.validate_every", train.validate_every)):

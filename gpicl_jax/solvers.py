@@ -1,7 +1,6 @@
 """The reference solvers of a meta-test, with hyper-parameters chosen on validation tasks, as the learner's own are."""
 
 import itertools
-from typing import Any
 
 from gpicl_jax.evaluation import EpisodeKeys, Evaluator, drawn_in_parts, score_together
 from gpicl_jax.learners import KernelRidge, NearestNeighbour
@@ -29,13 +28,11 @@ def make_solvers(num_classes: int) -> dict[str, Evaluator]:
 
 def choose_params(solvers: dict[str, Evaluator], validation: TaskDistribution, keys: EpisodeKeys) -> dict[str, Params]:
     """For each solver the setting of its grid that predicts the last 10% of rows best on *validation* tasks and images."""
-    parts = list(drawn_in_parts(validation, keys))
-
-    def accuracy(name: str, params: Params) -> float:
-        entrants: dict[str, tuple[Evaluator, Any]] = {name: (solvers[name], params)}
-        return score_together(entrants, parts, keys)[name].last()[0]
-
-    return {name: max(_settings(name), key=lambda params, name=name: accuracy(name, params)) for name in solvers}
+    settings = [(name, params) for name in solvers for params in _settings(name)]
+    entrants = {str(number): (solvers[name], params) for number, (name, params) in enumerate(settings)}
+    scores = score_together(entrants, drawn_in_parts(validation, keys), keys)
+    ranked = sorted(entrants, key=lambda number: scores[number].last()[0])  # the best of each solver comes last
+    return {name: params for name, params in (settings[int(number)] for number in ranked)}
 
 
 def _settings(name: str) -> list[Params]:

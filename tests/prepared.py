@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from gpicl_jax.data.prepared import masked_crc32c
+
 
 def png(image: np.ndarray, mode: str | None = None) -> bytes:
     """The PNG bytes of a uint8 image [height, width] or [height, width, 3]; `mode` converts it first."""
@@ -77,7 +79,10 @@ def _example(content: bytes, label: int) -> bytes:
 
 
 def _write_tfrecord(path: Path, records: list[bytes]) -> None:
-    path.write_bytes(b"".join(struct.pack("<Q", len(record)) + bytes(4) + record + bytes(4) for record in records))
+    with open(path, "wb") as file:
+        for record in records:
+            length = struct.pack("<Q", len(record))
+            file.write(length + masked_crc32c(length) + record + masked_crc32c(record))
 
 
 def _write_array_record(path: Path, records: list[bytes]) -> None:

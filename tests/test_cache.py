@@ -1,9 +1,10 @@
 import logging
+import os
 
 import numpy as np
 import pytest
 
-from gpicl_jax.data.cache import cached
+from gpicl_jax.data.cache import cached, fingerprint
 
 IMAGES, LABELS = np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1), np.arange(2)
 
@@ -53,6 +54,19 @@ def test_a_damaged_cache_is_rebuilt_with_a_word(reader, tmp_path, caplog):
         assert "is damaged" in caplog.text and "reading mine anew" in caplog.text
         assert path.read_bytes() == whole
     assert reader.calls == 5
+
+
+def test_a_fingerprint_changes_with_any_file(tmp_path):
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    file = tmp_path / "set" / "a" / "0.png"
+    seen = [fingerprint(tmp_path / "set")]
+    for content in (b"one", b"two", b"three"):
+        file.write_bytes(content)
+        os.utime(file, ns=(0, len(seen)))
+        seen.append(fingerprint(tmp_path / "set"))
+    file.rename(file.with_name("1.png"))
+    seen.append(fingerprint(tmp_path / "set"))
+    assert len(set(seen)) == 5 and fingerprint(tmp_path / "set") == seen[-1]
 
 
 def test_a_cache_that_cannot_be_written_is_passed_over_with_a_word(reader, tmp_path, monkeypatch, caplog):

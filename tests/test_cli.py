@@ -170,12 +170,12 @@ def test_evaluate_tests_on_other_datasets_and_files(straight, tmp_path, capsys):
     np.savez(tmp_path / "mine.npz", images=rng.integers(0, 256, (200, 12, 9), dtype=np.uint8), labels=np.arange(200) % 13)
     assert main(["evaluate", str(run_dir), "--datasets", "digits", "random", str(tmp_path / "mine.npz")]) == 0
     captured = capsys.readouterr()
-    assert captured.err.splitlines() == ["tested on digits", "tested on random", "tested on mine"]
+    assert captured.err.splitlines() == ["tested on digits", "tested on random", "tested on mine.npz"]
     table = captured.out.split("accuracy on images without projection")[0].splitlines()
-    assert [line.split()[0] for line in table[3:]] == ["digits", "random", "mine"]
+    assert [line.split()[0] for line in table[3:]] == ["digits", "random", "mine.npz"]
     curves = pd.read_csv(run_dir / "learning_curves.csv")
-    assert list(curves.columns) == COLUMNS and set(curves.dataset) == {"digits", "random", "mine"}
-    assert {"unseen_tasks", "seen_tasks", "identity_tasks"} <= set(curves[curves.dataset == "mine"].tasks)
+    assert list(curves.columns) == COLUMNS and set(curves.dataset) == {"digits", "random", "mine.npz"}
+    assert {"unseen_tasks", "seen_tasks", "identity_tasks"} <= set(curves[curves.dataset == "mine.npz"].tasks)
 
 
 def test_training_on_two_sets_at_once_resumes_and_reports_both(tmp_path, capsys):
@@ -187,10 +187,10 @@ def test_training_on_two_sets_at_once_resumes_and_reports_both(tmp_path, capsys)
     run_dir = tmp_path / "run"
     assert main(["train", "digits", *TINY, data, "--data.weights=[1, 3]", "--run-dir", str(run_dir)]) == 0
     out = capsys.readouterr().out
-    assert "digits (1,200 training images), mine (210 training images) of 64 pixels" in out
+    assert re.search(r"digits \(1,200 training images\), mine.npz \(2\d\d training images\) of 64 pixels", out)
     summary = json.loads((run_dir / "summary.json").read_text())
-    assert set(summary["datasets"]) == {"digits", "mine"}
-    assert "unseen_tasks_train_images" in summary["datasets"]["mine"]
+    assert set(summary["datasets"]) == {"digits", "mine.npz"}
+    assert "unseen_tasks_train_images" in summary["datasets"]["mine.npz"]
 
 
 def test_steps_may_be_added_on_resume_and_nothing_else(straight, tmp_path, capsys):
@@ -249,6 +249,11 @@ BAD_INPUT = {
     "dataset that is missing": (["train", "digits", "--data.train=svhn_cropped", "--data.dir=TMP"], "svhn_cropped"),
     "no such file": (["train", "digits", "--data.train=TMP/none.npz"], "no file or folder"),
     "no such split": (["train", "digits", "--data.train=kana", "--data.dir=TMP"], "has no split 'train' in"),
+    "one file twice": (["train", "digits", '--data.train=["TMP/kana.npz", "TMP/../kana.npz"]'], "of different names"),
+    "test images too few": (
+        ["train", "digits", "--data.train=TMP/few.npz", "--run-dir", "TMP/new"],
+        "this split of 'few.npz' has",
+    ),
     "file without labels": (["train", "digits", "--data.train=TMP/unlabelled.npz"], "no array 'labels'"),
     "file of Python objects": (["train", "digits", "--data.train=TMP/objects.npz"], "holds Python objects"),
     "folder of one class": (["train", "digits", "--data.train=TMP/one_class"], "has only 'a' of the class folders"),
@@ -269,6 +274,8 @@ BAD_INPUT = {
 def bad_datasets(folder: Path) -> None:
     image = np.arange(64, dtype=np.uint8).reshape(8, 8)
     np.savez(folder / "unlabelled.npz", images=np.stack([image, image]))
+    many = np.random.default_rng(0).integers(0, 256, (300, 8, 8), dtype=np.uint8)
+    np.savez(folder / "few.npz", images=many, labels=np.arange(300) % 2)
     np.savez(folder / "objects.npz", images=np.stack([image, image]), labels=np.array(["a", None], object))
     for path, size in {"one_class/a/0.png": 8, "mixed/a/0.png": 8, "mixed/b/0.png": 7}.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ def test_an_npz_file_is_read_as_it_is(tmp_path, shape):
     read, read_labels = stored.read("all")
     np.testing.assert_array_equal(read.reshape(shape), pixels)
     np.testing.assert_array_equal(read_labels, labels)
-    assert stored.name == "mine" and stored.num_classes == 3 and stored.counts == {"all": 6} and read.ndim == 4
+    assert stored.name == "mine.npz" and stored.num_classes == 3 and stored.counts == {"all": 6} and read.ndim == 4
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,7 @@ def test_an_npz_file_is_read_as_it_is(tmp_path, shape):
         ({"x": images(4, 3, 3), "labels": np.arange(4)}, "no array 'images'"),
         ({"images": images(4, 3, 3) / 255, "labels": np.arange(4)}, "are float64 .* expected uint8"),
         ({"images": images(4, 9), "labels": np.arange(4)}, r"expected uint8 \[N, height, width"),
+        ({"images": images(4, 0, 3), "labels": np.arange(4)}, r"uint8 \(4, 0, 3\); expected"),
         ({"images": images(4, 3, 3, 4), "labels": np.arange(4)}, r"\(4, 3, 3, 4\)"),
         ({"images": images(4, 3, 3), "labels": np.arange(3)}, "expected 4 integers"),
         ({"images": images(4, 3, 3), "labels": np.arange(4) / 2}, "expected 4 integers"),
@@ -58,6 +59,22 @@ def test_files_that_are_no_npz_are_refused(tmp_path):
     ]:
         with pytest.raises(UserError, match=message):
             read_own(str(tmp_path / name))
+
+
+def test_a_damaged_npz_file_is_refused_in_one_line_or_read_as_it_was(tmp_path):
+    """Whatever byte is hit: a clean error, or (in a byte that nothing depends on) the same arrays."""
+    pixels = images(4, 3, 3)
+    path = save(tmp_path / "mine.npz", images=pixels, labels=np.arange(4))
+    whole = (tmp_path / "mine.npz").read_bytes()
+    refused = 0
+    for at in range(0, len(whole), 7):
+        (tmp_path / "mine.npz").write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        try:
+            np.testing.assert_array_equal(read_own(path).read("all")[0][..., 0], pixels)
+        except UserError as error:
+            refused += 1
+            assert "mine.npz" in str(error)
+    assert refused > 20
 
 
 def write_folder(root, classes, suffix=".png", convert=None):
@@ -88,6 +105,9 @@ def test_grey_images_stay_grey_and_one_bit_images_are_black_and_white(tmp_path):
     classes = {"a": bits[:2], "b": bits[2:]}
     read, _ = read_own(str(write_folder(tmp_path / "bits", classes, convert="1"))).read("all")
     np.testing.assert_array_equal(read[..., 0], bits)
+    clear = np.dstack([pixels[0], pixels[0], pixels[0], np.zeros_like(pixels[0])])  # fully transparent: white paper
+    classes = {"a": [clear], "b": [clear]}
+    assert (read_own(str(write_folder(tmp_path / "clear", classes))).read("all")[0] == 255).all()
     mixed = {"a": pixels[:2], "b": images(2, 6, 5, 3)}
     read, _ = read_own(str(write_folder(tmp_path / "mixed", mixed))).read("all")
     assert read.shape == (4, 6, 5, 3)

@@ -62,6 +62,7 @@ def test_solvers_are_learners_that_see_no_later_row(episodes, solver):
     before = predict(solver, params, episode)
     x_LX, y_L = episode.x_LX.copy(), episode.y_L.copy()
     x_LX[21:], y_L[20:] = 0.0, (y_L[20:] + 1) % 10
+    assert (before[0] == predict(solver, params, episode._replace(y_L=(episode.y_L + 1) % 10))[0]).all()  # not its own label
     after = predict(solver, params, episode._replace(x_LX=x_LX, y_L=y_L))
     np.testing.assert_allclose(before[:21], after[:21], atol=1e-6)
     assert np.abs(before[21:] - after[21:]).max() > 1e-3

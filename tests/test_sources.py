@@ -3,9 +3,11 @@ import hashlib
 import numpy as np
 import pytest
 
-from gpicl_jax.data import available, load, sources
+from gpicl_jax.data import available, load, resize, sources
 from gpicl_jax.data.stored import Stored, divide, part_rows
 from gpicl_jax.settings import UserError
+
+RNG = np.random.default_rng(0)
 
 
 def test_digits_splits_share_no_image_and_cover_the_set():
@@ -66,12 +68,31 @@ def test_a_set_with_test_images_only_has_no_other_split():
     assert set(of(test=90)) == {"test"}
 
 
-@pytest.mark.parametrize("number", [10, 97, 60_000])
-def test_parts_of_a_split_are_disjoint_and_whole(number):
-    parts = [part_rows(number, tenths) for tenths in ((0, 2), (2, 3), (3, 10))]
-    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(number))
-    assert abs(len(parts[0]) - number / 5) <= 1
-    assert number < 97 or parts[0][-1] > 0.9 * number  # drawn from everywhere
+def parts_of(images, labels):
+    return [set(part_rows(images, labels, tenths).tolist()) for tenths in ((0, 2), (2, 3), (3, 10))]
+
+
+def test_parts_of_a_split_are_disjoint_and_whole_and_about_as_large_as_promised():
+    images, labels = RNG.integers(0, 256, (5000, 4, 4, 1), dtype=np.uint8), np.arange(5000) % 7
+    test, validation, train = parts_of(images, labels)
+    assert len(test | validation | train) == len(test) + len(validation) + len(train) == 5000
+    assert abs(len(test) - 1000) < 4 * 5000**0.5 * 0.4 and abs(len(validation) - 500) < 4 * 5000**0.5 * 0.3
+    assert part_rows(images, labels, (0, 10)).tolist() == list(range(5000))
+
+
+def test_images_stay_in_their_part_when_others_come_and_equal_images_share_one():
+    images, labels = RNG.integers(0, 256, (600, 4, 4, 1), dtype=np.uint8), np.arange(600) % 7
+    before = parts_of(images[:500], labels[:500])
+    after = parts_of(np.concatenate([images, images]), np.concatenate([labels, labels]))
+    for small, large in zip(before, after, strict=True):
+        assert small == {row for row in large if row < 500}
+        assert {row + 600 for row in large if row < 600} == {row for row in large if row >= 600}
+
+
+def test_many_small_classes_are_divided_as_wholes():
+    images, labels = RNG.integers(0, 256, (4000, 2, 2, 1), dtype=np.uint8), np.arange(4000) % 200
+    classes = [{labels[row] for row in part} for part in parts_of(images, labels)]
+    assert sum(map(len, classes)) == 200 and all(classes)
 
 
 def test_statistics_of_a_set_with_test_images_only_are_its_own_and_say_so(monkeypatch):
@@ -86,18 +107,25 @@ def test_statistics_of_a_set_with_test_images_only_are_its_own_and_say_so(monkey
 
 
 def test_test_images_never_reach_the_statistics(tmp_path):
-    """An own file whose test part is changed keeps the mean and deviation of its training part."""
-    images = np.random.default_rng(0).integers(0, 256, (50, 6, 6), dtype=np.uint8)
-    labels = np.arange(50) % 5
-    statistics = []
-    for name in ("one.npz", "two.npz"):
-        np.savez(tmp_path / name, images=images, labels=labels)
-        test = load(str(tmp_path / name), "test")
-        statistics.append((float(test.mean), float(test.std)))
-        assert test.num_images == 10 and test.name == name[:3]
-        images = images.copy()
-        images[part_rows(50, (0, 2))] = 255
-    assert statistics[0] == statistics[1]
+    """A file without its test images has the same mean and deviation; and a file that was changed is read anew."""
+    images, labels = RNG.integers(0, 256, (90, 6, 6, 1), dtype=np.uint8), np.arange(90) % 5
+    kept = np.setdiff1d(np.arange(90), part_rows(images, labels, (0, 2)))
+    np.savez(tmp_path / "mine.npz", images=images, labels=labels)
+    before = load(str(tmp_path / "mine.npz"), "train")
+    assert load(str(tmp_path / "mine.npz"), "test").num_images == 90 - len(kept)
+    np.savez(tmp_path / "mine.npz", images=images[kept], labels=labels[kept])
+    after = load(str(tmp_path / "mine.npz"), "train")
+    assert before.num_images == after.num_images and before.mean == after.mean and before.std == after.std
+    with pytest.raises(UserError, match=r"'mine.npz' holds no image"):
+        load(str(tmp_path / "mine.npz"), "test")
+
+
+def test_validation_images_standardise_where_there_is_no_training_split(monkeypatch):
+    images = RNG.integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+    read = {"validation": (images[:20] // 2, np.arange(20) % 4), "test": (images[20:], np.arange(20) % 4)}
+    stored = Stored("kana", "here", 4, {"validation": 20, "test": 20}, read.__getitem__, (8, 8, 1))
+    monkeypatch.setattr(sources, "find", lambda name, folder: stored)
+    assert load("kana", "test").statistics == "validation"
 
 
 def test_unknown_splits_list_what_there_is():
@@ -112,5 +140,15 @@ def test_a_set_that_is_too_large_stops_before_it_is_read(monkeypatch):
 
     stored = Stored("huge", "here", 10, {"train": 10**9, "test": 10}, read, (32, 32, 3))
     monkeypatch.setattr(sources, "find", lambda name, folder: stored)
-    with pytest.raises(UserError, match=r"'huge' needs 3.07e\+03 GB"):
+    with pytest.raises(UserError, match=r"'huge' needs 2.76e\+03 GB"):
         load("huge", "train")
+
+
+def test_only_the_part_that_is_loaded_must_fit(monkeypatch):
+    images = RNG.integers(0, 256, (1000, 8, 8, 1), dtype=np.uint8)
+    stored = Stored("half", "here", 4, {"all": 1000}, lambda split: (images, np.arange(1000) % 4), (8, 8, 1))
+    monkeypatch.setattr(sources, "find", lambda name, folder: stored)
+    monkeypatch.setattr(resize, "device_memory", lambda: (20_000, "cuda:0"))
+    load("half", "test")
+    with pytest.raises(UserError, match="'half' needs"):
+        load("half", "train")

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +11,13 @@ import numpy as np
 from gpicl_jax.data.stored import Arrays
 from gpicl_jax.files import write_atomic
 
+_FORMAT = 1  # to be raised when decoding changes
 _log = logging.getLogger("gpicl_jax")
 
 
 def cache_folder() -> Path:
     """`GPICL_CACHE_DIR`, or ~/.cache/gpicl_jax."""
-    return Path(os.environ.get("GPICL_CACHE_DIR") or Path.home() / ".cache" / "gpicl_jax").expanduser()
+    return Path(os.path.expanduser(os.environ.get("GPICL_CACHE_DIR") or "~/.cache/gpicl_jax"))
 
 
 def cached(name: str, version: str, split: str, origin: str, read: Callable[[], Arrays]) -> Arrays:
@@ -25,18 +25,18 @@ def cached(name: str, version: str, split: str, origin: str, read: Callable[[], 
 
     Args:
       name, version, split: what the arrays are.
-      origin: what makes them what they are, e.g. the names and sizes of their files: two folders of one set may differ.
+      origin: what makes them what they are: names, sizes and times of their files. Two folders of one set may differ.
       read: reads and decodes them, slowly.
 
     A damaged file is rebuilt, and a folder that cannot be written is passed over, each with a word.
     """
-    digest = hashlib.sha256(origin.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(f"{_FORMAT} {origin}".encode()).hexdigest()[:8]
     path = cache_folder() / f"{name.replace('/', '-')}-{version}-{split}-{digest}.npz"
     try:
         if path.is_file():
             with np.load(path, allow_pickle=False) as file:
                 return file["images"], file["labels"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damage shows as whatever the readers of zip and npy files happen to raise
         _log.warning("cache file %s is damaged (%s); reading %s anew", path, error, name)
     images_NHWc, labels_N = read()
     try:
@@ -47,3 +47,19 @@ def cached(name: str, version: str, split: str, origin: str, read: Callable[[], 
             "cannot write the cache file %s (%s); set GPICL_CACHE_DIR to a folder that can be written", path, error.strerror
         )
     return images_NHWc, labels_N
+
+
+def fingerprint(path: Path) -> str:
+    """Names, sizes and times of a file, or of all files in a folder: it changes when they do.
+
+    Example:
+      >>> import tempfile
+      >>> folder = Path(tempfile.mkdtemp())
+      >>> before = fingerprint(folder)
+      >>> (folder / "a.txt").touch()
+      >>> fingerprint(folder) != before
+      True
+    """
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    states = [(file.relative_to(path.parent).as_posix(), file.stat()) for file in files if file.is_file()]
+    return "\n".join(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states)

@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterable
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from gpicl_jax.settings import UserError
 
@@ -13,7 +13,8 @@ _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
 
 
 def decode_images(name: str, files: Iterable[tuple[str, bytes]]) -> np.ndarray:
-    """Decodes (what, bytes) pairs with Pillow; a 1-bit image becomes {0, 255}, whatever other decoders make of it.
+    """Decodes (what, bytes) pairs with Pillow; a 1-bit image becomes {0, 255}, whatever other decoders make
+    of it, and transparent pixels become white.
 
     Args:
       name: of the dataset, for errors.
@@ -30,7 +31,7 @@ def decode_images(name: str, files: Iterable[tuple[str, bytes]]) -> np.ndarray:
         try:
             image = Image.open(io.BytesIO(content))
             image.load()
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        except Exception as error:  # damage shows as whatever Pillow's readers happen to raise
             raise UserError(f"'{name}': {what} is no readable image ({error}); restore or delete it") from None
         if image.mode in _DEEP_MODES:
             raise UserError(f"'{name}': {what} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
@@ -40,7 +41,10 @@ def decode_images(name: str, files: Iterable[tuple[str, bytes]]) -> np.ndarray:
                 f"'{name}' mixes image sizes: {first} is {_by(size)} pixels, {what} is {_by(image.size)}; "
                 "resize them to one size first"
             )
-        images.append(np.asarray(image.convert("L" if image.mode in _GREY_MODES else "RGB")))
+        grey = image.mode in _GREY_MODES
+        if image.has_transparency_data:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        images.append(np.asarray(image.convert("L" if grey else "RGB")))
     if any(image.ndim == 3 for image in images):
         return np.stack([image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2) for image in images])
     return np.stack(images)[:, :, :, None]

@@ -8,6 +8,9 @@ import numpy as np
 
 from gpicl_jax.settings import UserError
 
+_AT_ONCE = 2**24
+_MOST_CLASSES = 2**20
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +25,6 @@ class ImageDataset:
       mean: float32 scalar, mean over all pixels of the *training* split, in pixel units.
       std: float32 scalar, standard deviation likewise.
       name: for records and tables, e.g. `mnist`.
-      largest_class: images of the largest class.
       statistics: the split that mean and std are from: `train`, or the only one that the set has.
 
     Example:
@@ -38,7 +40,6 @@ class ImageDataset:
     mean: jax.Array
     std: jax.Array
     name: str = dataclasses.field(metadata={"static": True})
-    largest_class: int = dataclasses.field(metadata={"static": True})
     statistics: str = dataclasses.field(default="train", metadata={"static": True})
 
     @classmethod
@@ -74,7 +75,6 @@ class ImageDataset:
             mean=jnp.float32(mean),
             std=jnp.float32(std),
             name=name,
-            largest_class=int(counts_C.max()),
             statistics=statistics,
         )
 
@@ -98,16 +98,18 @@ def check_labels(name: str, labels_N: np.ndarray, num_images: int, num_classes: 
     if not num_images:
         raise UserError(f"'{name}' holds no image; expected labelled images of two classes or more")
     low, high = int(labels_N.min()), int(labels_N.max())
-    if low < 0 or (num_classes is not None and high >= num_classes):
-        top = "" if num_classes is None else f" to {num_classes - 1}"
-        raise UserError(f"labels of '{name}' run from {low} to {high}; expected integers from 0{top}")
+    top = _MOST_CLASSES if num_classes is None else num_classes
+    if low < 0 or high >= top:
+        raise UserError(f"labels of '{name}' run from {low} to {high}; expected integers from 0 to {top - 1}")
     if low == high:
         raise UserError(f"'{name}' has images of one class only; expected two classes or more")
 
 
 def pixel_statistics(images_NX: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation over all pixels of all images: one scalar each, as the paper standardises."""
-    histogram = np.bincount(images_NX.reshape(-1), minlength=256)  # exact, and without a float copy of the set
+    pixels = images_NX.reshape(-1)
+    parts = (pixels[start : start + _AT_ONCE] for start in range(0, pixels.size, _AT_ONCE))  # bincount makes a copy
+    histogram = sum(np.bincount(part, minlength=256) for part in parts)
     values = np.arange(256, dtype=np.float64)
     mean = float((histogram * values).sum() / histogram.sum())
     return mean, float(np.sqrt((histogram * (values - mean) ** 2).sum() / histogram.sum()))

@@ -1,5 +1,6 @@
 """The user's own images: one .npz file, or a folder with one sub-folder for each class."""
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from gpicl_jax.settings import UserError
 
 def read_own(name: str) -> Stored:
     """The images at the path `name`; see `read_npz` and `read_folder`."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     try:
         if path.is_dir():
             return read_folder(path)
@@ -46,13 +47,13 @@ def read_npz(path: Path) -> Stored:
             images, labels_N = file["images"], file["labels"]
     except UserError:
         raise
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damage shows as whatever the readers of zip and npy files happen to raise
         if "allow_pickle" in str(error):
             raise UserError(
                 f"{path} holds Python objects, which are not read; save plain arrays: uint8 images, integer labels"
             ) from None
         raise UserError(f"{path} is no readable .npz file ({error}); save it anew with numpy.savez") from None
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (1,), (3,)):
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (1,), (3,)) or 0 in images.shape:
         raise UserError(f"'images' in {path} are {images.dtype} {images.shape}; expected uint8 [N, height, width(, 1 or 3)]")
     images_NHWc = images.reshape(*images.shape[:3], -1) if images.ndim == 4 else images[:, :, :, None]
     return _stored(path, images_NHWc, labels_N)

@@ -4,7 +4,8 @@ import functools
 import importlib.util
 import os
 import re
-import struct
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpicl_jax.config import short_name
-from gpicl_jax.data.cache import cached
+from gpicl_jax.data.cache import cached, fingerprint
 from gpicl_jax.data.decode import decode_images
 from gpicl_jax.data.images import check_labels
 from gpicl_jax.data.stored import Arrays, Stored
@@ -27,7 +28,7 @@ class NotPrepared(UserError):
 
 def data_folder(setting: str = "") -> Path:
     """Where prepared sets are: the setting data.dir, else `TFDS_DATA_DIR`, else TFDS's own ~/tensorflow_datasets."""
-    return Path(setting or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets").expanduser()
+    return Path(os.path.expanduser(setting or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
 
 
 def read_prepared(name: str, folder: Path) -> Stored:
@@ -39,22 +40,31 @@ def read_prepared(name: str, folder: Path) -> Stored:
     """
     path = _version_folder(name, folder)
     if path is None:
+        configs = [each for each in prepared_names(folder) if each.startswith(f"{name}/")]
+        if configs:
+            raise UserError(f"dataset '{name}' has several forms; give one that is there: {', '.join(configs)}")
         raise NotPrepared(f"dataset '{name}' is not in {folder}; {how_to_get(name, folder)}")
-    tfds = _tfds()
+    return _open(name, path, fingerprint(path))
+
+
+@functools.lru_cache(maxsize=8)
+def _open(name: str, path: Path, origin: str) -> Stored:
     try:
-        builder = tfds.builder_from_directory(path)
+        builder = _tfds().builder_from_directory(path)
     except Exception as error:  # TFDS raises what its parsers raise
         raise UserError(f"{path} is no readable TFDS folder ({_one_line(error)}); delete it and prepare it anew") from None
     image, label = _image_and_label(name, builder.info)
-    splits = builder.info.splits
-    shape = builder.info.features[image].shape
+
+    def read(split: str) -> Arrays:
+        return cached(short_name(name), path.name, split, origin, lambda: _read(name, builder, image, label, split))
+
     return Stored(
         name=short_name(name),
         where=str(path),
         num_classes=builder.info.features[label].num_classes,
-        counts={split: info.num_examples for split, info in splits.items()},
-        read=functools.partial(_read_cached, name, builder, image, label),
-        shape=tuple(shape),
+        counts={split: info.num_examples for split, info in builder.info.splits.items()},
+        read=read,
+        shape=tuple(builder.info.features[image].shape),
     )
 
 
@@ -66,10 +76,10 @@ def prepare(name: str, folder: Path) -> None:
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(f"dataset '{name}' is not in {folder}; {how_to_get(name, folder)}")
-    import tensorflow
-
-    tensorflow.config.set_visible_devices([], "GPU")  # it would take the memory that JAX trains in
     try:
+        import tensorflow
+
+        tensorflow.config.set_visible_devices([], "GPU")  # it would take the memory that JAX trains in
         _tfds().builder(name, data_dir=folder, file_format="array_record").download_and_prepare()
     except Exception as error:
         raise UserError(f"could not download and prepare '{name}' into {folder}: {_one_line(error)}") from None
@@ -82,8 +92,9 @@ def known_name(name: str) -> bool:
 
 def how_to_get(name: str, folder: Path) -> str:
     """The one command that gets a set that is missing."""
-    install = "" if importlib.util.find_spec("tensorflow") else 'pip install "gpicl_jax[tf]" && '
-    return f"get it with: {install}tfds build {name} --data_dir={folder} --file_format=array_record"
+    here = Path(sys.executable).parent  # the commands of this environment
+    install = "" if importlib.util.find_spec("tensorflow") else f"{here}/pip install tensorflow importlib-resources && "
+    return f"get it with: {install}{here}/tfds build {name} --data_dir={shlex.quote(str(folder))} --file_format=array_record"
 
 
 def prepared_names(folder: Path) -> list[str]:
@@ -118,37 +129,19 @@ def _image_and_label(name: str, info: Any) -> tuple[str, str]:
     raise UserError(f"'{name}' is no image classification set with one label (its features: {', '.join(features)})")
 
 
-def _read_cached(name: str, builder: Any, image: str, label: str, split: str) -> Arrays:
+def _read(name: str, builder: Any, image: str, label: str, split: str) -> Arrays:
     info = builder.info.splits[split]
-    try:
-        origin = " ".join(
-            [str(info.num_examples), *(f"{Path(path).name}:{Path(path).stat().st_size}" for path in info.filepaths)]
-        )
-    except OSError as error:
-        raise UserError(f"'{name}' lacks a file: {error.filename}; delete the folder and prepare it anew") from None
-    return cached(
-        builder.info.full_name.rsplit("/", 1)[0],
-        str(builder.version),
-        split,
-        origin,
-        lambda: _read(builder, image, label, split),
-    )
-
-
-def _read(builder: Any, image: str, label: str, split: str) -> Arrays:
-    name, info = builder.info.full_name, builder.info.splits[split]
+    absent = [str(path) for path in info.filepaths if not Path(path).is_file()]
+    if absent:
+        raise UserError(f"'{name}' lacks the file {absent[0]}; delete the folder and prepare it anew")
     try:
         records = list(_records(builder, image, split))
     except UserError:
         raise
     except Exception as error:  # array_record and protobuf raise errors of their own
-        raise UserError(
-            f"records of '{name}' split '{split}' are damaged ({_one_line(error)}); delete and prepare it anew"
-        ) from None
+        raise UserError(f"records of '{name}' {split} are damaged ({_one_line(error)}); prepare it anew") from None
     if len(records) != info.num_examples:
-        raise UserError(
-            f"'{name}' split '{split}' has {len(records):,} records, its info says {info.num_examples:,}; prepare it anew"
-        )
+        raise UserError(f"'{name}' {split} has {len(records):,} records, its info says {info.num_examples:,}; prepare it anew")
     labels_N = np.array([record[label] for record in records], np.int32)
     check_labels(name, labels_N, len(records), builder.info.features[label].num_classes)
     files = ((f"record {number} of '{split}'", record[image]) for number, record in enumerate(records))
@@ -177,11 +170,31 @@ def _tfrecords(path: Path) -> Iterator[bytes]:
     """The records of a TFRecord file: 8 bytes of length, 4 of its checksum, the record, 4 of its checksum."""
     with open(path, "rb") as file:
         while header := file.read(12):
-            (length,) = struct.unpack("<Q", header[:8]) if len(header) == 12 else (0,)
+            length = int.from_bytes(header[:8], "little")
+            if masked_crc32c(header[:8]) != header[8:]:
+                raise UserError(f"{path} is damaged at byte {file.tell() - len(header)}; delete the folder and prepare it anew")
             record = file.read(length)
-            if len(header) < 12 or len(record) < length or len(file.read(4)) < 4:
-                raise UserError(f"{path} ends within a record; delete the folder and prepare it anew")
+            if masked_crc32c(record) != file.read(4):
+                raise UserError(f"{path} is damaged before byte {file.tell()}; delete the folder and prepare it anew")
             yield record
+
+
+def masked_crc32c(content: bytes) -> bytes:
+    """TFRecord's checksum: CRC-32C (RFC 3720, appendix B.4), turned by 15 bits, plus a constant; little-endian."""
+    crc = 0xFFFFFFFF
+    for byte in content:
+        crc = _CRC_TABLE[(crc ^ byte) & 255] ^ (crc >> 8)
+    crc ^= 0xFFFFFFFF
+    return ((((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def _crc_of_byte(value: int) -> int:
+    for _ in range(8):
+        value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+    return value
+
+
+_CRC_TABLE = [_crc_of_byte(byte) for byte in range(256)]
 
 
 def _tfds() -> Any:

@@ -11,14 +11,15 @@ from gpicl_jax.settings import UserError
 
 # The paper's two sizes are made as its authors made them, by `tf.image.resize`, which does not antialias.
 _PAPER_SHAPES = ((14, 14, 1), (32, 32, 3))
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as `tf.image.rgb_to_grayscale`
-_AT_ONCE = 2048
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, `tf.image.rgb_to_grayscale` has 0.2989, 0.5870, 0.1140
+_BYTES_AT_ONCE = 2**28  # of float32 pixels
 
 
 def prepare(images_NHWc: np.ndarray, size: int | None, channels: int | None) -> np.ndarray:
     """Resizes on the device, some images at a time, and rounds to uint8 once at the end.
 
-    Bilinear; antialiased where it shrinks, but for 14×14×1 and 32×32×3 (the paper's), which equal `tf.image.resize`.
+    Bilinear; antialiased where it shrinks, but for 14×14×1 and 32×32×3 (the paper's), which equal `tf.image.resize` up to
+    rounding.
 
     Args:
       images_NHWc: uint8 [N, height, width, 1 or 3].
@@ -32,11 +33,12 @@ def prepare(images_NHWc: np.ndarray, size: int | None, channels: int | None) -> 
       >>> prepare(np.full((2, 28, 28, 1), 7, np.uint8), 14, 1).shape
       (2, 196)
     """
-    _, height, width, stored = images_NHWc.shape
+    number, height, width, stored = images_NHWc.shape
     shape = (size or height, size or width, channels or stored)
     if shape == images_NHWc.shape[1:]:
-        return images_NHWc.reshape(len(images_NHWc), -1)
-    parts = (images_NHWc[start : start + _AT_ONCE] for start in range(0, len(images_NHWc), _AT_ONCE))
+        return images_NHWc.reshape(number, -1)
+    at_once = max(1, _BYTES_AT_ONCE // (4 * height * width * stored))
+    parts = (images_NHWc[start : start + at_once] for start in range(0, number, at_once))
     return np.concatenate([np.asarray(_prepare(part, shape)) for part in parts])
 
 
@@ -61,7 +63,7 @@ def check_fits(name: str, num_images: int, num_features: int) -> None:
     if needed > free:
         raise UserError(
             f"'{name}' needs {needed / 1e9:.3g} GB ({num_images:,} images of {num_features:,} bytes), but {device} has "
-            f"{free / 1e9:.3g} GB; lower data.size, or set data.channels = 1"
+            f"{free / 1e9:.3g} GB; lower data.size, or data.channels"
         )
 
 

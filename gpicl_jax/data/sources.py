@@ -2,13 +2,15 @@
 
 import functools
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 
 from gpicl_jax.config import is_path
 from gpicl_jax.data import prepared
-from gpicl_jax.data.images import ImageDataset, pixel_statistics
+from gpicl_jax.data.cache import fingerprint
+from gpicl_jax.data.images import ImageDataset, check_labels, pixel_statistics
 from gpicl_jax.data.own import read_own
 from gpicl_jax.data.resize import check_fits, prepare
 from gpicl_jax.data.stored import Arrays, Part, Stored, divide, part_rows
@@ -27,8 +29,8 @@ def load(
     Args:
       name: `digits`; a TFDS set (`mnist`, `emnist/letters`, `mnist:3.0.1`); the path of an .npz file (`images`, `labels`)
         or of a folder with one sub-folder for each class, which begins with `.`, `/` or `~`.
-      split: `train`, `validation` or `test`, or another split that the set has; no image is in two of the three. Where a
-        set has fewer splits, see `data.stored.divide`.
+      split: `train`, `validation` or `test`, or another split that the set has. Where a set has fewer than these three,
+        `data.stored.divide` makes them, without an image in two.
       size: height and width to resize to; None leaves the images as they are.
       channels: 1 (grey) or 3; None likewise.
       data_dir: folder of prepared TFDS sets; see `data.prepared.data_folder`. A set that is missing is downloaded and
@@ -45,22 +47,22 @@ def load(
     parts = divide(stored)
     if split not in parts:
         raise UserError(f"'{name}' has no split '{split}' in {stored.where}; there: {', '.join(parts)}")
-    wanted = (size, size, channels)
+    (stored_split, (start, stop)), wanted = parts[split], (size, size, channels)
     num_features = math.prod(want or has or 1 for want, has in zip(wanted, stored.shape, strict=True))
-    check_fits(name, stored.counts[parts[split][0]], num_features)
+    check_fits(name, stored.counts[stored_split] * (stop - start) // 10, num_features)
     images_NX, labels_N = _arrays(stored, parts[split], size, channels)
-    statistics = "train" if "train" in parts else split
+    statistics = next((each for each in ("train", "validation") if each in parts), split)
     mean, std = pixel_statistics(_arrays(stored, parts[statistics], size, channels)[0])
     return ImageDataset.build(
         images_NX, labels_N, mean=mean, std=std, name=stored.name, num_classes=stored.num_classes, statistics=statistics
     )
 
 
-@functools.lru_cache(maxsize=16)
 def find(name: str, folder: Path) -> Stored:
     """The set as it is stored; prepares one that is missing, if that can be done here."""
     if is_path(name):
-        return read_own(name)
+        path = Path(os.path.expanduser(name))
+        return _read_own(str(path), fingerprint(path) if path.exists() else "")
     if name == "digits":
         return _digits()
     if name == "random":
@@ -77,15 +79,22 @@ def find(name: str, folder: Path) -> Stored:
         return prepared.read_prepared(name, folder)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=4)
+def _read_own(path: str, _fingerprint: str) -> Stored:
+    return read_own(path)
+
+
+@functools.lru_cache(maxsize=8)
 def _arrays(stored: Stored, part: Part, size: int | None, channels: int | None) -> Arrays:
     """uint8 [N, X] and labels [N] of a part of a split, resized."""
     split, tenths = part
     images_NHWc, labels_N = stored.read(split)
-    rows = part_rows(len(labels_N), tenths)
+    rows = part_rows(images_NHWc, labels_N, tenths)
+    check_labels(stored.name, labels_N[rows], len(rows), stored.num_classes)
     return prepare(images_NHWc[rows], size, channels), labels_N[rows]
 
 
+@functools.cache
 def _digits() -> Stored:
     from sklearn.datasets import load_digits
 

@@ -1,6 +1,7 @@
 """What every source of images hands over: the arrays of its splits, on the host, as they are stored."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -13,12 +14,12 @@ class Stored:
     """A base dataset as it is stored.
 
     Attributes:
-      name: as it was asked for.
+      name: for tables and errors.
       where: for people: the folder, file or package.
       num_classes: C over all splits.
       counts: images of each split, by the split's own name.
       read: a split's own name -> its arrays.
-      shape: height, width, channels.
+      shape: height, width, channels, as declared; None where images differ.
     """
 
     name: str
@@ -26,11 +27,12 @@ class Stored:
     num_classes: int
     counts: dict[str, int]
     read: Callable[[str], Arrays]
-    shape: tuple[int, int, int]
+    shape: tuple[int | None, int | None, int | None]
 
 
 Part = tuple[str, tuple[int, int]]  # a stored split, and which tenths of its images
 _ALL = (0, 10)
+_MANY = 100  # classes; and images of a class that can be divided
 _THREE = {"test": (0, 2), "validation": (2, 3), "train": (3, 10)}
 _TWO = {"validation": (0, 1), "train": (1, 10)}
 
@@ -38,8 +40,9 @@ _TWO = {"validation": (0, 1), "train": (1, 10)}
 def divide(stored: Stored) -> dict[str, Part]:
     """Which part of which stored split serves as `train`, `validation` and `test`; other splits serve as they are.
 
-    A set with test images keeps them all for the test; validation images, where there are none, are 10% of the training
-    images. A set with one split is divided 70/10/20, unless that split is called test: then there is no other.
+    A set with test images keeps them all for the test; else validation images serve, if there are. Validation images, where
+    there are no others, are about 10% of the training images. A set with one split is divided about 70/10/20, unless that
+    split is called test: then there is no other.
 
     Example:
       >>> splits = {"train": 60_000, "test": 10_000}
@@ -57,8 +60,22 @@ def divide(stored: Stored) -> dict[str, Part]:
     return {**whole, **{split: ("train", tenths) for split, tenths in _TWO.items()}}
 
 
-def part_rows(num_images: int, tenths: tuple[int, int]) -> np.ndarray:
-    """Rows of some tenths of a split, in a fixed random order, so that no image is in two parts; sorted."""
-    order_N = np.random.RandomState(0).permutation(num_images)  # RandomState: its stream is frozen for good
-    start, stop = (tenth * num_images // 10 for tenth in tenths)
-    return np.sort(order_N[start:stop])
+def part_rows(images_NHWc: np.ndarray, labels_N: np.ndarray, tenths: tuple[int, int]) -> np.ndarray:
+    """Rows of some tenths of a split. Its content alone decides which tenth an image is in.
+
+    So equal images are never in two parts, and an image stays in its part when others are added. A set of many small
+    classes, such as Omniglot, is divided by class: a part has all images of its classes.
+    """
+    if tenths == _ALL:
+        return np.arange(len(labels_N))
+    classes = np.unique(labels_N)
+    if len(classes) >= _MANY and len(labels_N) < _MANY * len(classes):
+        tenth_of = {label: _tenth(str(label).encode()) for label in classes}
+        tenth_N = np.array([tenth_of[label] for label in labels_N])
+    else:
+        tenth_N = np.array([_tenth(image.tobytes()) for image in images_NHWc])
+    return np.flatnonzero((tenths[0] <= tenth_N) & (tenth_N < tenths[1]))
+
+
+def _tenth(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest()) % 10

@@ -1,6 +1,7 @@
 """Reference solvers as learners: what plain methods make of the very rows that a learner sees. Nothing is meta-learned.
 
-Each predicts row i from the rows before it, for all i at once. Their outputs rank the labels; they are no logits.
+Each predicts row i from the rows before it, for all i at once. Their outputs rank the labels; they are no logits, and there
+is no meta-objective: they are scored, never trained.
 """
 
 import dataclasses
@@ -36,7 +37,8 @@ class NearestNeighbour:
         del params, key
         length = len(episode.y_L)
         distance_LL = jnp.where(jnp.tri(length, k=-1, dtype=bool), squared_distances(episode.x_LX), jnp.inf)
-        return jax.nn.one_hot(episode.y_L[distance_LL.argmin(axis=1)], self.num_classes)
+        nearest_LC = jax.nn.one_hot(episode.y_L[distance_LL.argmin(axis=1)], self.num_classes)
+        return nearest_LC.at[0].set(0.0)  # nothing comes before it
 
     def scored_rows(self, episode: Episode) -> jax.Array:
         return jnp.arange(len(episode.y_L)) > 0

@@ -13,6 +13,7 @@ from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.projection import random_words, threefry
 
 _FEISTEL_ROUNDS = 8
+_FEWEST = np.uint32(6)
 
 
 class Drawing(NamedTuple):
@@ -79,14 +80,12 @@ def draw_images(dataset: ImageDataset, task_key: jax.Array, key: jax.Array, draw
     starts_K = (jnp.cumsum(dataset.counts_C) - dataset.counts_C)[classes_K]
     if not drawing.balanced:
         ends_K = jnp.cumsum(counts_K)
-        most = min(dataset.num_images, num_classes * dataset.largest_class)
-        places_L = draw_image_indices(key, most, length, ends_K[-1])
+        places_L = draw_image_indices(key, ends_K[-1], length)
         labels_L = jnp.searchsorted(ends_K, places_L, side="right").astype(jnp.int32)
         return (starts_K + counts_K - ends_K)[labels_L] + places_L, labels_L
     each = length // num_classes
     order_key, *class_keys = jax.random.split(key, num_classes + 1)
-    draw = functools.partial(draw_image_indices, num_images=dataset.largest_class, length=each)
-    places_Ke = jax.vmap(lambda key, count: draw(key, limit=count))(jnp.stack(class_keys), counts_K)
+    places_Ke = jax.vmap(lambda key, count: draw_image_indices(key, count, each))(jnp.stack(class_keys), counts_K)
     order_L = jnp.argsort(random_words(order_key, (length,)), stable=True)
     labels_L = jnp.repeat(jnp.arange(num_classes, dtype=jnp.int32), each)[order_L]
     return (starts_K[:, None] + places_Ke).reshape(-1)[order_L], labels_L
@@ -125,21 +124,25 @@ def _(dataset: ImageDataset, drawing: Drawing) -> None:
         many = (
             f"has {fewest} images"
             if num_classes == dataset.num_classes
-            else f"can give a task {fewest} images of its {num_classes} classes"
+            else f"may give a task no more than {fewest} images of {num_classes} classes"
         )
         raise UserError(f"tasks.length = {length}, but {name} {many}, and an episode shows none twice; lower tasks.length")
 
 
-def draw_image_indices(key: jax.Array, num_images: int, length: int, limit: jax.Array | int | None = None) -> jax.Array:
-    """`length` different numbers below `limit` ≤ `num_images`, int32 [L], at a cost that does not grow with them.
+def draw_image_indices(key: jax.Array, num_images: int | jax.Array, length: int) -> jax.Array:
+    """`length` different numbers below `num_images`, int32 [L], at a cost that does not depend on `num_images`.
 
     A keyed bijection of {0 … N−1}, evaluated at 0 … L−1: an unbalanced Feistel network on a × b ≥ N (a, b ≈ √N), whose
-    values that are too large are sent through it again ("cycle walking": Black & Rogaway 2002, "Ciphers with arbitrary
-    finite domains"): num_images / limit times in the mean. `num_images` is static, `limit` may be traced.
+    values ≥ N are sent through it again ("cycle walking": Black & Rogaway 2002, "Ciphers with arbitrary finite domains").
+    `num_images` may be traced.
     """
-    limit = num_images if limit is None else limit
-    rows = math.isqrt(num_images - 1) + 1
-    columns = -(-num_images // rows)
+    if isinstance(num_images, int):
+        rows = math.isqrt(num_images - 1) + 1
+        columns = -(-num_images // rows)
+    else:  # in integers alone, to be the same on every backend: the power of two next to √N; few rows would mix badly
+        num_images = num_images.astype(jnp.uint32)
+        rows = jnp.maximum(jnp.uint32(1) << ((33 - jax.lax.clz(num_images - 1)) // 2), _FEWEST)
+        columns = jnp.maximum((num_images + rows - 1) // rows, _FEWEST)
 
     def two_rounds(turn: jax.Array, halves: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         left_L, right_L = halves
@@ -153,7 +156,7 @@ def draw_image_indices(key: jax.Array, num_images: int, length: int, limit: jax.
         # rolled loops: unrolled, the rounds would take longer to compile than the rest of a training step
         left_L, right_L = jax.lax.fori_loop(0, _FEISTEL_ROUNDS // 2, two_rounds, (values_L // columns, values_L % columns))
         values_L = jnp.where(waiting_L, left_L * columns + right_L, values_L)
-        return values_L, values_L >= limit
+        return values_L, values_L >= num_images
 
     start_L = jax.lax.iota(jnp.uint32, length)
     indices_L, _ = jax.lax.while_loop(lambda state: state[1].any(), send_through, (start_L, jnp.ones(length, bool)))

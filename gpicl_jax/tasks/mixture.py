@@ -11,6 +11,8 @@ from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.examples import Drawing, Examples, check_source, draw_examples
 from gpicl_jax.tasks.projection import random_words
 
+_COIN = 2**31  # far from the counters that a source draws from the same key
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Mixture:
       weights: chance of each, in any unit; empty is equal chances.
 
     Raises:
-      UserError: the sources have different numbers of features.
+      UserError: the sources have different numbers of features, or other than one weight each.
     """
 
     sources: tuple[Any, ...]
@@ -33,6 +35,8 @@ class Mixture:
         if len(set(features.values())) > 1:
             each = ", ".join(f"'{name}' {number}" for name, number in features.items())
             raise UserError(f"base datasets of different numbers of features cannot be mixed: {each}; resize them to one size")
+        if self.weights and len(self.weights) != len(self.sources):
+            raise UserError(f"{len(self.weights)} weights for {len(self.sources)} sources; give one for each, or none")
 
     @property
     def name(self) -> str:
@@ -51,13 +55,15 @@ def draw_source(mixture: Mixture, task_key: jax.Array) -> jax.Array:
     """The number of the source that a task is of, int32 scalar."""
     weights_M = np.array(mixture.weights or [1.0] * len(mixture.sources))
     bounds_M = np.minimum(np.cumsum(weights_M / weights_M.sum())[:-1] * 2**32, 2**32 - 1).astype(np.uint32)
-    return (random_words(jax.random.fold_in(task_key, 0), ()) >= jnp.asarray(bounds_M)).sum(dtype=jnp.int32)
+    coin = random_words(jax.random.fold_in(task_key, _COIN), ())
+    return (coin >= jnp.asarray(bounds_M)).sum(dtype=jnp.int32)
 
 
 @draw_examples.register
 def _(mixture: Mixture, task_key: jax.Array, key: jax.Array, drawing: Drawing) -> Examples:
-    # every source is asked: a branch per task would be the same under vmap, and images are cheap to draw
-    drawn = [draw_examples(source, jax.random.fold_in(task_key, 1), key, drawing) for source in mixture.sources]
+    # Every source is asked: a branch per task would be the same under vmap, and images are cheap to draw. Each has the
+    # task's own key, so that a task alone and in a mixture are the same.
+    drawn = [draw_examples(source, task_key, key, drawing) for source in mixture.sources]
     drawn = [each._replace(pixels_LX=each.pixels_LX.astype(jnp.float32)) for each in drawn]
     number = draw_source(mixture, task_key)
     return jax.tree.map(lambda *leaves: jnp.stack(leaves)[number], *drawn)

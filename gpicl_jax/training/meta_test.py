@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gpicl_jax.config import INFINITE, Config, hyper_from, short_name
+from gpicl_jax.data import ImageDataset
 from gpicl_jax.evaluation import (
     EpisodeKeys,
     Evaluator,
@@ -27,10 +28,10 @@ from gpicl_jax.settings import UserError
 from gpicl_jax.solvers import choose_params, make_solvers
 from gpicl_jax.tasks import TaskDistribution
 from gpicl_jax.tasks.augmented import seen_task_keys, source_key
-from gpicl_jax.tasks.mixture import Mixture, draw_source
+from gpicl_jax.tasks.mixture import draw_source
 from gpicl_jax.training.state import init_state
 
-_CHOICE_EPISODES = 64
+_CHOICE_EPISODES = 256
 _WITH_SOLVERS = ("unseen_tasks", "identity_tasks")
 
 
@@ -98,7 +99,7 @@ def meta_test(
       UserError: a dataset that cannot be loaded or cannot fill an episode, before anything is scored.
     """
     learner, evaluator = config.model.name, evaluator or Evaluator(make_learner(config))
-    tests = _tests(config, datasets or config.data.train)
+    tests = held_out_tasks(config, datasets or config.data.train)
     solvers = make_solvers(config.tasks.classes_per_task)
     validation = make_tasks(config, "validation")
     choice = unseen_episode_keys(config.eval.seed, "validation", _CHOICE_EPISODES, 1)
@@ -136,15 +137,18 @@ def meta_test(
     )
 
 
-def _tests(config: Config, datasets: tuple[str, ...]) -> dict[str, tuple[str, TaskDistribution]]:
-    """By the name that tables show: the name as it was given, and the tasks on test images."""
+def held_out_tasks(config: Config, datasets: tuple[str, ...]) -> dict[str, tuple[str, TaskDistribution]]:
+    """By the name that tables show: the name as it was given, and unseen tasks on its test images.
+
+    Raises:
+      UserError: a dataset that cannot be loaded or cannot fill an episode, or two of one name.
+    """
     tests: dict[str, tuple[str, TaskDistribution]] = {}
-    for name in datasets:
-        if short_name(name) in tests:
-            raise UserError(
-                f"two datasets are called '{short_name(name)}': {tests[short_name(name)][0]} and {name}; rename one"
-            )
-        tests[short_name(name)] = name, make_tasks(config, "test", name)
+    for name in dict.fromkeys(datasets):
+        short = short_name(name)
+        if short in tests:
+            raise UserError(f"two datasets are called '{short}': {tests[short][0]} and {name}; rename one")
+        tests[short] = name, make_tasks(config, "test", name)
     return tests
 
 
@@ -154,14 +158,20 @@ def _kinds(config: Config, name: str, test: TaskDistribution) -> dict[str, tuple
     num_tasks = settings.episodes // settings.sequences_per_task
     keys = unseen_episode_keys(settings.seed, "test", num_tasks, settings.sequences_per_task)
     kinds = {"unseen_tasks": (test, keys, permute), "identity_tasks": (dataclasses.replace(test, identity=True), keys, 1.0)}
-    if name in config.data.train and name != "random":
-        kinds["unseen_tasks_train_images"] = (make_tasks(config, "train", name), keys, permute)
+    train = make_tasks(config, "train", name) if name in config.data.train and name != "random" else None
+    if train:
+        kinds["unseen_tasks_train_images"] = (train, keys, permute)
     if permute < 1:
         kinds["unseen_tasks_permuted"] = (test, keys, 1.0)
     ids = _seen_ids(config, name, num_tasks)
-    if len(ids):
+    if len(ids) and not (train and _chooses_other_classes(train.source, test.source, config.tasks.classes_per_task)):
         kinds["seen_tasks"] = (test, seen_episode_keys(hyper_from(config), settings.seed, ids, settings.episodes), permute)
     return kinds
+
+
+def _chooses_other_classes(train: ImageDataset, test: ImageDataset, classes_per_task: int) -> bool:
+    """Whether a task draws its classes from others in the test images than it did in training: then it was never seen."""
+    return test.num_classes > classes_per_task and train.present_P.tolist() != test.present_P.tolist()
 
 
 def _seen_ids(config: Config, name: str, most: int) -> np.ndarray:
@@ -172,7 +182,6 @@ def _seen_ids(config: Config, name: str, most: int) -> np.ndarray:
     ids = np.arange(min(config.tasks.num_tasks, 16 * most * len(train)))
     if name in train and len(train) > 1:
         mixture = make_tasks(config, "train").source
-        assert isinstance(mixture, Mixture)
         number = jax.jit(jax.vmap(lambda key: draw_source(mixture, source_key(key))))(seen_task_keys(hyper_from(config), ids))
         ids = ids[np.asarray(number) == train.index(name)]
     return ids[:most]

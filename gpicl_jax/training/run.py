@@ -10,11 +10,12 @@ from pathlib import Path
 import jax
 
 from gpicl_jax.config import FREE_ON_RESUME, Config, absolute_name, changed_settings, config_from_dict
+from gpicl_jax.data import ImageDataset
 from gpicl_jax.runs.folder import RunFolder, describe_run
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture
 from gpicl_jax.training.loop import Diverged, Trainer, train
-from gpicl_jax.training.meta_test import load_params, meta_test
+from gpicl_jax.training.meta_test import held_out_tasks, load_params, meta_test
 from gpicl_jax.training.report import table, write_report
 from gpicl_jax.training.signals import Interrupted
 
@@ -36,6 +37,7 @@ def train_run(config: Config, run_dir: Path, *, resume: bool, parallel: str, com
     if resume:
         _check_resumable(RunFolder.open(run_dir), config)
     trainer = Trainer(config, parallel=parallel, devices=jax.devices())
+    held_out_tasks(config, config.data.train)  # what the end would refuse is refused now
     folder = RunFolder.open(run_dir) if resume else RunFolder.create(run_dir, config)
     path = shlex.quote(str(run_dir.absolute()))
     with folder.lock():
@@ -50,6 +52,7 @@ def train_run(config: Config, run_dir: Path, *, resume: bool, parallel: str, com
             print(f"gpicl: stopped: {diverged}", file=sys.stderr)
             return 1
         params = jax.device_put(trained.state.params, jax.devices()[0])
+        del trainer  # and its images on the devices
         result = meta_test(config, params, trained.evaluator)
         total = trained.seconds_before + time.monotonic() - started
         write_report(folder, result, params, step=int(trained.state.step), checkpoint="latest", total_seconds=total)
@@ -117,7 +120,8 @@ def _executable() -> str:
 def _say_start(trainer: Trainer, folder: RunFolder) -> None:
     config, source = trainer.config, trainer.tasks.source
     sources = source.sources if isinstance(source, Mixture) else (source,)
-    images = ", ".join(f"{each.name} ({getattr(each, 'num_images', 0):,} training images)" for each in sources)
+    counts = [f"{each.num_images:,} training images" if isinstance(each, ImageDataset) else "fresh points" for each in sources]
+    images = ", ".join(f"{each.name} ({count})" for each, count in zip(sources, counts, strict=True))
     devices = jax.devices()
     print(
         f"{config.model.name} on {images} of {source.num_features:,} pixels, num_tasks {config.tasks.num_tasks}, "

@@ -15,6 +15,11 @@ class UserError(ValueError):
     """A mistake of the person who called: the message is one line that says what was given and what to do."""
 
 
+def one_line(error: Exception) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def setting(default: Any, about: str, **limits: Any) -> Any:
     """A dataclass field with its meaning and its limits: `choices`, `minimum`, `maximum`, `above`, `below`.
 

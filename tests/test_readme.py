@@ -21,7 +21,10 @@ def test_python_example_runs_and_learns_in_context():
 def test_every_setting_and_path_that_it_names_exists():
     from gpicl_jax.config import load_config
 
-    settings = re.findall(r"(--\w+\.\w+=[^\s`]+)", README.replace("--section.key=value", "").replace("=$n", "=16"))
+    text = README.replace("--section.key=value", "").replace("=$n", "=16")
+    settings = re.findall(r"'(--\w+\.\w+=[^'`]+)'", text)  # quoted, with spaces
+    text = re.sub(r"'--[^']*'", "", text)
+    settings += re.findall(r"(--\w+\.\w+=[^\s`]+)", text)
     assert len(settings) >= 3
     load_config("digits", tuple(settings))
     for path in re.findall(r"\]\(((?!http)[^)]+)\)", README):

@@ -34,8 +34,8 @@ def cached(name: str, version: str, split: str, origin: str, read: Callable[[], 
     path = cache_folder() / f"{name.replace('/', '-')}-{version}-{split}-{digest}.npz"
     try:
         if path.is_file():
-            with np.load(path, allow_pickle=False) as file:
-                return file["images"], file["labels"]
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return arrays["images"], arrays["labels"]
     except Exception as error:  # damage shows as whatever the readers of zip and npy files happen to raise
         _log.warning("cache file %s is damaged (%s); reading %s anew", path, error, name)
     images_NHWc, labels_N = read()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
-from gpicl_jax.settings import UserError
+from gpicl_jax.settings import UserError, one_line
 
 _GREY_MODES = ("1", "L", "LA")
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
@@ -32,7 +32,7 @@ def decode_images(name: str, files: Iterable[tuple[str, bytes]]) -> np.ndarray:
             image = Image.open(io.BytesIO(content))
             image.load()
         except Exception as error:  # damage shows as whatever Pillow's readers happen to raise
-            raise UserError(f"'{name}': {what} is no readable image ({error}); restore or delete it") from None
+            raise UserError(f"'{name}': {what} is no readable image ({one_line(error)}); restore or delete it") from None
         if image.mode in _DEEP_MODES:
             raise UserError(f"'{name}': {what} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
         size, first = size or image.size, first or what

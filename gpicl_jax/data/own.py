@@ -11,7 +11,7 @@ from gpicl_jax.config import short_name
 from gpicl_jax.data.decode import decode_images
 from gpicl_jax.data.images import check_labels
 from gpicl_jax.data.stored import Arrays, Stored
-from gpicl_jax.settings import UserError
+from gpicl_jax.settings import UserError, one_line
 
 
 def read_own(name: str) -> Stored:
@@ -38,13 +38,13 @@ def read_npz(path: Path) -> Stored:
       UserError: no such arrays, Python objects in them, other shapes or types, one class only.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [each for each in ("images", "labels") if each not in file]
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            missing = [each for each in ("images", "labels") if each not in arrays]
             if missing:
                 raise UserError(
-                    f"{path} has no array '{missing[0]}'; expected 'images' and 'labels', found: {', '.join(file) or 'none'}"
+                    f"{path} has no array '{missing[0]}'; expected 'images' and 'labels', found: {', '.join(arrays) or 'none'}"
                 )
-            images, labels_N = file["images"], file["labels"]
+            images, labels_N = arrays["images"], arrays["labels"]
     except UserError:
         raise
     except Exception as error:  # damage shows as whatever the readers of zip and npy files happen to raise
@@ -52,7 +52,7 @@ def read_npz(path: Path) -> Stored:
             raise UserError(
                 f"{path} holds Python objects, which are not read; save plain arrays: uint8 images, integer labels"
             ) from None
-        raise UserError(f"{path} is no readable .npz file ({error}); save it anew with numpy.savez") from None
+        raise UserError(f"{path} is no readable .npz file ({one_line(error)}); save it anew with numpy.savez") from None
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (1,), (3,)) or 0 in images.shape:
         raise UserError(f"'images' in {path} are {images.dtype} {images.shape}; expected uint8 [N, height, width(, 1 or 3)]")
     images_NHWc = images.reshape(*images.shape[:3], -1) if images.ndim == 4 else images[:, :, :, None]

@@ -17,7 +17,7 @@ from gpicl_jax.data.cache import cached, fingerprint
 from gpicl_jax.data.decode import decode_images
 from gpicl_jax.data.images import check_labels
 from gpicl_jax.data.stored import Arrays, Stored
-from gpicl_jax.settings import UserError
+from gpicl_jax.settings import UserError, one_line
 
 _AT_ONCE = 1000  # records; `__getitems__` on many is about ten times faster than one by one
 
@@ -52,7 +52,7 @@ def _open(name: str, path: Path, origin: str) -> Stored:
     try:
         builder = _tfds().builder_from_directory(path)
     except Exception as error:  # TFDS raises what its parsers raise
-        raise UserError(f"{path} is no readable TFDS folder ({_one_line(error)}); delete it and prepare it anew") from None
+        raise UserError(f"{path} is no readable TFDS folder ({one_line(error)}); delete it and prepare it anew") from None
     image, label = _image_and_label(name, builder.info)
 
     def read(split: str) -> Arrays:
@@ -82,7 +82,7 @@ def prepare(name: str, folder: Path) -> None:
         tensorflow.config.set_visible_devices([], "GPU")  # it would take the memory that JAX trains in
         _tfds().builder(name, data_dir=folder, file_format="array_record").download_and_prepare()
     except Exception as error:
-        raise UserError(f"could not download and prepare '{name}' into {folder}: {_one_line(error)}") from None
+        raise UserError(f"could not download and prepare '{name}' into {folder}: {one_line(error)}") from None
 
 
 def known_name(name: str) -> bool:
@@ -139,7 +139,7 @@ def _read(name: str, builder: Any, image: str, label: str, split: str) -> Arrays
     except UserError:
         raise
     except Exception as error:  # array_record and protobuf raise errors of their own
-        raise UserError(f"records of '{name}' {split} are damaged ({_one_line(error)}); prepare it anew") from None
+        raise UserError(f"records of '{name}' {split} are damaged ({one_line(error)}); prepare it anew") from None
     if len(records) != info.num_examples:
         raise UserError(f"'{name}' {split} has {len(records):,} records, its info says {info.num_examples:,}; prepare it anew")
     labels_N = np.array([record[label] for record in records], np.int32)
@@ -201,7 +201,3 @@ def _tfds() -> Any:
     import tensorflow_datasets
 
     return tensorflow_datasets
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -167,7 +167,13 @@ def _parse_toml(source: str) -> dict[str, Any]:
     path: Any = Path(source)
     if "/" not in source and not source.endswith(".toml"):
         if source not in packaged_configs():
-            raise UserError(f"no config '{source}'; give the path of a .toml file or one of: {', '.join(packaged_configs())}")
+            file = Path("configs") / f"{source}.toml"
+            hint = (
+                f"did you mean {file}?"
+                if file.is_file()
+                else f"give the path of a .toml file or: {', '.join(packaged_configs())}"
+            )
+            raise UserError(f"no config '{source}'; {hint}")
         path = resources.files("gpicl_jax") / "configs" / f"{source}.toml"
     try:
         text = path.read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ from gpicl_jax.config import INFINITE, Config, Hyper
 from gpicl_jax.data import ImageDataset, load
 from gpicl_jax.learners import InContext, Learner
 from gpicl_jax.models import Transformer
+from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture, RandomPoints, TaskDistribution
 
 MakeOptimizer = Callable[[Hyper], optax.GradientTransformation]
@@ -29,13 +30,16 @@ def make_tasks(config: Config, split: str, name: str | None = None) -> TaskDistr
     """
     sources = [make_source(config, each, split) for each in ([name] if name else config.data.train)]
     settings = config.tasks
-    return TaskDistribution(
-        source=sources[0] if len(sources) == 1 else Mixture(tuple(sources), config.data.weights),
-        length=settings.length,
-        classes_per_task=settings.classes_per_task,
-        balanced=settings.balanced,
-        infinite=split != "train" or settings.num_tasks == INFINITE,
-    )
+    try:
+        return TaskDistribution(
+            source=sources[0] if len(sources) == 1 else Mixture(tuple(sources), config.data.weights),
+            length=settings.length,
+            classes_per_task=settings.classes_per_task,
+            balanced=settings.balanced,
+            infinite=split != "train" or settings.num_tasks == INFINITE,
+        )
+    except UserError as error:
+        raise UserError(f"{split} images: {error}") from None
 
 
 def make_learner(config: Config) -> Learner:

@@ -78,7 +78,7 @@ def test_a_run_leaves_all_that_it_promises(straight):
     assert set(curves.solver) == {"transformer", "1-NN", "ridge", "kernel ridge"}
     assert (run_dir / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     assert re.search(r"step 40/40  loss \d\.\d+, accuracy \d\.\d+ → \d\.\d+, [\d.]+ steps/s", done.stdout)
-    assert f"python -m gpicl_jax evaluate {run_dir}" in done.stdout
+    assert f"python -m gpicl_jax evaluate {run_dir})" in done.stdout
     assert json.loads((run_dir / "run.json").read_text())["commands"][0]["command"][:3] == ["gpicl", "train", "digits"]
 
 
@@ -231,10 +231,13 @@ BAD_INPUT = {
     "wrong type": (["train", "digits", "--train.steps=long"], "expected int"),
     "value apart": (["train", "digits", "--train.steps", "50"], "--section.key=value"),
     "num_tasks below 1": (["train", "digits", "--tasks.num_tasks=0"], "at least 1"),
-    "episode too long": (["train", "digits", "--tasks.length=201"], "split of 'digits' has 200 images"),
+    "episode too long": (
+        ["train", "digits", "--tasks.length=201"],
+        "validation images: tasks.length = 201, but",
+    ),
     "batch not divisible by devices": (["train", "digits", "--tasks.tasks_per_step=6"], "not divisible by the 4 devices"),
     "missing config": (["train", "TMP/none.toml"], "no config file"),
-    "unknown config name": (["train", "digit"], "one of: digits"),
+    "unknown config name": (["train", "digit"], "path of a .toml file or: digits"),
     "empty config": (["train", "TMP/empty.toml"], "holds no setting"),
     "config not TOML": (["train", "TMP/broken.toml"], "is not TOML"),
     "config is a folder": (["train", "TMP"], "cannot read config"),
@@ -252,7 +255,7 @@ BAD_INPUT = {
     "one file twice": (["train", "digits", '--data.train=["TMP/kana.npz", "TMP/../kana.npz"]'], "of different names"),
     "test images too few": (
         ["train", "digits", "--data.train=TMP/few.npz", "--run-dir", "TMP/new"],
-        "this split of 'few.npz' has",
+        "'few.npz' has",
     ),
     "file without labels": (["train", "digits", "--data.train=TMP/unlabelled.npz"], "no array 'labels'"),
     "file of Python objects": (["train", "digits", "--data.train=TMP/objects.npz"], "holds Python objects"),

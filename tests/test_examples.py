@@ -106,7 +106,7 @@ def test_images_of_a_class_are_drawn_uniformly_when_classes_are_chosen():
 @pytest.mark.parametrize(
     ("counts", "options", "message"),
     [
-        ([1, 1, 1], {"length": 4}, "has 3 images, and an episode shows none twice; lower tasks.length"),
+        ([1, 1, 1], {"length": 4}, "has 3 images, and an episode shows none twice; give more images"),
         ([9, 9, 1, 0], {"length": 9, "classes_per_task": 3, "balanced": True}, "a class of 1 images.*shows 3 different ones"),
         ([9, 9, 9], {"length": 10, "balanced": True}, "tasks.length = 10 is not a multiple of 3 classes"),
         ([9, 3, 2, 8], {"length": 6, "classes_per_task": 2}, "no more than 5 images of 2 classes"),

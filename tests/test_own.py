@@ -33,7 +33,7 @@ def test_an_npz_file_is_read_as_it_is(tmp_path, shape):
         ({"images": images(4, 3, 3)}, "no array 'labels'; expected 'images' and 'labels', found: images"),
         ({"x": images(4, 3, 3), "labels": np.arange(4)}, "no array 'images'"),
         ({"images": images(4, 3, 3) / 255, "labels": np.arange(4)}, "are float64 .* expected uint8"),
-        ({"images": images(4, 9), "labels": np.arange(4)}, r"expected uint8 \[N, height, width"),
+        ({"images": images(4, 9), "labels": np.arange(4)}, r"expected uint8 \(0 to 255\) \[N, height, width"),
         ({"images": images(4, 0, 3), "labels": np.arange(4)}, r"uint8 \(4, 0, 3\); expected"),
         ({"images": images(4, 3, 3, 4), "labels": np.arange(4)}, r"\(4, 3, 3, 4\)"),
         ({"images": images(4, 3, 3), "labels": np.arange(3)}, "expected 4 integers"),

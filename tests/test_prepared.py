@@ -169,8 +169,18 @@ def test_a_set_that_is_missing_comes_with_the_command_that_gets_it(tmp_path, mon
     with pytest.raises(UserError, match=rf"pip install tensorflow .* && .*tfds build svhn_cropped --data_dir={tmp_path}"):
         load("svhn_cropped", "test", data_dir=tmp_path)
     assert available(tmp_path)["svhn_cropped"].startswith("missing: get it with: ")
-    with pytest.raises(UserError, match=r"no dataset 'mnits'; did you mean mnist.*; a file or folder of your own"):
+    with pytest.raises(UserError, match=r"no dataset 'mnits'; did you mean mnist. A file or folder of your own"):
         load("mnits", "test", data_dir=tmp_path)
+    with pytest.raises(UserError, match="separate several with spaces"):
+        load("mnist,digits", "test", data_dir=tmp_path)
+    with pytest.raises(UserError, match="no form 'test' of dataset 'mnist'; there are: mnist alone"):
+        load("mnist/test", "test", data_dir=tmp_path)
+    with pytest.raises(UserError, match=r"no form '' of dataset 'emnist'; there are: emnist/balanced, emnist/byclass"):
+        load("emnist", "test", data_dir=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pets").mkdir()
+    with pytest.raises(UserError, match=r"for the folder of that name, give \./pets"):
+        load("pets", "test", data_dir=tmp_path)
 
 
 def test_the_environment_names_the_folder(tmp_path, monkeypatch):

@@ -100,7 +100,8 @@ def check_labels(name: str, labels_N: np.ndarray, num_images: int, num_classes: 
     low, high = int(labels_N.min()), int(labels_N.max())
     top = _MOST_CLASSES if num_classes is None else num_classes
     if low < 0 or high >= top:
-        raise UserError(f"labels of '{name}' run from {low} to {high}; expected integers from 0 to {top - 1}")
+        upto = "" if num_classes is None else f" to {top - 1}"
+        raise UserError(f"labels of '{name}' run from {low} to {high}; expected integers from 0{upto}")
     if low == high:
         raise UserError(f"'{name}' has images of one class only; expected two classes or more")
 

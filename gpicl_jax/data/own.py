@@ -54,7 +54,10 @@ def read_npz(path: Path) -> Stored:
             ) from None
         raise UserError(f"{path} is no readable .npz file ({one_line(error)}); save it anew with numpy.savez") from None
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (1,), (3,)) or 0 in images.shape:
-        raise UserError(f"'images' in {path} are {images.dtype} {images.shape}; expected uint8 [N, height, width(, 1 or 3)]")
+        raise UserError(
+            f"'images' in {path} are {images.dtype} {images.shape}; expected uint8 (0 to 255) "
+            "[N, height, width] or [N, height, width, 1 or 3]"
+        )
     images_NHWc = images.reshape(*images.shape[:3], -1) if images.ndim == 4 else images[:, :, :, None]
     return _stored(path, images_NHWc, labels_N)
 

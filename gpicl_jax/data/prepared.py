@@ -1,5 +1,6 @@
 """Image classification sets of TensorFlow Datasets, read from folders that were prepared before, without TensorFlow."""
 
+import difflib
 import functools
 import importlib.util
 import os
@@ -85,9 +86,21 @@ def prepare(name: str, folder: Path) -> None:
         raise UserError(f"could not download and prepare '{name}' into {folder}: {one_line(error)}") from None
 
 
-def known_name(name: str) -> bool:
-    """Whether TFDS has a set of this name."""
-    return name.split("/")[0].split(":")[0] in _tfds().list_builders(with_community_datasets=False)
+def check_name(name: str) -> None:
+    """Raises `UserError` unless TFDS has a set of this name, with this config where it has several."""
+    tfds = _tfds()
+    base, _, config = name.split(":")[0].partition("/")
+    known = tfds.list_builders(with_community_datasets=False)
+    if base not in known:
+        close = difflib.get_close_matches(name, ["digits", "random", *known], n=1)
+        hint = f"did you mean {close[0]}?" if close else "see 'gpicl datasets'"
+        if "," in name:
+            hint = 'separate several with spaces after --datasets, or as --data.train=\'["a", "b"]\''
+        raise UserError(f"no dataset '{name}'; {hint} A file or folder of your own is given as ./file.npz or ./folder")
+    configs = sorted(tfds.builder_cls(base).builder_configs)
+    if config not in configs and (config or configs):
+        forms = ", ".join(f"{base}/{each}" for each in configs) or f"{base} alone (gpicl chooses the splits)"
+        raise UserError(f"no form '{config}' of dataset '{base}'; there are: {forms}")
 
 
 def how_to_get(name: str, folder: Path) -> str:

@@ -14,7 +14,7 @@ from gpicl_jax.data.images import ImageDataset, check_labels, pixel_statistics
 from gpicl_jax.data.own import read_own
 from gpicl_jax.data.resize import check_fits, prepare
 from gpicl_jax.data.stored import Arrays, Part, Stored, divide, part_rows
-from gpicl_jax.settings import UserError, nearest
+from gpicl_jax.settings import UserError
 
 # 1,797 digits: images, not writers, are split (the set does not say who wrote what).
 _DIGITS = {"train": slice(0, 1200), "validation": slice(1200, 1400), "test": slice(1400, 1797)}
@@ -46,7 +46,8 @@ def load(
     stored = find(name, prepared.data_folder(str(data_dir)))
     parts = divide(stored)
     if split not in parts:
-        raise UserError(f"'{name}' has no split '{split}' in {stored.where}; there: {', '.join(parts)}")
+        only = "; it can be meta-tested on, not trained on" if list(parts) == ["test"] else ""
+        raise UserError(f"'{name}' has no split '{split}' in {stored.where}; there: {', '.join(parts)}{only}")
     (stored_split, (start, stop)), wanted = parts[split], (size, size, channels)
     num_features = math.prod(want or has or 1 for want, has in zip(wanted, stored.shape, strict=True))
     check_fits(name, stored.counts[stored_split] * (stop - start) // 10, num_features)
@@ -70,11 +71,9 @@ def find(name: str, folder: Path) -> Stored:
     try:
         return prepared.read_prepared(name, folder)
     except prepared.NotPrepared:
-        if not prepared.known_name(name):
-            raise UserError(
-                f"no dataset '{name}'{nearest(name, ('digits', 'random', *_LISTED))}; "
-                "a file or folder of your own is given as ./file.npz or ./folder"
-            ) from None
+        if Path(name).is_dir():
+            raise UserError(f"no dataset '{name}'; for the folder of that name, give ./{name}") from None
+        prepared.check_name(name)
         prepared.prepare(name, folder)
         return prepared.read_prepared(name, folder)
 

@@ -102,7 +102,7 @@ def draw_classes(dataset: ImageDataset, task_key: jax.Array, num_classes: int) -
 @check_source.register
 def _(dataset: ImageDataset, drawing: Drawing) -> None:
     length, classes_per_task, balanced = drawing
-    name, num_classes = f"this split of '{dataset.name}'", min(dataset.num_classes, classes_per_task)
+    name, num_classes = f"'{dataset.name}'", min(dataset.num_classes, classes_per_task)
     if isinstance(dataset.counts_C, jax.core.Tracer) or not isinstance(dataset.counts_C, jax.Array):
         return  # JAX rebuilds a TaskDistribution from placeholders too
     counts_C = np.sort(np.asarray(dataset.counts_C))
@@ -126,7 +126,10 @@ def _(dataset: ImageDataset, drawing: Drawing) -> None:
             if num_classes == dataset.num_classes
             else f"may give a task no more than {fewest} images of {num_classes} classes"
         )
-        raise UserError(f"tasks.length = {length}, but {name} {many}, and an episode shows none twice; lower tasks.length")
+        raise UserError(
+            f"tasks.length = {length}, but {name} {many}, and an episode shows none twice; "
+            "give more images, or train with a smaller tasks.length"
+        )
 
 
 def draw_image_indices(key: jax.Array, num_images: int | jax.Array, length: int) -> jax.Array:

@@ -51,6 +51,7 @@ def train_run(config: Config, run_dir: Path, *, resume: bool, parallel: str, com
         except Diverged as diverged:
             print(f"gpicl: stopped: {diverged}", file=sys.stderr)
             return 1
+        print(f"trained and saved; now the meta-test (again at any time: {_executable()} evaluate {path})", flush=True)
         params = jax.device_put(trained.state.params, jax.devices()[0])
         del trainer  # and its images on the devices
         result = meta_test(config, params, trained.evaluator)
@@ -58,7 +59,6 @@ def train_run(config: Config, run_dir: Path, *, resume: bool, parallel: str, com
         write_report(folder, result, params, step=int(trained.state.step), checkpoint="latest", total_seconds=total)
     print(table(result))
     print(f"run: {run_dir}   (learning_curves.png, learning_curves.csv, summary.json, metrics.jsonl, checkpoints/)")
-    print(f"evaluate it again: {_executable()} evaluate {path} --episodes 4096")
     return 0
 
 
@@ -94,6 +94,7 @@ def evaluate_run(
         total = (folder.read_json("summary.json") or {}).get("total_seconds")
         write_report(folder, result, params, step=step, checkpoint=checkpoint, total_seconds=total)
     print(table(result))
+    print(f"written anew in {run_dir}: learning_curves.png, learning_curves.csv, summary.json")
     return 0
 
 

@@ -66,7 +66,7 @@ def test_sets_of_different_sizes_are_refused():
 
 
 def test_every_source_of_a_mixture_must_fill_an_episode(mixture):
-    with pytest.raises(UserError, match="split of 'dark' has 30 images"):
+    with pytest.raises(UserError, match="'dark' has 30 images"):
         TaskDistribution(mixture, length=31)
 
 

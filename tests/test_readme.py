@@ -21,11 +21,12 @@ def test_python_example_runs_and_learns_in_context():
 def test_every_setting_and_path_that_it_names_exists():
     from gpicl_jax.config import load_config
 
-    text = README.replace("--section.key=value", "").replace("=$n", "=16")
-    settings = re.findall(r"'(--\w+\.\w+=[^'`]+)'", text)  # quoted, with spaces
-    text = re.sub(r"'--[^']*'", "", text)
-    settings += re.findall(r"(--\w+\.\w+=[^\s`]+)", text)
-    assert len(settings) >= 3
-    load_config("digits", tuple(settings))
+    found = 0
+    for line in README.replace("--section.key=value", "").replace("=$n", "=16").splitlines():
+        quoted = re.findall(r"'(--\w+\.\w+=[^'`]+)'", line)  # quoted, with spaces
+        settings = quoted + re.findall(r"(--\w+\.\w+=[^\s`]+)", re.sub(r"'--[^']*'", "", line))
+        load_config("digits", tuple(settings))
+        found += len(settings)
+    assert found >= 10
     for path in re.findall(r"\]\(((?!http)[^)]+)\)", README):
         assert (Path(__file__).parents[1] / path).exists(), path

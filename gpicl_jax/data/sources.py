@@ -63,7 +63,10 @@ def find(name: str, folder: Path) -> Stored:
     """The set as it is stored; prepares one that is missing, if that can be done here."""
     if is_path(name):
         path = Path(os.path.expanduser(name))
-        return _read_own(str(path), fingerprint(path) if path.exists() else "")
+        try:
+            return _read_own(str(path), fingerprint(path))
+        except OSError:  # absent or unreadable
+            return read_own(str(path))
     if name == "digits":
         return _digits()
     if name == "random":

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -76,6 +77,11 @@ def test_the_report_holds_what_was_measured(tested, tmp_path):
     assert len(pd.read_csv(folder.path / "learning_curves.csv")) == len(result.curves)
     assert (folder.path / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     assert "standardised by" not in table(result)
+    kana = dataclasses.replace(result.tests["digits"].source, statistics="test")
+    alone = dataclasses.replace(
+        result, tests={**result.tests, "digits": dataclasses.replace(result.tests["digits"], source=kana)}
+    )
+    assert table(alone).endswith("digits: pixels standardised by its test split, for want of a training split")
     for train, names in {("digits",): ["digits", "random", "mine.npz"], ("mnist",): ["digits", "random", "a", "mnist"]}.items():
         chance = dict.fromkeys(names, 0.1)
         figure = figures.learning_curves(result.curves, learner="transformer", train=train, chance=chance)

@@ -93,9 +93,9 @@ def check_name(name: str) -> None:
     known = tfds.list_builders(with_community_datasets=False)
     if base not in known:
         close = difflib.get_close_matches(name, ["digits", "random", *known], n=1)
-        hint = f"did you mean {close[0]}?" if close else "see 'gpicl datasets'"
+        hint = f"did you mean {close[0]}?" if close else "see 'gpicl datasets'."
         if "," in name:
-            hint = 'separate several with spaces after --datasets, or as --data.train=\'["a", "b"]\''
+            hint = 'separate several with spaces after --datasets, or as --data.train=\'["a", "b"]\'.'
         raise UserError(f"no dataset '{name}'; {hint} A file or folder of your own is given as ./file.npz or ./folder")
     configs = sorted(tfds.builder_cls(base).builder_configs)
     if config not in configs and (config or configs):

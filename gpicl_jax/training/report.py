@@ -57,7 +57,7 @@ def table(result: MetaTest) -> str:
     for dataset, test in result.tests.items():
         if test.source.statistics not in ("train", "uniform"):
             split = test.source.statistics
-            lines.append(f"{dataset}: pixels standardised by its {split} split, the only one that is there")
+            lines.append(f"{dataset}: pixels standardised by its {split} split, for want of a training split")
     return "\n".join(lines)
 
 

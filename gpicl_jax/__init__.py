@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 
 # Public names and the rooms they live in, imported on first use: `gpicl --help` need not wait for JAX.
 _ROOMS = {
-    "Config": "config",
+    "Config": "sections",
     "Episode": "tasks",
     "Evaluator": "evaluation",
     "Hyper": "config",

@@ -1,14 +1,16 @@
 """`gpicl`: parsing only. Every mistake of the caller's is one line on stderr and exit code 2."""
 
 import argparse
+import re
 import sys
 import time
 from datetime import datetime
 from pathlib import Path
 
 from gpicl_jax import __version__
-from gpicl_jax.config import load_config, packaged_configs
+from gpicl_jax.config import absolute_name, load_config, packaged_configs
 from gpicl_jax.settings import UserError
+from gpicl_jax.training.divergence import Diverged
 
 _START = time.monotonic()
 
@@ -24,6 +26,14 @@ example:
   gpicl evaluate runs/mnist --datasets mnist fashion_mnist kmnist random ./mine.npz
 
 A dataset is a TFDS name, 'digits', 'random', or a path: ./file.npz (arrays images, labels), ./folder (a sub-folder per class).
+"""
+_EXPERIMENT_HELP = """\
+examples:
+  gpicl experiment comparison --scale smoke
+  gpicl experiment comparison --scale laptop --learners transformer sgd --seeds 1
+  gpicl experiment comparison --scale laptop --part 1/2    (and 2/2 in another process: they share the work)
+
+What is done is not done again: run the same command again to go on.
 """
 _DATASETS_HELP = """\
 example:
@@ -57,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
 
-    train = command("train", "meta-train a learner", _TRAIN_HELP.format(names=", ".join(packaged_configs())))
+    train = command("train", "meta-train a learner", _TRAIN_HELP.format(names=", ".join(packaged_configs("*"))))
     train.add_argument("config", metavar="CONFIG")
     train.add_argument("--run-dir", type=Path, metavar="DIR", help="the run's folder (default: runs/CONFIG-DATE-TIME)")
     train.add_argument("--resume", action="store_true", help="continue the run in --run-dir, bit for bit")
@@ -67,8 +77,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--episodes", type=int, metavar="N", help="episodes of each kind of task (default: the run's)")
     evaluate.add_argument("--checkpoint", choices=("latest", "best"), default="latest", help="best: on validation tasks")
     evaluate.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="to test on (default: the run's own)")
+    experiment = command("experiment", "fill a table or figure: train and test all that it needs", _EXPERIMENT_HELP)
+    experiment.add_argument("name", metavar="NAME", choices=("comparison",), help="comparison: every learner, one protocol")
+    experiment.add_argument("--scale", default="smoke", help="smoke (minutes), laptop (hours), paper (a GPU); default: smoke")
+    experiment.add_argument("--learners", nargs="+", default=[], metavar="NAME", help="rows (default: all)")
+    experiment.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="to test on (default: the scale's)")
+    experiment.add_argument("--seeds", type=int, metavar="N", help="meta-training seeds (default: the scale's)")
+    experiment.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help="only the I-th of every N cells")
+    experiment.add_argument("--runs-dir", type=Path, default=Path("runs/comparison"), metavar="DIR", help="for the cells' runs")
+    experiment.add_argument("--results-dir", type=Path, default=Path("results/comparison"), metavar="DIR", help="for tables")
     datasets = command("datasets", "list the base datasets, and how to get those that are missing", _DATASETS_HELP)
-    for each in (evaluate, datasets):
+    for each in (evaluate, experiment, datasets):
         each.add_argument(
             "--data.dir",
             dest="data_dir",
@@ -77,6 +96,14 @@ def _parser() -> argparse.ArgumentParser:
             help="folder of prepared TFDS sets (default: the run's, TFDS_DATA_DIR, or ~/tensorflow_datasets)",
         )
     return parser
+
+
+def _part(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    index, parts = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= index <= parts:
+        raise UserError(f"--part {text}; expected I/N with 1 ≤ I ≤ N, e.g. 1/4")
+    return index, parts
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -90,10 +117,15 @@ def main(arguments: list[str] | None = None) -> int:
             return _train(options, tuple(rest), arguments)
         if options.command == "evaluate":
             return _evaluate(options)
+        if options.command == "experiment":
+            return _experiment(options, arguments)
         return _datasets(options)
     except UserError as error:
         print(f"gpicl: error: {error}", file=sys.stderr)
         return 2
+    except Diverged as error:
+        print(f"gpicl: stopped: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("gpicl: interrupted", file=sys.stderr)
         return 130
@@ -126,6 +158,30 @@ def _evaluate(options: argparse.Namespace) -> int:
         datasets=tuple(options.datasets),
         data_dir=options.data_dir,
     )
+
+
+def _experiment(options: argparse.Namespace, arguments: list[str]) -> int:
+    from gpicl_jax.experiments.comparison import Comparison, run_comparison
+    from gpicl_jax.training.signals import Interrupted
+
+    if options.seeds is not None and options.seeds < 1:
+        raise UserError(f"--seeds {options.seeds}; expected 1 or more")
+    asked = Comparison(
+        scale=options.scale,
+        learners=tuple(options.learners),
+        datasets=tuple(absolute_name(name) for name in options.datasets),
+        seeds=options.seeds,
+        part=options.part,
+        data_dir=options.data_dir,
+        runs_dir=options.runs_dir,
+        results_dir=options.results_dir,
+        command=("gpicl", *arguments),
+    )
+    try:
+        return run_comparison(asked)
+    except Interrupted as interrupted:
+        print(f"{interrupted}; run the same command again to go on", flush=True)
+        return interrupted.exit_code
 
 
 def _datasets(options: argparse.Namespace) -> int:

@@ -1,113 +1,16 @@
-"""The settings of a run: frozen dataclasses, read from TOML, checked before anything is compiled.
-
-Defaults follow the paper (arXiv 2212.04458: width 256, permuted labels) and, where it is silent, its authors' code.
-Floor 1: imports only what one setting is, from `settings`.
-"""
+"""The settings of a run, read from TOML and checked before anything is compiled. Floor 1."""
 
 import dataclasses
 import json
 import os
 import re
 import tomllib
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpicl_jax.settings import UserError, checked, nearest, setting
-
-INFINITE = "infinite"
-MAX_TASKS = 2**31 - 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    train: tuple[str, ...] = setting(("mnist",), "base datasets of meta-training: names, ./files.npz, ./folders")
-    weights: tuple[float, ...] = setting((), "chance of a task to be of each of them; [] is equal chances", above=0.0)
-    size: int = setting(14, "height and width of the images after resizing", minimum=1, maximum=512)
-    channels: int = setting(1, "1 is grey, 3 is colour", choices=(1, 3))
-    dir: str = setting("", "folder of prepared TFDS sets; '' is TFDS_DATA_DIR, or TFDS's own default")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TasksConfig:
-    num_tasks: int | str = setting(INFINITE, "size of the task set", minimum=1, maximum=MAX_TASKS, word=INFINITE)
-    tasks_per_step: int = setting(16, "tasks drawn for every meta-training step", minimum=1)
-    sequences_per_task: int = setting(32, "episodes of each of these tasks", minimum=1)
-    length: int = setting(100, "examples of an episode", minimum=2)
-    classes_per_task: int = setting(10, "labels of a task; a set with more classes lends it so many", minimum=2)
-    balanced: bool = setting(False, "whether an episode shows every class equally often (else: iid)")
-    permute_labels_prob: float = setting(1.0, "chance that a task permutes its labels", minimum=0.0, maximum=1.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    name: str = setting("transformer", "architecture", choices=("transformer",))
-    width: int = setting(256, "size of the residual stream", minimum=1)
-    num_layers: int = setting(4, "blocks", minimum=1)
-    num_heads: int = setting(8, "attention heads of a block", minimum=1)
-    head_size: int = setting(32, "size of a key, query and value", minimum=1)
-    mlp_width: int = setting(0, "hidden units of a block's MLP; 0 is 4 × width", minimum=0)
-    layout: str = setting("shifted", "what a token holds", choices=("shifted", "paired"))
-    label_scale: float = setting(1.0, "value of the hot entry of a label in a token", above=0.0)
-    smear_keys: bool = setting(False, "mix each key with the one before it")
-    activation: str = setting("gelu", "non-linearity of the MLPs", choices=("gelu", "relu"))
-    dtype: str = setting("float32", "precision inside the blocks", choices=("float32", "bfloat16"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    name: str = setting("adam", "meta-optimiser", choices=("adam", "adamw", "muon", "sgd"))
-    learning_rate: float = setting(1e-3, "step size (its peak, under a schedule)", above=0.0)
-    schedule: str = setting("constant", "course of the step size after the warm-up", choices=("constant", "cosine"))
-    warmup_steps: int = setting(0, "steps of linear warm-up", minimum=0)
-    b1: float = setting(0.9, "Adam's decay of the mean", minimum=0.0, below=1.0)
-    b2: float = setting(0.999, "Adam's decay of the square", minimum=0.0, below=1.0)
-    eps: float = setting(1e-8, "eps of adam, adamw and muon, outside the root", minimum=0.0)
-    eps_root: float = setting(1e-8, "Adam's eps, inside the root", minimum=0.0)
-    weight_decay: float = setting(0.0, "decoupled weight decay (adamw, muon)", minimum=0.0)
-    momentum: float = setting(0.95, "momentum (sgd, muon)", minimum=0.0, below=1.0)
-    clip: float = setting(0.0, "largest global norm of the gradient; 0 is no clipping", minimum=0.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    steps: int = setting(50_000, "meta-training steps", minimum=1)
-    chunk: int = setting(100, "steps of one compiled call", minimum=1)
-    seed: int = setting(0, "seed of weights, tasks and images", minimum=0, maximum=2**31 - 1)
-    validate_every: int = setting(1000, "steps between validations, each with a checkpoint", minimum=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalConfig:
-    episodes: int = setting(1024, "meta-test episodes of each kind of task", minimum=2)
-    sequences_per_task: int = setting(4, "meta-test episodes of one task", minimum=1)
-    seed: int = setting(0, "seed of the validation and the test tasks", minimum=0, maximum=2**31 - 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """All settings of a run, one attribute per TOML section.
-
-    Example:
-      >>> Config().tasks.length
-      100
-      >>> config_from_dict({"tasks": {"lenght": 50}})
-      Traceback (most recent call last):
-      ...
-      gpicl_jax.settings.UserError: unknown setting tasks.lenght; did you mean tasks.length?
-    """
-
-    data: DataConfig = DataConfig()
-    tasks: TasksConfig = TasksConfig()
-    model: ModelConfig = ModelConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    train: TrainConfig = TrainConfig()
-    eval: EvalConfig = EvalConfig()
-
-
-# What a resumed run may change: nothing that its weights depend on.
-FREE_ON_RESUME = ("data.dir", "train.validate_every", "eval.episodes")
+from gpicl_jax.sections import CONTEXT_QUERY, IN_CONTEXT, INFINITE, MAX_TASKS, MLP_LEARNERS, Config
+from gpicl_jax.settings import UserError, checked, nearest
 
 
 class Hyper(NamedTuple):
@@ -157,24 +60,30 @@ def load_config(source: str, overrides: tuple[str, ...] = ()) -> Config:
     return config_from_dict(values)
 
 
-def packaged_configs() -> list[str]:
-    """Names of the configs inside the package."""
+def packaged_configs(pattern: str = "**/*") -> list[str]:
+    """Names of the configs inside the package: `digits`, and those in folders, `comparison/laptop/lstm`.
+
+    Example:
+      >>> packaged_configs("*")
+      ['digits']
+    """
     folder = resources.files("gpicl_jax") / "configs"
-    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+    with resources.as_file(folder) as path:
+        return sorted(str(file.relative_to(path).with_suffix("")) for file in path.glob(f"{pattern}.toml"))
 
 
 def _parse_toml(source: str) -> dict[str, Any]:
     path: Any = Path(source)
-    if "/" not in source and not source.endswith(".toml"):
-        if source not in packaged_configs():
-            file = Path("configs") / f"{source}.toml"
-            hint = (
-                f"did you mean {file}?"
-                if file.is_file()
-                else f"give the path of a .toml file or: {', '.join(packaged_configs())}"
-            )
-            raise UserError(f"no config '{source}'; {hint}")
+    if source in packaged_configs():
         path = resources.files("gpicl_jax") / "configs" / f"{source}.toml"
+    elif "/" not in source and not source.endswith(".toml"):
+        file = Path("configs") / f"{source}.toml"
+        hint = (
+            f"did you mean {file}?"
+            if file.is_file()
+            else f"give the path of a .toml file or: {', '.join(packaged_configs('*'))}"
+        )
+        raise UserError(f"no config '{source}'; {hint}")
     try:
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text)
@@ -201,7 +110,14 @@ def _parse_override(text: str) -> tuple[str, str, Any]:
 
 
 def config_from_dict(values: dict[str, Any]) -> Config:
-    """Builds and checks a `Config` from nested dictionaries; raises `UserError` at the first fault."""
+    """Builds and checks a `Config` from nested dictionaries; raises `UserError` at the first fault.
+
+    Example:
+      >>> config_from_dict({"tasks": {"lenght": 50}})
+      Traceback (most recent call last):
+      ...
+      gpicl_jax.settings.UserError: unknown setting tasks.lenght; did you mean tasks.length?
+    """
     sections = {field.name: field.type for field in dataclasses.fields(Config)}
     built = {}
     for name, entries in values.items():
@@ -244,7 +160,28 @@ def short_name(name: str) -> str:
     return Path(name).name + ("" if name.endswith(".npz") else "/")
 
 
+def _check_learner(config: Config) -> None:
+    model, learner = config.model, config.learner
+    if learner.name == IN_CONTEXT and model.name == "mlp":
+        raise UserError(
+            "model.name = 'mlp' sees one example alone and cannot learn in context; "
+            f"give learner.name = {', '.join(map(repr, MLP_LEARNERS))}, or another model"
+        )
+    if learner.name != IN_CONTEXT and model.name != "mlp":
+        raise UserError(f"learner.name = {learner.name!r} needs model.name = 'mlp', got {model.name!r}; change one of them")
+    if model.num_layers == 0 and model.name != "mlp":
+        raise UserError(f"model.num_layers = 0; a {model.name} needs at least 1 (only an mlp can do without hidden layers)")
+    if model.layout != "shifted" and model.name != "transformer":
+        raise UserError(f"model.layout = {model.layout!r} is the transformer's; model.name = {model.name!r} takes 'shifted'")
+    if model.layout == CONTEXT_QUERY and model.smear_keys:
+        raise UserError(
+            f"model.smear_keys = true mixes each key with the one before it, but model.layout = {CONTEXT_QUERY!r} knows no "
+            "order; set it to false"
+        )
+
+
 def _check_together(config: Config) -> None:
+    _check_learner(config)
     train, evaluation, data = config.train, config.eval, config.data
     if not data.train or len(set(map(short_name, data.train))) < len(data.train):
         raise UserError(f"data.train = {list(data.train)}; expected one or more base datasets of different names")

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from gpicl_jax.config import Hyper
-from gpicl_jax.learners import Learner, score_rows
+from gpicl_jax.learners import Learner, check_fits, score_rows
+from gpicl_jax.learners.base import last_rows
 from gpicl_jax.tasks import Episode, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.augmented import seen_task_keys, source_key, stream
 from gpicl_jax.tasks.examples import draw_images
@@ -20,7 +21,6 @@ from gpicl_jax.tasks.random_points import NUM_POINTS, RandomPoints
 COLUMNS = ["dataset", "tasks", "position", "solver", "accuracy", "loss", "standard_error"]
 COLUMNS += ["episodes", "distinct_images", "seed"]
 _EPISODES_AT_ONCE = 64
-LAST_FRACTION = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +57,11 @@ class Scores:
     accuracy_TSL: np.ndarray
 
     @property
+    def finite(self) -> bool:
+        """Whether all rows that the learner predicts have a loss, as they have not where an inner loop diverged."""
+        return bool(np.isfinite(self.loss_TSL[~np.isnan(self.accuracy_TSL)]).all())
+
+    @property
     def episodes(self) -> int:
         return self.accuracy_TSL.shape[0] * self.accuracy_TSL.shape[1]
 
@@ -73,13 +78,13 @@ class Scores:
         return self.accuracy(last_rows(self.accuracy_TSL.shape[-1]))
 
 
-def last_rows(length: int) -> slice:
-    """The last 10% of the positions of an episode, at least one."""
-    return slice(length - max(1, round(LAST_FRACTION * length)), length)
-
-
 class Evaluator:
     """Scores one learner; compiled programs are kept between calls.
+
+    A learner with `cuts` is scored at those positions only, each by a prediction of its own; the others are NaN.
+
+    Raises:
+      UserError: the learner was made for other inputs, classes or lengths than the tasks'.
 
     Example:
       >>> from gpicl_jax.config import load_config
@@ -94,9 +99,11 @@ class Evaluator:
     """
 
     def __init__(self, learner: Learner) -> None:
+        self.learner = learner
         self.score = jax.jit(_score_episodes(learner))
 
     def __call__(self, params: Any, tasks: TaskDistribution, keys: EpisodeKeys, permute_labels_prob: float = 1.0) -> Scores:
+        check_fits(self.learner, tasks)
         return score_together({"": (self, params)}, drawn_in_parts(tasks, keys, permute_labels_prob), keys)[""]
 
 
@@ -153,12 +160,24 @@ def _draw_indices(tasks: TaskDistribution, task_keys_T: jax.Array, sequence_keys
 
 def _score_episodes(learner: Learner) -> Callable[[Any, Episode, jax.Array], tuple[jax.Array, jax.Array]]:
     def score(params: Any, episodes_RS: Episode, learner_RS: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def score_one(episode: Episode, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def score_at_once(episode: Episode, key: jax.Array) -> tuple[jax.Array, jax.Array]:
             scored_L = learner.scored_rows(episode)
             rows = score_rows(learner.predict(params, episode, key=key), episode.y_L)
             return jax.tree.map(lambda row_L: jnp.where(scored_L, row_L, jnp.nan), rows)
 
-        return jax.vmap(jax.vmap(score_one))(episodes_RS, learner_RS)
+        def score_at_cuts(episode: Episode, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            """Row i by a prediction from exactly i examples."""
+            length = len(episode.y_L)
+            cut_K = jnp.array(learner.cuts(length))
+
+            def at(cut: jax.Array) -> tuple[jax.Array, jax.Array]:
+                rows = score_rows(learner.predict(params, episode._replace(num_context=cut), key=key), episode.y_L)
+                return jax.tree.map(lambda row_L: row_L[cut], rows)
+
+            return jax.tree.map(lambda row_K: jnp.full(length, jnp.nan).at[cut_K].set(row_K), jax.lax.map(at, cut_K))
+
+        length = episodes_RS.y_L.shape[-1]
+        return jax.vmap(jax.vmap(score_at_cuts if learner.cuts(length) else score_at_once))(episodes_RS, learner_RS)
 
     return score
 

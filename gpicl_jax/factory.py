@@ -1,17 +1,32 @@
 """From config to objects: the only place that maps names to classes."""
 
+import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 
-from gpicl_jax.config import INFINITE, Config, Hyper
+from gpicl_jax.config import Hyper
 from gpicl_jax.data import ImageDataset, load
-from gpicl_jax.learners import InContext, Learner
-from gpicl_jax.models import Transformer
+from gpicl_jax.learners import ContextQuery, InContext, Instance, Learner, Maml, Online
+from gpicl_jax.models import (
+    LSTM,
+    MLP,
+    VSML,
+    ContextQueryTransformer,
+    EncoderDecoder,
+    FastWeights,
+    OuterProductLSTM,
+    Transformer,
+    VSMLWithoutSymmetries,
+)
+from gpicl_jax.sections import CONTEXT_QUERY, IN_CONTEXT, INFINITE, ONLINE_LEARNERS, Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture, RandomPoints, TaskDistribution
 
+_STARTS = {"sgd": "fresh", "finetune": "pretrained", "maml_online": "meta_learned"}
+_INNER_EPS_ROOT = 1e-8  # the authors' Adam; without it no gradient flows through the root
 MakeOptimizer = Callable[[Hyper], optax.GradientTransformation]
 
 
@@ -43,23 +58,53 @@ def make_tasks(config: Config, split: str, name: str | None = None) -> TaskDistr
 
 
 def make_learner(config: Config) -> Learner:
-    """The learner that `[model]` names."""
+    """The learner that `[learner]` names, with the model that `[model]` names."""
+    settings, num_features = config.learner, config.data.size**2 * config.data.channels
+    model, remat = make_model(config), config.train.remat
+    if settings.name == IN_CONTEXT:
+        kind = ContextQuery if config.model.layout == CONTEXT_QUERY else InContext
+        return kind(model, num_features, config.tasks.length)
+    if settings.name in ONLINE_LEARNERS:
+        return Online(model, num_features, _inner_optimizer(config), start=_STARTS[settings.name], remat=remat)
+    if settings.name == "maml":
+        return Maml(model, num_features, settings.inner_rate, settings.inner_steps, settings.first_order, remat)
+    return Instance(model, num_features)
+
+
+def make_model(config: Config) -> nn.Module:
+    """The Flax module that `[model]` names."""
     model = config.model
-    transformer = Transformer(
-        num_classes=config.tasks.classes_per_task,
-        width=model.width,
-        num_layers=model.num_layers,
-        num_heads=model.num_heads,
-        head_size=model.head_size,
-        mlp_width=model.mlp_width,
-        max_length=config.tasks.length,
-        layout=model.layout,
-        label_scale=model.label_scale,
-        smear_keys=model.smear_keys,
-        activation=model.activation,
-        dtype=jnp.dtype(model.dtype),
-    )
-    return InContext(transformer, config.data.size**2 * config.data.channels, config.tasks.length)
+    common = {"num_classes": config.tasks.classes_per_task, "dtype": jnp.dtype(model.dtype), "width": model.width}
+    if model.name == "mlp":
+        return MLP(**common, num_layers=model.num_layers)
+    common["label_scale"] = model.label_scale
+    heads = {"num_heads": model.num_heads, "head_size": model.head_size}
+    pairs = {"message_size": model.message_size, "micro_ticks": model.micro_ticks, "remat": config.train.remat}
+    if model.name == "lstm":
+        return LSTM(**common)
+    if model.name == "outer_product_lstm":
+        return OuterProductLSTM(**common, **heads)
+    if model.name == "fast_weights":
+        return FastWeights(**common, memory_size=model.memory_size)
+    if model.name == "vsml":
+        hidden = (model.mlp_width,) * (model.num_layers - 1)
+        return VSML(**common, **pairs, hidden=hidden)
+    if model.name == "vsml_without_symmetries":
+        return VSMLWithoutSymmetries(**common, **pairs, grid_size=model.grid_size)
+    blocks = {**common, **heads, "num_layers": model.num_layers, "mlp_width": model.mlp_width, "activation": model.activation}
+    if model.layout == CONTEXT_QUERY:
+        return ContextQueryTransformer(**blocks)
+    in_order = {**blocks, "max_length": config.tasks.length, "smear_keys": model.smear_keys}
+    return EncoderDecoder(**in_order) if model.name == "encoder_decoder" else Transformer(**in_order, layout=model.layout)
+
+
+def _inner_optimizer(config: Config) -> optax.GradientTransformation:
+    make = {
+        "sgd": optax.sgd,
+        "adam": functools.partial(optax.adam, eps_root=_INNER_EPS_ROOT),
+        "adamw": functools.partial(optax.adamw, eps_root=_INNER_EPS_ROOT),
+    }
+    return make[config.learner.inner_optimizer](config.learner.inner_rate)
 
 
 def make_optimizer(config: Config) -> MakeOptimizer:

@@ -24,6 +24,17 @@ def paper_learning_curve(train: tuple[str, ...], test: str) -> pd.DataFrame:
     return curve.rename(columns={"examples_seen": "position"})[["position", "accuracy"]].reset_index(drop=True)
 
 
+def paper_comparison() -> pd.DataFrame:
+    """Others' tables: columns `source` (`paper`, `lerostre`), `method`, `dataset`, `accuracy` on the 100th example.
+
+    Example:
+      >>> table = paper_comparison()
+      >>> float(table[(table.source == "paper") & (table.method == "vsml") & (table.dataset == "mnist")].accuracy.iloc[0])
+      0.7904
+    """
+    return _read("comparison")
+
+
 def _read(name: str) -> pd.DataFrame:
     with (resources.files("gpicl_jax") / "reference" / f"{name}.csv").open() as file:
         return pd.read_csv(file)

@@ -1,6 +1,7 @@
 """Small things that several tests need."""
 
-from gpicl_jax.config import Config, load_config
+from gpicl_jax.config import load_config
+from gpicl_jax.sections import Config
 
 TINY = (
     "--model.width=16",

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gpicl_jax.config import Config, hyper_from
+from gpicl_jax.config import hyper_from
 from gpicl_jax.data import load
+from gpicl_jax.sections import Config
 from gpicl_jax.tasks import TaskDistribution, draw_episode, draw_episodes, draw_task, projection
 from gpicl_jax.tasks.augmented import _STREAMS, draw_task_keys, seen_task_keys, stream
 

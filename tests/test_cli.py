@@ -17,10 +17,11 @@ import pandas as pd
 import pytest
 
 from gpicl_jax.cli import main
-from gpicl_jax.config import Config, load_config
+from gpicl_jax.config import load_config
 from gpicl_jax.evaluation import COLUMNS
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import read_metrics
+from gpicl_jax.sections import Config
 from gpicl_jax.training import loop
 from gpicl_jax.training.meta_test import load_params
 from tests.helpers import TINY

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpicl_jax.config import Config
 from gpicl_jax.runs.checkpoint import Checkpoints
 from gpicl_jax.runs.folder import RunFolder, describe_run
 from gpicl_jax.runs.metrics import MetricsLog, read_metrics
+from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 
 

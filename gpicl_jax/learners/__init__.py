@@ -1,7 +1,22 @@
 """How a model becomes a learning algorithm: everything behind the `Learner` protocol."""
 
-from gpicl_jax.learners.base import Learner, score_rows
+from gpicl_jax.learners.base import Learner, check_fits, score_rows
+from gpicl_jax.learners.context_query import ContextQuery
 from gpicl_jax.learners.in_context import InContext
+from gpicl_jax.learners.instance import Instance
+from gpicl_jax.learners.maml import Maml
+from gpicl_jax.learners.online import Online
 from gpicl_jax.learners.reference import KernelRidge, NearestNeighbour
 
-__all__ = ["InContext", "KernelRidge", "Learner", "NearestNeighbour", "score_rows"]
+__all__ = [
+    "ContextQuery",
+    "InContext",
+    "Instance",
+    "KernelRidge",
+    "Learner",
+    "Maml",
+    "NearestNeighbour",
+    "Online",
+    "check_fits",
+    "score_rows",
+]

@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gpicl_jax.settings import UserError
+from gpicl_jax.tasks import TaskDistribution
 from gpicl_jax.tasks.episode import Episode
 
 Params = Any
+Metrics = dict[str, jax.Array]
 
 
 class Learner(Protocol):
@@ -32,8 +35,17 @@ class Learner(Protocol):
         """bool [L]: the rows that this learner predicts at all."""
         ...
 
-    def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The meta-objective of one episode, a scalar, and metrics: `accuracy_L`, float32 [L]."""
+    def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        """The meta-objective of one episode, a scalar, and metrics: those of `scored_loss`."""
+        ...
+
+    def cuts(self, length: int) -> tuple[int, ...]:
+        """Sizes of the context at which a learning curve is measured, each by a prediction of its own; () where one
+        prediction gives all rows, each from those before it."""
+        return ()
+
+    def state_size(self, length: int) -> int:
+        """How many numbers it carries from example to example, at the end of an episode of `length`."""
         ...
 
 
@@ -47,3 +59,48 @@ def score_rows(logits_LC: jax.Array, y_L: jax.Array) -> tuple[jax.Array, jax.Arr
     """
     loss_L = optax.softmax_cross_entropy_with_integer_labels(logits_LC, y_L)
     return loss_L, (logits_LC.argmax(axis=-1) == y_L).astype(jnp.float32)
+
+
+def scored_loss(logits_LC: jax.Array, y_L: jax.Array, scored_L: jax.Array) -> tuple[jax.Array, Metrics]:
+    """Mean cross-entropy of the rows that `scored_L` names, and what their accuracy is made of.
+
+    The metrics are `correct_L` and `scored_L`, float32 [L], 0 or 1: they may be averaged over any batch, and the accuracy
+    of row i is then correct_i / scored_i.
+    """
+    loss_L, accuracy_L = score_rows(logits_LC, y_L)
+    scored_L = scored_L.astype(jnp.float32)
+    loss = (loss_L * scored_L).sum() / jnp.maximum(scored_L.sum(), 1.0)
+    return loss, {"correct_L": accuracy_L * scored_L, "scored_L": scored_L}
+
+
+def last_rows(length: int) -> slice:
+    """The last 10% of the positions of an episode, at least one."""
+    return slice(length - max(1, round(0.1 * length)), length)
+
+
+def check_fits(learner: Any, tasks: TaskDistribution) -> None:
+    """Whether a learner that was made for inputs, classes and lengths of its own can be given these tasks.
+
+    Raises:
+      UserError: it cannot.
+    """
+    model = getattr(learner, "model", None)
+    if model is None:  # a reference solver fits any inputs
+        return
+    kind, source = type(model).__name__, tasks.source
+    if source.num_features != learner.num_features:
+        raise UserError(
+            f"this {kind} takes inputs of {learner.num_features} numbers, but '{source.name}' has {source.num_features}; "
+            "load it with the size and channels that the learner was trained with"
+        )
+    if tasks.classes_per_task != model.num_classes:
+        raise UserError(
+            f"this {kind} tells {model.num_classes} classes apart, but these tasks have classes_per_task = "
+            f"{tasks.classes_per_task}; give tasks with the number that it was trained with"
+        )
+    most = getattr(model, "max_length", tasks.length)
+    if tasks.length > most:
+        raise UserError(
+            f"this {kind} has positions for {most} examples, but an episode has length = {tasks.length}; shorten it, or use a "
+            "learner without positions"
+        )

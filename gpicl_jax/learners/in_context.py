@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpicl_jax.learners.base import Params, score_rows
+from gpicl_jax.learners.base import Learner, Metrics, Params, scored_loss
 from gpicl_jax.tasks.episode import Episode
 
 
 @dataclasses.dataclass(frozen=True)
-class InContext:
+class InContext(Learner):
     """A sequence model as a learner: J = E_D [Σ_j l(f(D_{1:j−1}, x_j), y_j)] (arXiv 2212.04458, equation 2), as a mean.
 
     Attributes:
@@ -31,7 +31,6 @@ class InContext:
     model: nn.Module
     num_features: int
     length: int
-    transductive: bool = False
 
     def init(self, key: jax.Array) -> Params:
         x_LX, y_L = jnp.zeros((self.length, self.num_features)), jnp.zeros(self.length, jnp.int32)
@@ -44,6 +43,9 @@ class InContext:
     def scored_rows(self, episode: Episode) -> jax.Array:
         return jnp.ones(episode.y_L.shape, bool)
 
-    def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        loss_L, accuracy_L = score_rows(self.predict(params, episode, key=key), episode.y_L)
-        return loss_L.mean(), {"accuracy_L": accuracy_L}
+    def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        logits_LC = self.predict(params, episode, key=key)
+        return scored_loss(logits_LC, episode.y_L, self.scored_rows(episode))
+
+    def state_size(self, length: int) -> int:
+        return self.model.state_size(self.num_features, length)

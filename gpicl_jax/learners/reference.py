@@ -9,12 +9,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from gpicl_jax.learners.base import Params
+from gpicl_jax.learners.base import Learner, Params
 from gpicl_jax.tasks.episode import Episode
 
 
 @dataclasses.dataclass(frozen=True)
-class NearestNeighbour:
+class NearestNeighbour(Learner):
     """1-NN: the label of the nearest earlier example (Euclidean; the earliest of equals).
 
     Attributes:
@@ -27,7 +27,6 @@ class NearestNeighbour:
     """
 
     num_classes: int
-    transductive: bool = False
 
     def init(self, key: jax.Array) -> Params:
         del key
@@ -45,7 +44,7 @@ class NearestNeighbour:
 
 
 @dataclasses.dataclass(frozen=True)
-class KernelRidge:
+class KernelRidge(Learner):
     """Ridge regression onto one-hot labels: f_i = k_iᵀ (K_{<i} + αI)⁻¹ Y_{<i}; the largest output wins.
 
     One Cholesky factor serves all rows: with K + αI = R Rᵀ, row i of R is R_{<i}⁻¹ k_i, so f_i = R_{i,<i} · (R⁻¹Y)_{<i}
@@ -66,7 +65,6 @@ class KernelRidge:
 
     num_classes: int
     kernel: str
-    transductive: bool = False
 
     def init(self, key: jax.Array) -> Params:
         del key

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from gpicl_jax import __version__
-from gpicl_jax.config import Config, load_config, to_toml
+from gpicl_jax.config import load_config, to_toml
 from gpicl_jax.files import write_atomic
+from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 
 CONFIG = "config.toml"
@@ -81,15 +82,18 @@ class RunFolder:
         return (self.path / "checkpoints").absolute()
 
     @contextmanager
-    def lock(self):
-        """Keeps every other process out while the block runs; the system drops the lock if this process dies."""
+    def lock(self, *, wait: bool = False):
+        """Keeps every other process out while the block runs; the system drops the lock if this process dies.
+
+        With `wait` it waits for another process that holds it, instead of raising `UserError`.
+        """
         try:
             file = open(self.path / ".lock", "w")  # noqa: SIM115
         except OSError as error:
             raise UserError(f"cannot write to run folder {self.path}: {error.strerror}") from None
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 raise UserError(f"{self.path} is in use by another process; wait for it or choose another folder") from None
             yield

@@ -7,13 +7,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gpicl_jax.config import Config, hyper_from
-from gpicl_jax.evaluation import Evaluator, last_rows, unseen_episode_keys
+from gpicl_jax.config import hyper_from
+from gpicl_jax.evaluation import Evaluator, unseen_episode_keys
 from gpicl_jax.factory import make_learner, make_optimizer, make_tasks
+from gpicl_jax.learners import check_fits
+from gpicl_jax.learners.base import last_rows
 from gpicl_jax.runs.checkpoint import Checkpoints
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import MetricsLog
+from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
+from gpicl_jax.training.divergence import Diverged, inner_loop_advice
 from gpicl_jax.training.parallel import compile_chunk, replicate
 from gpicl_jax.training.progress import Progress
 from gpicl_jax.training.signals import Interrupted, StopRequest
@@ -21,10 +25,6 @@ from gpicl_jax.training.state import TrainState, init_state
 from gpicl_jax.training.step import TrainChunk, batch_gradient, train_chunk, train_step
 
 VALIDATION_EPISODES = 256
-
-
-class Diverged(Exception):
-    """The loss or a parameter is no longer finite."""
 
 
 class Trainer:
@@ -64,6 +64,7 @@ class Trainer:
         self.validation = replicate(make_tasks(config, "validation"), devices)
         self.hyper = replicate(hyper_from(config), devices)
         self.learner = make_learner(config)
+        check_fits(self.learner, self.tasks)
         self._optimizer = make_optimizer(config)
         self.chunk: TrainChunk = compile_chunk(
             batch_gradient(self.learner), self._make_chunk, parallel=parallel, devices=devices
@@ -100,12 +101,13 @@ def train(trainer: Trainer, folder: RunFolder, record: dict[str, Any]) -> Traine
 
     Raises:
       Interrupted: by a signal, after a checkpoint.
-      Diverged: a loss or parameter became NaN or infinite; the last good checkpoint stays.
+      Diverged: a loss, a parameter or a prediction became NaN or infinite; the last good checkpoint stays.
       UserError: the latest checkpoint is beyond `train.steps`, or cannot be read.
     """
-    steps, evaluator = trainer.config.train.steps, Evaluator(trainer.learner)
+    evaluator = Evaluator(trainer.learner)
     with Checkpoints(folder.checkpoints) as checkpoints, StopRequest() as stop:
         state = trainer.state()
+        steps = trainer.config.train.steps if jax.tree.leaves(state.params) else 0  # nothing to meta-learn
         start = checkpoints.latest_step or 0
         if start > steps:
             raise UserError(f"{folder.path} is already at step {start}, past train.steps = {steps}; raise train.steps")
@@ -168,15 +170,16 @@ class _Course:
         now = time.monotonic()
         if not metrics["finite"]:
             saved = self._checkpoints.latest_step
+            advice = inner_loop_advice(self._trainer.config)
             raise Diverged(
                 f"loss or parameters became NaN or infinite between steps {self._reported} and {self._step} "
                 f"(last good checkpoint: {'none yet' if saved is None else f'step {saved}'}); "
-                "try a smaller optimizer.learning_rate or optimizer.clip=1.0"
+                f"{advice + ', or ' if advice else 'try '}a smaller optimizer.learning_rate or optimizer.clip=1.0"
             )
         record = {
             "step": self._step,
             "loss": float(metrics["loss"]),
-            **_ends("accuracy", metrics["accuracy_L"]),
+            **_accuracy_ends(metrics["correct_L"], metrics["scored_L"]),
             "gradient_norm": float(metrics["gradient_norm"]),
             "steps_per_second": self._settings.chunk / (now - self._mark),
             "seconds": now - self._begun,
@@ -191,6 +194,8 @@ class _Course:
         keys = unseen_episode_keys(settings.seed, "validation", num_tasks, settings.sequences_per_task)
         permute = self._trainer.config.tasks.permute_labels_prob
         scores = self._evaluator(state.params, self._trainer.validation, keys, permute)
+        if not scores.finite:
+            raise Diverged(f"predictions are not finite at step {self._step}; {inner_loop_advice(self._trainer.config)}")
         record = {
             "step": self._step,
             "validation_loss": float(np.nanmean(scores.loss_TSL)),
@@ -203,5 +208,8 @@ class _Course:
         return record["validation_loss"]
 
 
-def _ends(name: str, values_L: Any) -> dict[str, float]:
-    return {f"{name}_first": float(values_L[0]), f"{name}_last": float(np.mean(values_L[last_rows(len(values_L))]))}
+def _accuracy_ends(correct_L: np.ndarray, scored_L: np.ndarray) -> dict[str, float | None]:
+    """Accuracy at the first row and over the last 10%; None where no row was scored."""
+    ends = {"accuracy_first": slice(0, 1), "accuracy_last": last_rows(len(correct_L))}
+    counts = {name: (float(correct_L[rows].sum()), float(scored_L[rows].sum())) for name, rows in ends.items()}
+    return {name: correct / scored if scored else None for name, (correct, scored) in counts.items()}

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from gpicl_jax.config import INFINITE, Config, hyper_from, short_name
+from gpicl_jax.config import hyper_from, short_name
 from gpicl_jax.data import ImageDataset
 from gpicl_jax.evaluation import (
     EpisodeKeys,
@@ -24,11 +24,13 @@ from gpicl_jax.evaluation import (
 from gpicl_jax.factory import make_learner, make_optimizer, make_tasks
 from gpicl_jax.runs.checkpoint import Checkpoints
 from gpicl_jax.runs.folder import RunFolder
+from gpicl_jax.sections import INFINITE, Config, learner_name
 from gpicl_jax.settings import UserError
 from gpicl_jax.solvers import choose_params, make_solvers
 from gpicl_jax.tasks import TaskDistribution
 from gpicl_jax.tasks.augmented import seen_task_keys, source_key
 from gpicl_jax.tasks.mixture import draw_source
+from gpicl_jax.training.divergence import Diverged, inner_loop_advice
 from gpicl_jax.training.state import init_state
 
 _CHOICE_EPISODES = 256
@@ -64,6 +66,9 @@ def load_params(folder: RunFolder, config: Config, which: str) -> tuple[Any, int
     Raises:
       UserError: no checkpoint is there, or it cannot be read.
     """
+    like = jax.eval_shape(lambda: init_state(make_learner(config), make_optimizer(config), hyper_from(config)))
+    if not jax.tree.leaves(like.params):  # nothing is meta-learned
+        return like.params, 0
     missing = UserError(f"no checkpoint in {folder.path}; train the run first: gpicl train CONFIG --run-dir DIR --resume")
     if not folder.checkpoints.is_dir():
         raise missing
@@ -71,7 +76,6 @@ def load_params(folder: RunFolder, config: Config, which: str) -> tuple[Any, int
         step = checkpoints.best_step if which == "best" else checkpoints.latest_step
         if step is None:
             raise missing
-        like = jax.eval_shape(lambda: init_state(make_learner(config), make_optimizer(config), hyper_from(config)))
         return checkpoints.load(step, like).params, step
 
 
@@ -97,8 +101,9 @@ def meta_test(
 
     Raises:
       UserError: a dataset that cannot be loaded or cannot fill an episode, before anything is scored.
+      Diverged: an inner loop left the finite numbers.
     """
-    learner, evaluator = config.model.name, evaluator or Evaluator(make_learner(config))
+    learner, evaluator = learner_name(config), evaluator or Evaluator(make_learner(config))
     tests = held_out_tasks(config, datasets or config.data.train)
     solvers = make_solvers(config.tasks.classes_per_task)
     validation = make_tasks(config, "validation")
@@ -115,6 +120,8 @@ def meta_test(
             if kind in _WITH_SOLVERS:
                 entrants |= {solver: (each, chosen[kind][solver]) for solver, each in solvers.items()}
             results = score_together(entrants, drawn_in_parts(tasks, keys, permute), keys)
+            if not results[learner].finite:
+                raise Diverged(f"predictions of {learner} on {dataset} are not finite; {inner_loop_advice(config)}")
             for solver, each in results.items():
                 no_loss = {} if solver == learner else {"loss_TSL": np.full_like(each.loss_TSL, np.nan)}
                 scores[dataset, kind, solver] = dataclasses.replace(each, **no_loss)

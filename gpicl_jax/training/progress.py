@@ -19,7 +19,8 @@ class Progress:
 
     def training(self, record: dict[str, Any]) -> None:
         step, speed = record["step"], record["steps_per_second"]
-        text = f"loss {record['loss']:.3f}, accuracy {record['accuracy_first']:.2f} → {record['accuracy_last']:.2f}"
+        first, last = ("–" if record[name] is None else f"{record[name]:.2f}" for name in ("accuracy_first", "accuracy_last"))
+        text = f"loss {record['loss']:.3f}, accuracy {first} → {last}"
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(step - self._bar.n)

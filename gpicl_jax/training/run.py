@@ -9,19 +9,20 @@ from pathlib import Path
 
 import jax
 
-from gpicl_jax.config import FREE_ON_RESUME, Config, absolute_name, changed_settings, config_from_dict
+from gpicl_jax.config import absolute_name, changed_settings, config_from_dict
 from gpicl_jax.data import ImageDataset
 from gpicl_jax.runs.folder import RunFolder, describe_run
+from gpicl_jax.sections import FREE_ON_RESUME, Config, learner_name
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture
-from gpicl_jax.training.loop import Diverged, Trainer, train
+from gpicl_jax.training.loop import Trainer, train
 from gpicl_jax.training.meta_test import held_out_tasks, load_params, meta_test
 from gpicl_jax.training.report import table, write_report
 from gpicl_jax.training.signals import Interrupted
 
 
 def train_run(config: Config, run_dir: Path, *, resume: bool, parallel: str, command: list[str], started: float) -> int:
-    """Trains, meta-tests and reports; returns the exit code (0, 1 after divergence, 128 + signal).
+    """Trains, meta-tests and reports; returns the exit code (0, or 128 + signal).
 
     Args:
       config: checked settings.
@@ -33,6 +34,7 @@ def train_run(config: Config, run_dir: Path, *, resume: bool, parallel: str, com
 
     Raises:
       UserError: see `RunFolder`; or the run there was made with other settings.
+      Diverged: numbers are no longer finite; the last good checkpoint stays.
     """
     if resume:
         _check_resumable(RunFolder.open(run_dir), config)
@@ -48,10 +50,8 @@ def train_run(config: Config, run_dir: Path, *, resume: bool, parallel: str, com
             again = f"train {path}/config.toml --run-dir {path} --parallel={parallel} --resume"
             print(f"{interrupted}; resume with: {_executable()} {again}", flush=True)
             return interrupted.exit_code
-        except Diverged as diverged:
-            print(f"gpicl: stopped: {diverged}", file=sys.stderr)
-            return 1
-        print(f"trained and saved; now the meta-test (again at any time: {_executable()} evaluate {path})", flush=True)
+        done = "trained and saved" if jax.tree.leaves(trained.state.params) else "nothing to meta-learn"
+        print(f"{done}; now the meta-test (again at any time: {_executable()} evaluate {path})", flush=True)
         params = jax.device_put(trained.state.params, jax.devices()[0])
         del trainer  # and its images on the devices
         result = meta_test(config, params, trained.evaluator)
@@ -125,7 +125,7 @@ def _say_start(trainer: Trainer, folder: RunFolder) -> None:
     images = ", ".join(f"{each.name} ({count})" for each, count in zip(sources, counts, strict=True))
     devices = jax.devices()
     print(
-        f"{config.model.name} on {images} of {source.num_features:,} pixels, num_tasks {config.tasks.num_tasks}, "
+        f"{learner_name(config)} on {images} of {source.num_features:,} pixels, num_tasks {config.tasks.num_tasks}, "
         f"{len(devices)} × {devices[0].device_kind}, run folder {folder.path}",
         flush=True,
     )

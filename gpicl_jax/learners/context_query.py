@@ -1,0 +1,79 @@
+"""Learners that split an episode into a context, to learn from, and queries, to predict."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gpicl_jax.learners.base import Learner, Metrics, Params, last_rows, scored_loss
+from gpicl_jax.tasks.episode import Episode
+
+_FIRST_CUTS = (0, 1, 2, 5, 10, 20, 50)
+
+
+class FromContext(Learner):
+    """What they share: meta-training draws one cut per episode, where the context ends, and scores the queries after it.
+
+    An episode that comes with a context of its own (num_context < L, a few-shot problem) keeps it.
+
+    Attributes:
+      fewest_context: smallest context of meta-training.
+      fewest_queries: smallest number of queries of meta-training, in episodes that have so many examples.
+    """
+
+    fewest_context: int = 0
+    fewest_queries: int = 1
+
+    def scored_rows(self, episode: Episode) -> jax.Array:
+        return jnp.arange(len(episode.y_L)) >= episode.num_context
+
+    def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        cut_key, predict_key = jax.random.split(key)
+        length = len(episode.y_L)
+        largest = max(self.fewest_context, length - self.fewest_queries)
+        cut = jax.random.randint(cut_key, (), self.fewest_context, min(largest, length - 1) + 1)
+        whole = episode.num_context == length
+        episode = episode._replace(num_context=jnp.where(whole, cut, episode.num_context))
+        logits_LC = self.predict(params, episode, key=predict_key)
+        return scored_loss(logits_LC, episode.y_L, self.scored_rows(episode))
+
+    def cuts(self, length: int) -> tuple[int, ...]:
+        """A few small ones, and the last tenth."""
+        positions = range(length)
+        return tuple(sorted({*(cut for cut in _FIRST_CUTS if cut < length), *positions[last_rows(length)]}))
+
+
+@dataclasses.dataclass(frozen=True)
+class ContextQuery(FromContext):
+    """A model of a context and queries as a learner: −log p(y_q | x_q, context), a mean over the queries (Müller et al.
+    2022, arXiv 2112.10510, equation 2).
+
+    Attributes:
+      model: a Flax module, `model(x_LX, y_L, num_context) -> logits_LC`.
+      num_features: X.
+      length: L of the episodes that `init` traces with.
+
+    Example:
+      >>> from gpicl_jax.models import ContextQueryTransformer
+      >>> learner = ContextQuery(ContextQueryTransformer(num_classes=10, width=16, num_layers=1), 64, 20)
+      >>> params = learner.init(jax.random.key(0))
+      >>> episode = Episode(jnp.zeros((20, 64)), jnp.zeros(20, jnp.int32), jnp.int32(15))
+      >>> learner.predict(params, episode, key=jax.random.key(1)).shape, int(learner.scored_rows(episode).sum())
+      ((20, 10), 5)
+    """
+
+    model: nn.Module
+    num_features: int
+    length: int
+
+    def init(self, key: jax.Array) -> Params:
+        x_LX, y_L = jnp.zeros((self.length, self.num_features)), jnp.zeros(self.length, jnp.int32)
+        return self.model.init(key, x_LX, y_L, self.length)["params"]
+
+    def predict(self, params: Params, episode: Episode, *, key: jax.Array) -> jax.Array:
+        del key  # nothing random in the forward pass
+        return self.model.apply({"params": params}, episode.x_LX, episode.y_L, episode.num_context)
+
+    def state_size(self, length: int) -> int:
+        return self.model.state_size(self.num_features, length)

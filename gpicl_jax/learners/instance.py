@@ -1,0 +1,47 @@
+"""The instance learner: a network that sees each example alone, trained over many tasks; it cannot learn in context."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gpicl_jax.learners.base import Learner, Metrics, Params, scored_loss
+from gpicl_jax.tasks.episode import Episode
+
+
+@dataclasses.dataclass(frozen=True)
+class Instance(Learner):
+    """Row i is predicted from x_i alone: the paper's MLP, which can memorise tasks and nothing else.
+
+    Attributes:
+      model: a Flax module, `model(x_LX) -> logits_LC`, each row alone.
+      num_features: X.
+
+    Example:
+      >>> from gpicl_jax.models import MLP
+      >>> learner = Instance(MLP(num_classes=10, width=16), 64)
+      >>> episode = Episode(jnp.zeros((20, 64)), jnp.zeros(20, jnp.int32), jnp.int32(20))
+      >>> learner.predict(learner.init(jax.random.key(0)), episode, key=jax.random.key(1)).shape
+      (20, 10)
+    """
+
+    model: nn.Module
+    num_features: int
+
+    def init(self, key: jax.Array) -> Params:
+        return self.model.init(key, jnp.zeros((1, self.num_features)))["params"]
+
+    def predict(self, params: Params, episode: Episode, *, key: jax.Array) -> jax.Array:
+        del key  # nothing random in the forward pass
+        return self.model.apply({"params": params}, episode.x_LX)
+
+    def scored_rows(self, episode: Episode) -> jax.Array:
+        return jnp.ones(episode.y_L.shape, bool)
+
+    def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        logits_LC = self.predict(params, episode, key=key)
+        return scored_loss(logits_LC, episode.y_L, self.scored_rows(episode))
+
+    def state_size(self, length: int) -> int:
+        return 0

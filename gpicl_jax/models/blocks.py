@@ -1,0 +1,134 @@
+"""Pre-LN attention blocks as in GPT-2, and the sizes that every model made of them shares.
+
+Sizes, biases and initialisers follow the authors' code (google/learned_optimization, folder research/data_driven, commit
+32186aa).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import linen as nn
+
+_ACTIVATIONS = {"gelu": nn.gelu, "relu": nn.relu}
+
+
+class Attention(nn.Module):
+    """Multi-head attention, heads × head_size wide whatever the model's width.
+
+    With `smear_keys` key i becomes g·k_i + (1 − g)·k_{i−1}, g = sigmoid of one learned scalar per head, k_{−1} = k_0
+    (Olsson et al. 2022, arXiv 2209.11895): a head can then find an example by what came just before it.
+    """
+
+    num_heads: int
+    head_size: int
+    smear_keys: bool
+    kernel_init: nn.initializers.Initializer
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, h_LD: jax.Array, memory_MD: jax.Array, mask_LM: jax.Array) -> jax.Array:
+        dense = functools.partial(nn.Dense, kernel_init=self.kernel_init, dtype=self.dtype)
+        query_HLE, key_HME, value_HME = (
+            rearrange(dense(self.num_heads * self.head_size, name=name)(rows), "L (H E) -> H L E", H=self.num_heads)
+            for name, rows in (("query", h_LD), ("key", memory_MD), ("value", memory_MD))
+        )
+        if self.smear_keys:
+            gate_H = self.param("smear", nn.initializers.zeros, (self.num_heads,))
+            before_HME = jnp.concatenate([key_HME[:, :1], key_HME[:, :-1]], axis=1)
+            own_H11 = nn.sigmoid(gate_H)[:, None, None].astype(key_HME.dtype)
+            key_HME = own_H11 * key_HME + (1 - own_H11) * before_HME
+        scores_HLM = jnp.einsum("hle,hme->hlm", query_HLE, key_HME).astype(jnp.float32) / self.head_size**0.5
+        weights_HLM = jax.nn.softmax(jnp.where(mask_LM, scores_HLM, -jnp.inf))
+        mixed_HLE = jnp.einsum("hlm,hme->hle", weights_HLM.astype(self.dtype), value_HME)
+        return dense(h_LD.shape[-1], name="out")(rearrange(mixed_HLE, "H L E -> L (H E)"))
+
+
+class Block(nn.Module):
+    """LayerNorm, attention, residual; the same across to a memory, if there is one; LayerNorm, MLP, residual.
+
+    The residual stream stays float32.
+    """
+
+    attention: dict
+    mlp_width: int
+    activation: str
+    kernel_init: nn.initializers.Initializer
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, h_LD: jax.Array, mask_LL: jax.Array, memory_LD: jax.Array | None = None) -> jax.Array:
+        dense = functools.partial(nn.Dense, kernel_init=self.kernel_init, dtype=self.dtype)
+        attention = functools.partial(Attention, kernel_init=self.kernel_init, dtype=self.dtype)
+        norm = functools.partial(nn.LayerNorm, epsilon=1e-5)
+        normed_LD = norm(name="norm_attention")(h_LD)
+        h_LD = h_LD + attention(**self.attention, name="attention")(normed_LD, normed_LD, mask_LL)
+        if memory_LD is not None:
+            across = attention(**{**self.attention, "smear_keys": False}, name="cross_attention")
+            h_LD = h_LD + across(norm(name="norm_cross")(h_LD), memory_LD, mask_LL)
+        hidden_LF = dense(self.mlp_width, name="mlp_in")(norm(name="norm_mlp")(h_LD))
+        return h_LD + dense(h_LD.shape[-1], name="mlp_out")(_ACTIVATIONS[self.activation](hidden_LF))
+
+
+class AttentionModel(nn.Module):
+    """What the Transformers share.
+
+    Attributes:
+      num_classes: C.
+      width: D of the residual stream.
+      num_layers, num_heads, head_size: as named; attention is num_heads × head_size wide.
+      mlp_width: F; 0 is 4 × width.
+      label_scale: value of the hot entry of a label. 1 is the paper's; √C gives a label's entries the mean square of
+        a standardised pixel, and the loss plateau shrinks.
+      activation: `gelu` or `relu`.
+      dtype: of the blocks; parameters, residual stream, softmax and logits are float32.
+    """
+
+    num_classes: int
+    width: int = 256
+    num_layers: int = 4
+    num_heads: int = 8
+    head_size: int = 32
+    mlp_width: int = 0
+    label_scale: float = 1.0
+    activation: str = "gelu"
+    dtype: jnp.dtype = jnp.float32
+
+    def run_blocks(
+        self,
+        h_LD: jax.Array,
+        mask_LL: jax.Array,
+        memory_LD: jax.Array | None = None,
+        *,
+        smear_keys: bool = False,
+        name: str = "block",
+        norm: str = "norm_out",
+    ) -> jax.Array:
+        """All blocks and the last LayerNorm, [L, D]; row i attends to the rows that row i of the mask allows."""
+        for layer in range(self.num_layers):
+            h_LD = Block(
+                attention={"num_heads": self.num_heads, "head_size": self.head_size, "smear_keys": smear_keys},
+                mlp_width=self.mlp_width or 4 * self.width,
+                activation=self.activation,
+                kernel_init=nn.initializers.variance_scaling(2 / self.num_layers, "fan_in", "truncated_normal"),
+                dtype=self.dtype,
+                name=f"{name}_{layer}",
+            )(h_LD, mask_LL, memory_LD)
+        return nn.LayerNorm(epsilon=1e-5, name=norm)(h_LD)
+
+    def keys_and_values(self, length: int) -> int:
+        """Numbers that the blocks keep of `length` tokens."""
+        return 2 * self.num_layers * self.num_heads * self.head_size * length
+
+
+def positions(module: nn.Module, rows_LD: jax.Array, max_length: int, name: str = "positions") -> jax.Array:
+    """A learned table's first L rows, truncated normal of standard deviation 0.1 at the start.
+
+    Raises:
+      ValueError: L is above `max_length`.
+    """
+    length, width = rows_LD.shape
+    if length > max_length:
+        raise ValueError(f"an episode of {length} examples; this {type(module).__name__} has positions for {max_length}")
+    return module.param(name, nn.initializers.truncated_normal(0.1), (max_length, width))[:length]

@@ -1,0 +1,37 @@
+"""A multi-layer perceptron for one example: what instance learners, online learners and MAML are made of."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gpicl_jax.models.layers import fan_in_normal
+
+
+class MLP(nn.Module):
+    """Maps inputs to logits, each row alone: `num_layers` hidden ReLU layers of equal width, then a linear one.
+
+    Attributes:
+      num_classes: C.
+      width: hidden units of a layer.
+      num_layers: hidden layers; 0 is a linear classifier.
+      dtype: of the products; parameters and logits are float32.
+
+    Example:
+      >>> model = MLP(num_classes=10, width=32, num_layers=2)
+      >>> model.apply(model.init(jax.random.key(0), jnp.zeros((20, 64))), jnp.zeros((20, 64))).shape
+      (20, 10)
+    """
+
+    num_classes: int
+    width: int = 128
+    num_layers: int = 2
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_LX: jax.Array) -> jax.Array:
+        h_LF = x_LX
+        for layer in range(self.num_layers):
+            dense = nn.Dense(self.width, kernel_init=fan_in_normal, dtype=self.dtype, name=f"hidden_{layer}")
+            h_LF = nn.relu(dense(h_LF))
+        head = nn.Dense(self.num_classes, kernel_init=fan_in_normal, dtype=self.dtype, name="head")
+        return head(h_LF).astype(jnp.float32)

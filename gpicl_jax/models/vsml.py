@@ -1,0 +1,173 @@
+"""Variable shared meta learning (VSML): one tiny LSTM, shared by all pairs of an input and an output; for one episode.
+
+Kirsch & Schmidhuber 2021 (arXiv 2012.14905), in the form of the authors' code of GPICL (google/learned_optimization, folder
+research/data_driven, commit 32186aa). Axes: A inputs and B outputs of a layer, H numbers in an LSTM's hidden state, G = 4H.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gpicl_jax.models.layers import fan_in_normal, labels_before
+
+Cells = tuple[jax.Array, jax.Array]
+
+
+class SharedLSTM(nn.Module):
+    """The LSTM of every pair (a, b), and the messages it sends: all that VSML meta-learns.
+
+    With u_a from input a's side, v_b from output b's side, and the same u and v in each of `micro_ticks` ticks:
+
+      (h_ab, c_ab) ← LSTM([u_a, v_b], (h_ab, c_ab));  f_b = mean_a Linear_f(h_ab);  g_a = mean_b Linear_g(h_ab)
+
+    where LSTM has gates i, g, f, o in this order, and f = σ(· + 1). A mean passes through Linear, and [u_a, v_b] W is
+    u_a W_u + v_b W_v: only the recurrent product is done for each pair.
+
+    Attributes:
+      width: H.
+      message_size: M.
+
+    Returns:
+      cells (h_HBA, c_HBA) after the ticks, forward messages f_BM, backward messages g_AM.
+    """
+
+    width: int
+    message_size: int
+    micro_ticks: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, cells: Cells, u_AU: jax.Array, v_BV: jax.Array) -> tuple[Cells, jax.Array, jax.Array]:
+        h_HBA, c_HBA = cells
+        u_size, v_size = u_AU.shape[1], v_BV.shape[1]
+        kernel = self.param("kernel", fan_in_normal, (u_size + v_size + self.width, 4 * self.width))
+        bias_G = self.param("bias", nn.initializers.zeros, (4 * self.width,))
+        kernel_UG, kernel_VG, kernel_HG = jnp.split(kernel.astype(self.dtype), [u_size, u_size + v_size])
+        product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+        from_a_GA = product("ug,au->ga", kernel_UG, u_AU.astype(self.dtype))
+        from_b_GB = product("vg,bv->gb", kernel_VG, v_BV.astype(self.dtype)) + bias_G[:, None]
+        for _ in range(self.micro_ticks):
+            from_h_GBA = product("hg,hba->gba", kernel_HG, h_HBA.astype(self.dtype))
+            write, new, forget, out = jnp.split(from_a_GA[:, None] + from_b_GB[:, :, None] + from_h_GBA, 4)
+            c_HBA = nn.sigmoid(forget + 1) * c_HBA + nn.sigmoid(write) * jnp.tanh(new)
+            h_HBA = nn.sigmoid(out) * jnp.tanh(c_HBA)
+        message = functools.partial(nn.Dense, self.message_size, kernel_init=fan_in_normal)
+        return (h_HBA, c_HBA), message(name="forward")(h_HBA.mean(2).T), message(name="backward")(h_HBA.mean(1).T)
+
+
+def resting_cells(width: int, num_inputs: int, num_outputs: int) -> Cells:
+    """(h_HBA, c_HBA), zeros."""
+    zeros_HBA = jnp.zeros((width, num_outputs, num_inputs))
+    return zeros_HBA, zeros_HBA
+
+
+def random_cells(width: int, num_inputs: int, num_outputs: int, seed: int) -> Cells:
+    """(h_HBA, c_HBA), zeros but for half of c's H, a fixed draw from a truncated normal: no two pairs are alike.
+
+    Example:
+      >>> h_HBA, c_HBA = random_cells(4, num_inputs=3, num_outputs=2, seed=0)
+      >>> (abs(h_HBA).max((1, 2)) > 0).tolist(), (abs(c_HBA).max((1, 2)) > 0).tolist()
+      ([False, False, False, False], [True, True, False, False])
+    """
+    h_HBA, c_HBA = resting_cells(width, num_inputs, num_outputs)
+    draw_HBA = jax.random.truncated_normal(jax.random.key(seed), -2, 2, (width // 2, *c_HBA.shape[1:]))
+    return h_HBA, c_HBA.at[: width // 2].set(draw_HBA)
+
+
+def over_time(step: Callable, lstm: SharedLSTM, carry: Any, rows_L: Any, *, remat: bool) -> jax.Array:
+    """Scans `step(lstm, carry, row) -> carry, output`. With `remat` only the carries are kept for the backward pass."""
+    if remat:
+        step = nn.remat(step, prevent_cse=False)
+    return nn.scan(step, variable_broadcast="params", split_rngs={"params": False})(lstm, carry, rows_L)[1]
+
+
+class VSML(nn.Module):
+    """Maps an episode to logits by a grid of X·C pairs that share one LSTM: row i sees x_0 … x_i and y_0 … y_{i−1}.
+
+    Example t comes as scalars x_a, and its predecessor's one-hot label as scalars y_b (0 at t = 0). With `SharedLSTM`'s
+    messages f_b, g_a of the previous example, the self-messages (zeros at first, as are h and c):
+
+      u_a = [g_a, x_a];  v_b = [f_b, y_b];  h, c, f, g ← SharedLSTM;  logit_b = f_b[0]
+
+    Permuting the inputs changes no logit, and permuting the labels permutes the logits.
+
+    With `hidden` sizes there are grids X × n_1, n_1 × n_2, …, n_k × C, with the same weights, and no self-messages:
+
+      u¹_a = x_a;  u^l_a = f^{l−1}_a of this example;  v^l_b = g^{l+1}_b of the previous example;  v^last_b = y_b
+
+    in this order l = 1, 2, …, with scalars zero-padded to M. From zeros the units of a hidden layer would stay equal for
+    ever: cells start from `random_cells`, as in the code of the 2021 paper (there drawn anew for each episode). One sweep
+    per example, shared weights and the fixed draw are our reading; the authors' code leaves it open which of it they ran.
+
+    Attributes:
+      num_classes: C.
+      width: H of the LSTM of each pair.
+      message_size: M.
+      micro_ticks: LSTM steps per example.
+      hidden: sizes of hidden layers.
+      label_scale: value of the hot entry of a label.
+      remat: compute each step again in the backward pass: memory for the states of L steps only.
+      dtype: of the LSTM's matrix products; parameters, states, messages and logits are float32.
+
+    Example:
+      >>> model = VSML(num_classes=10)
+      >>> x_LX, y_L = jnp.zeros((20, 64)), jnp.zeros(20, jnp.int32)
+      >>> params = model.init(jax.random.key(0), x_LX, y_L)
+      >>> model.apply(params, x_LX, y_L).shape
+      (20, 10)
+      >>> sum(leaf.size for leaf in jax.tree.leaves(params)), model.state_size(64, 20)
+      (2512, 21072)
+    """
+
+    num_classes: int
+    width: int = 16
+    message_size: int = 8
+    micro_ticks: int = 2
+    hidden: tuple[int, ...] = ()
+    label_scale: float = 1.0
+    remat: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
+        lstm = SharedLSTM(self.width, self.message_size, self.micro_ticks, self.dtype, name="lstm")
+        rows = x_LX, labels_before(y_L, self.num_classes, self.label_scale)
+        grids = self._grids(x_LX.shape[1])
+        backward = [jnp.zeros((num_inputs, self.message_size)) for num_inputs, _ in grids]
+        if self.hidden:
+            cells = [random_cells(self.width, *grid, seed) for seed, grid in enumerate(grids)]
+            return over_time(self._deep_step, lstm, (cells, backward[1:]), rows, remat=self.remat)
+        forward_CM = jnp.zeros((self.num_classes, self.message_size))
+        carry = resting_cells(self.width, *grids[0]), forward_CM, backward[0]
+        return over_time(self._step, lstm, carry, rows, remat=self.remat)
+
+    def state_size(self, num_features: int, length: int) -> int:
+        """States of all pairs, and the messages that wait for the next example."""
+        cells = sum(2 * self.width * num_inputs * num_outputs for num_inputs, num_outputs in self._grids(num_features))
+        return cells + self.message_size * (sum(self.hidden) or num_features + self.num_classes)
+
+    def _grids(self, num_features: int) -> list[tuple[int, int]]:
+        return list(itertools.pairwise((num_features, *self.hidden, self.num_classes)))
+
+    @staticmethod
+    def _step(lstm: SharedLSTM, carry: Any, row: Any) -> tuple[Any, jax.Array]:
+        (cells, f_CM, g_XM), (x_X, y_C) = carry, row
+        u_XU, v_CV = jnp.concatenate([g_XM, x_X[:, None]], axis=1), jnp.concatenate([f_CM, y_C[:, None]], axis=1)
+        cells, f_CM, g_XM = lstm(cells, u_XU, v_CV)
+        return (cells, f_CM, g_XM), f_CM[:, 0]
+
+    @staticmethod
+    def _deep_step(lstm: SharedLSTM, carry: Any, row: Any) -> tuple[Any, jax.Array]:
+        (cells, backward), (x_X, y_C) = carry, row
+        forward, label = (jnp.pad(scalars[:, None], ((0, 0), (0, lstm.message_size - 1))) for scalars in (x_X, y_C))
+        new_cells, new_backward = [], []
+        for cells_of_layer, from_behind in zip(cells, [*backward, label], strict=True):
+            cells_of_layer, forward, sent_back = lstm(cells_of_layer, forward, from_behind)
+            new_cells.append(cells_of_layer)
+            new_backward.append(sent_back)
+        return (new_cells, new_backward[1:]), forward[:, 0]

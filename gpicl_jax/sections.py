@@ -1,0 +1,140 @@
+"""The settings of a run, section by section: frozen dataclasses with meanings, limits and defaults.
+
+Defaults follow the paper (arXiv 2212.04458: width 256, permuted labels) and, where it is silent, its authors' code.
+Floor 1: imports only what one setting is, from `settings`.
+"""
+
+from dataclasses import dataclass
+
+from gpicl_jax.settings import setting
+
+INFINITE = "infinite"
+MAX_TASKS = 2**31 - 1
+SEQUENCE_MODELS = (
+    "transformer",
+    "encoder_decoder",
+    "lstm",
+    "outer_product_lstm",
+    "fast_weights",
+    "vsml",
+    "vsml_without_symmetries",
+)
+CONTEXT_QUERY = "context_query"
+IN_CONTEXT = "in_context"
+ONLINE_LEARNERS = ("sgd", "finetune", "maml_online")
+MLP_LEARNERS = ("instance", *ONLINE_LEARNERS, "maml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    train: tuple[str, ...] = setting(("mnist",), "base datasets of meta-training: names, ./files.npz, ./folders")
+    weights: tuple[float, ...] = setting((), "chance of a task to be of each of them; [] is equal chances", above=0.0)
+    size: int = setting(14, "height and width of the images after resizing", minimum=1, maximum=512)
+    channels: int = setting(1, "1 is grey, 3 is colour", choices=(1, 3))
+    dir: str = setting("", "folder of prepared TFDS sets; '' is TFDS_DATA_DIR, or TFDS's own default")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TasksConfig:
+    num_tasks: int | str = setting(INFINITE, "size of the task set", minimum=1, maximum=MAX_TASKS, word=INFINITE)
+    tasks_per_step: int = setting(16, "tasks drawn for every meta-training step", minimum=1)
+    sequences_per_task: int = setting(32, "episodes of each of these tasks", minimum=1)
+    length: int = setting(100, "examples of an episode", minimum=2)
+    classes_per_task: int = setting(10, "labels of a task; a set with more classes lends it so many", minimum=2)
+    balanced: bool = setting(False, "whether an episode shows every class equally often (else: iid)")
+    permute_labels_prob: float = setting(1.0, "chance that a task permutes its labels", minimum=0.0, maximum=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    name: str = setting("transformer", "architecture", choices=(*SEQUENCE_MODELS, "mlp"))
+    width: int = setting(256, "size of the residual stream, of an LSTM, of an MLP's hidden layers", minimum=1)
+    num_layers: int = setting(4, "blocks; hidden layers of an MLP; layers of VSML", minimum=0)
+    num_heads: int = setting(8, "heads of attention, or of an outer-product LSTM", minimum=1)
+    head_size: int = setting(32, "size of a key, query and value; of a head of an outer-product LSTM", minimum=1)
+    mlp_width: int = setting(0, "hidden units of a block's MLP, 0 is 4 × width; units between VSML's layers", minimum=0)
+    layout: str = setting("shifted", "what a token holds", choices=("shifted", "paired", CONTEXT_QUERY))
+    label_scale: float = setting(1.0, "value of the hot entry of a label in a token", above=0.0)
+    smear_keys: bool = setting(False, "mix each key with the one before it")
+    activation: str = setting("gelu", "non-linearity of the MLPs", choices=("gelu", "relu"))
+    memory_size: int = setting(16, "size of the keys and values of fast weights", minimum=1)
+    message_size: int = setting(8, "size of VSML's messages", minimum=1)
+    micro_ticks: int = setting(2, "LSTM steps of VSML for each example", minimum=1)
+    grid_size: int = setting(8, "VSML without symmetries is a grid of so many by so many LSTMs", minimum=1)
+    dtype: str = setting("float32", "precision inside the blocks", choices=("float32", "bfloat16"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerConfig:
+    name: str = setting(IN_CONTEXT, "how the model learns a task", choices=(IN_CONTEXT, *MLP_LEARNERS))
+    inner_optimizer: str = setting("adam", "of sgd, finetune and maml_online", choices=("sgd", "adam", "adamw"))
+    inner_rate: float = setting(1e-3, "step size of the inner loop", above=0.0)
+    inner_steps: int = setting(5, "gradient steps of maml on the context", minimum=0)
+    first_order: bool = setting(False, "whether maml leaves out the derivative of the inner gradient")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    name: str = setting("adam", "meta-optimiser", choices=("adam", "adamw", "muon", "sgd"))
+    learning_rate: float = setting(1e-3, "step size (its peak, under a schedule)", above=0.0)
+    schedule: str = setting("constant", "course of the step size after the warm-up", choices=("constant", "cosine"))
+    warmup_steps: int = setting(0, "steps of linear warm-up", minimum=0)
+    b1: float = setting(0.9, "Adam's decay of the mean", minimum=0.0, below=1.0)
+    b2: float = setting(0.999, "Adam's decay of the square", minimum=0.0, below=1.0)
+    eps: float = setting(1e-8, "eps of adam, adamw and muon, outside the root", minimum=0.0)
+    eps_root: float = setting(1e-8, "Adam's eps, inside the root", minimum=0.0)
+    weight_decay: float = setting(0.0, "decoupled weight decay (adamw, muon)", minimum=0.0)
+    momentum: float = setting(0.95, "momentum (sgd, muon)", minimum=0.0, below=1.0)
+    clip: float = setting(0.0, "largest global norm of the gradient; 0 is no clipping", minimum=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    steps: int = setting(50_000, "meta-training steps", minimum=1)
+    chunk: int = setting(100, "steps of one compiled call", minimum=1)
+    seed: int = setting(0, "seed of weights, tasks and images", minimum=0, maximum=2**31 - 1)
+    validate_every: int = setting(1000, "steps between validations, each with a checkpoint", minimum=1)
+    remat: bool = setting(True, "recompute each example of VSML and each inner step in the backward pass, to save memory")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    episodes: int = setting(1024, "meta-test episodes of each kind of task", minimum=2)
+    sequences_per_task: int = setting(4, "meta-test episodes of one task", minimum=1)
+    seed: int = setting(0, "seed of the validation and the test tasks", minimum=0, maximum=2**31 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings of a run, one attribute per TOML section.
+
+    Example:
+      >>> Config().tasks.length
+      100
+    """
+
+    data: DataConfig = DataConfig()
+    tasks: TasksConfig = TasksConfig()
+    model: ModelConfig = ModelConfig()
+    learner: LearnerConfig = LearnerConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+
+
+# What a resumed run may change: nothing that its weights depend on.
+FREE_ON_RESUME = ("data.dir", "train.validate_every", "train.remat", "eval.episodes")
+
+
+def learner_name(config: Config) -> str:
+    """What tables call the learner of `config`: its algorithm, or the architecture that is the algorithm.
+
+    Example:
+      >>> learner_name(Config())
+      'transformer'
+    """
+    if config.learner.name == "instance":
+        return config.model.name
+    if config.learner.name != IN_CONTEXT:
+        return config.learner.name
+    return CONTEXT_QUERY if config.model.layout == CONTEXT_QUERY else config.model.name

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gpicl_jax.models import Transformer
+from gpicl_jax.models.blocks import Block
 from gpicl_jax.training.state import num_params
 
 
@@ -79,3 +80,47 @@ def test_an_episode_longer_than_the_positions_is_refused():
     model = Transformer(num_classes=10, width=8, num_layers=1, max_length=5)
     with pytest.raises(ValueError, match="6 examples; this Transformer has positions for 5"):
         model.init(jax.random.key(0), jnp.zeros((6, 4)), jnp.zeros(6, jnp.int32))
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_a_block_equals_torchs_encoder_layer(activation):
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
+    width, heads, length = 16, 4, 9
+    block = Block(
+        attention={"num_heads": heads, "head_size": width // heads, "smear_keys": False},
+        mlp_width=4 * width,
+        activation=activation,
+        kernel_init=jax.nn.initializers.normal(0.3),
+        dtype=jnp.float32,
+    )
+    h_LD = jax.random.normal(jax.random.key(0), (length, width))
+    causal_LL = jnp.tri(length, dtype=bool)
+    params = block.init(jax.random.key(1), h_LD, causal_LL)["params"]
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
+    # ours is the tanh form of GELU, as in the authors' code
+    function = {"gelu": lambda x: torch.nn.functional.gelu(x, approximate="tanh"), "relu": torch.relu}[activation]
+    layer = torch.nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, function, batch_first=True, norm_first=True)
+    ours = {path: torch.tensor(np.array(leaf)) for path, leaf in _flat(params)}
+    theirs = {
+        "self_attn.in_proj_weight": torch.cat([ours[f"attention/{name}/kernel"].T for name in ("query", "key", "value")]),
+        "self_attn.in_proj_bias": torch.cat([ours[f"attention/{name}/bias"] for name in ("query", "key", "value")]),
+        "self_attn.out_proj.weight": ours["attention/out/kernel"].T,
+        "self_attn.out_proj.bias": ours["attention/out/bias"],
+        "linear1.weight": ours["mlp_in/kernel"].T,
+        "linear1.bias": ours["mlp_in/bias"],
+        "linear2.weight": ours["mlp_out/kernel"].T,
+        "linear2.bias": ours["mlp_out/bias"],
+        "norm1.weight": ours["norm_attention/scale"],
+        "norm1.bias": ours["norm_attention/bias"],
+        "norm2.weight": ours["norm_mlp/scale"],
+        "norm2.bias": ours["norm_mlp/bias"],
+    }
+    layer.load_state_dict(theirs)
+    hidden = torch.triu(torch.ones(length, length, dtype=torch.bool), diagonal=1)
+    with torch.no_grad():
+        expected = layer.train()(torch.tensor(np.array(h_LD))[None], src_mask=hidden)[0]
+    np.testing.assert_allclose(block.apply({"params": params}, h_LD, causal_LL), expected.numpy(), atol=1e-5)
+
+
+def _flat(params):
+    return [("/".join(key.key for key in path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]

@@ -14,7 +14,7 @@ class MLP(nn.Module):
       num_classes: C.
       width: hidden units of a layer.
       num_layers: hidden layers; 0 is a linear classifier.
-      dtype: of the products; parameters and logits are float32.
+      dtype: of the products; parameters and logits are float32 (logits float64, if that is asked for).
 
     Example:
       >>> model = MLP(num_classes=10, width=32, num_layers=2)
@@ -34,4 +34,4 @@ class MLP(nn.Module):
             dense = nn.Dense(self.width, kernel_init=fan_in_normal, dtype=self.dtype, name=f"hidden_{layer}")
             h_LF = nn.relu(dense(h_LF))
         head = nn.Dense(self.num_classes, kernel_init=fan_in_normal, dtype=self.dtype, name="head")
-        return head(h_LF).astype(jnp.float32)
+        return head(h_LF).astype(jnp.promote_types(self.dtype, jnp.float32))

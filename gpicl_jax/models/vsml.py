@@ -101,8 +101,8 @@ class VSML(nn.Module):
       u¹_a = x_a;  u^l_a = f^{l−1}_a of this example;  v^l_b = g^{l+1}_b of the previous example;  v^last_b = y_b
 
     in this order l = 1, 2, …, with scalars zero-padded to M. From zeros the units of a hidden layer would stay equal for
-    ever: cells start from `random_cells`, as in the code of the 2021 paper (there drawn anew for each episode). One sweep
-    per example, shared weights and the fixed draw are our reading; the authors' code leaves it open which of it they ran.
+    ever: half of c starts at random, as in the code of the 2021 paper, but from a fixed draw (`random_cells`). All of this
+    is our reading: the authors' code has an LSTM for each layer, joins self-messages in each, and starts from zeros.
 
     Attributes:
       num_classes: C.

@@ -1,0 +1,146 @@
+"""MAML's meta-gradient: against finite differences, of second order unless asked otherwise, nothing at K = 0."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.test_util import check_grads
+
+from gpicl_jax.learners import Instance, Maml, Online
+from gpicl_jax.models import MLP
+from gpicl_jax.tasks import Episode
+
+X, L, C = 3, 8, 4
+
+
+def make_learner(dtype=jnp.float32, **changes):
+    return Maml(MLP(C, width=5, num_layers=1, dtype=dtype), X, **({"inner_rate": 0.5, "inner_steps": 3} | changes))
+
+
+def make_episode(dtype=jnp.float32):
+    x_LX = jax.random.normal(jax.random.key(1), (L, X), dtype)
+    return Episode(x_LX, jnp.array([0, 1, 2, 3, 0, 1, 2, 3]), jnp.int32(5))
+
+
+@pytest.fixture
+def params():
+    """Random biases too: at zero, ReLU units of a zero input would stand at their kink."""
+    params = make_learner().init(jax.random.key(0))
+    return jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
+
+
+def meta_loss(learner, params, episode):
+    return learner.loss(params, episode, key=jax.random.key(2))[0]
+
+
+def context_loss(model, weights, episode):
+    logits_LC = model.apply({"params": weights}, episode.x_LX[:5])
+    return optax.softmax_cross_entropy_with_integer_labels(logits_LC, episode.y_L[:5]).mean()
+
+
+def test_adaptation_is_gradient_descent_on_the_context_alone(params):
+    learner, episode, weights = make_learner(), make_episode(), params
+    for _ in range(3):
+        gradient = jax.grad(context_loss, argnums=1)(learner.model, weights, episode)
+        weights = jax.tree.map(lambda weight, slope: weight - 0.5 * slope, weights, gradient)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), learner.adapt(params, episode), weights)
+
+
+@pytest.mark.parametrize("remat", [True, False])
+def test_gradients_through_the_inner_loop_agree_with_finite_differences(params, remat):
+    """In float64 and to second order: the inner gradient's own derivative, which first-order MAML leaves out, is there."""
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
+        loss = jax.jit(functools.partial(meta_loss, make_learner(jnp.float64, remat=remat), episode=make_episode(jnp.float64)))
+        check_grads(loss, (params,), order=2, modes=("rev",), atol=1e-5, rtol=1e-5)
+        gradient, step = jax.grad(loss)(params), 1e-6
+        for path, slope in jax.tree_util.tree_leaves_with_path(gradient):
+            ahead, behind = (loss(nudged(params, path, sign * step)) for sign in (1, -1))
+            np.testing.assert_allclose(slope.flatten()[0], (ahead - behind) / (2 * step), rtol=1e-5, atol=1e-8)
+
+
+def nudged(params, path, amount):
+    """`params` with the first number of one leaf moved."""
+
+    def move(each, leaf):
+        return leaf.flatten().at[0].add(amount).reshape(leaf.shape) if each == path else leaf
+
+    return jax.tree_util.tree_map_with_path(move, params)
+
+
+def test_first_order_is_the_gradient_at_the_adapted_weights(params):
+    """Finn et al., section 5.2: the queries' gradient, taken at θ′ and applied to θ."""
+    episode, learner = make_episode(), make_learner(first_order=True)
+    adapted = learner.adapt(params, episode)
+    expected = jax.grad(lambda weights: meta_loss(make_learner(inner_steps=0), weights, episode))(adapted)
+    gradient = jax.grad(functools.partial(meta_loss, learner))(params, episode)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), gradient, expected)
+    second = jax.grad(functools.partial(meta_loss, make_learner()))(params, episode)
+    difference, size = optax.tree.norm(jax.tree.map(jnp.subtract, second, gradient)), optax.tree.norm(second)
+    assert difference > 0.05 * size
+
+
+def test_no_inner_steps_are_no_adaptation(params):
+    episode, learner = make_episode(), make_learner(inner_steps=0)
+    instance = Instance(learner.model, X)
+    logits_LC = learner.predict(params, episode, key=None)
+    np.testing.assert_array_equal(logits_LC, instance.predict(params, episode, key=None))
+
+
+def test_an_empty_context_is_no_adaptation(params):
+    episode, learner = make_episode()._replace(num_context=jnp.int32(0)), make_learner()
+    jax.tree.map(np.testing.assert_array_equal, learner.adapt(params, episode), params)
+
+
+@pytest.mark.parametrize("remat", [True, False])
+def test_the_online_pass_is_a_loop_of_prediction_and_update(params, remat):
+    episode, model = make_episode(), make_learner().model
+    optimizer = optax.adam(0.05, eps_root=1e-8)
+    learner = Online(model, X, optimizer, start="meta_learned", remat=remat)
+
+    def loop_logits(weights):
+        state, logits = optimizer.init(weights), []
+        for i in range(L):
+            logits.append(model.apply({"params": weights}, episode.x_LX[i : i + 1])[0])
+            if i < 5:  # the context
+
+                def loss(weights, i=i):
+                    logits_1C = model.apply({"params": weights}, episode.x_LX[i : i + 1])
+                    return optax.softmax_cross_entropy_with_integer_labels(logits_1C, episode.y_L[i : i + 1])[0]
+
+                updates, state = optimizer.update(jax.grad(loss)(weights), state, weights)
+                weights = optax.apply_updates(weights, updates)
+        return jnp.stack(logits)
+
+    def loop_loss(weights):
+        return optax.softmax_cross_entropy_with_integer_labels(loop_logits(weights), episode.y_L).mean()
+
+    np.testing.assert_allclose(learner.predict(params, episode, key=None), loop_logits(params), atol=1e-5)
+    gradient, expected = jax.grad(functools.partial(meta_loss, learner))(params, episode), jax.grad(loop_loss)(params)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), gradient, expected)
+
+
+def test_where_the_online_pass_starts():
+    episode, model = make_episode(), make_learner().model
+    fresh, pretrained = (Online(model, X, optax.sgd(0.1), start=start) for start in ("fresh", "pretrained"))
+    assert fresh.init(jax.random.key(0)) == {}
+    one, other = (fresh.predict({}, episode, key=jax.random.key(seed)) for seed in (0, 1))
+    assert abs(one - other).max() > 0.01  # another network for another key
+    params = pretrained.init(jax.random.key(0))
+    np.testing.assert_array_equal(
+        fresh.predict({}, episode, key=jax.random.key(0)), pretrained.predict(params, episode, key=None)
+    )
+    instance_loss = Instance(model, X).loss(params, episode, key=None)[0]
+    np.testing.assert_allclose(pretrained.loss(params, episode, key=None)[0], instance_loss, rtol=1e-6)
+
+
+def test_gradients_flow_through_adam_where_an_inner_gradient_is_zero():
+    """The root's derivative at 0 is infinite: eps_root keeps it finite, as in the learners that a config makes."""
+    episode = make_episode()._replace(x_LX=jnp.zeros((L, X)))  # first-layer weights get no gradient
+    for eps_root, finite in ((0.0, False), (1e-8, True)):
+        learner = Online(make_learner().model, X, optax.adam(0.01, eps_root=eps_root), start="meta_learned")
+        gradient = jax.grad(functools.partial(meta_loss, learner))(learner.init(jax.random.key(0)), episode)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient)) == finite

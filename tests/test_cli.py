@@ -149,6 +149,42 @@ def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, capsys
     assert not (run_dir / "summary.json").exists()
 
 
+MLP = (*TINY, "--model.name=mlp", "--model.smear_keys=false")
+
+
+def test_a_learner_without_meta_parameters_is_not_trained_but_tested(tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    command = ["train", "digits", *MLP, "--learner.name=sgd", "--learner.inner_rate=0.03", "--run-dir", str(run_dir)]
+    assert main(command) == 0
+    assert "nothing to meta-learn; now the meta-test" in capsys.readouterr().out
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["steps"] == 0 and summary["num_params"] == 0
+    assert summary["datasets"]["digits"]["unseen_tasks"]["sgd"]["last"] > 0.15
+    assert read_metrics(run_dir) == [] and json.loads((run_dir / "run.json").read_text())["commands"]
+    assert main(["evaluate", str(run_dir), "--datasets", "random"]) == 0
+
+
+@pytest.mark.parametrize("learner", ["sgd", "finetune"])
+def test_an_inner_loop_that_diverges_is_named_with_its_rate(learner, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    rate = ["--learner.inner_optimizer=sgd", "--learner.inner_rate=3e38"]
+    assert main(["train", "digits", *MLP, f"--learner.name={learner}", *rate, "--run-dir", str(run_dir)]) == 1
+    error = capsys.readouterr().err
+    assert f"the inner loop of {learner} ran with learner.inner_rate = 3e+38; try a smaller one" in error
+    assert error.startswith("gpicl: stopped: ") and error.count("\n") == 1 and not (run_dir / "summary.json").exists()
+
+
+def test_a_learner_of_contexts_is_reported_at_its_cuts(tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    assert main(["train", "digits", *MLP, "--learner.name=maml", "--run-dir", str(run_dir)]) == 0
+    assert "accuracy – → 0." in capsys.readouterr().out  # the first row is always context
+    records = [record for record in read_metrics(run_dir) if "loss" in record]
+    assert all(record["accuracy_first"] is None and 0 <= record["accuracy_last"] <= 1 for record in records)
+    curves = pd.read_csv(run_dir / "learning_curves.csv")
+    unseen = curves[(curves.tasks == "unseen_tasks") & (curves.solver == "maml")]
+    assert list(unseen.position) == [0, 1, 2, 5, 10, 11]
+
+
 def test_evaluate_repeats_and_enlarges_the_meta_test(straight, tmp_path, capsys):
     run_dir = tmp_path / "run"
     shutil.copytree(straight[0], run_dir)
@@ -212,12 +248,19 @@ def test_steps_may_be_added_on_resume_and_nothing_else(straight, tmp_path, capsy
 
 
 def test_version_help_and_datasets(capsys):
-    for arguments in (["--version"], ["--help"], ["train", "--help"], ["evaluate", "--help"], ["datasets", "--help"]):
+    for arguments in (
+        ["--version"],
+        ["--help"],
+        ["train", "--help"],
+        ["evaluate", "--help"],
+        ["experiment", "--help"],
+        ["datasets", "--help"],
+    ):
         with pytest.raises(SystemExit) as exit_:
             main(arguments)
         assert exit_.value.code == 0
         out = capsys.readouterr().out
-        assert "--version" in arguments or "example:" in out
+        assert "--version" in arguments or "example" in out
     assert main(["datasets"]) == 0
     out = capsys.readouterr().out
     assert "digits           ready: 8×8×1" in out and "mnist " in out and "random" in out
@@ -268,6 +311,30 @@ BAD_INPUT = {
     "a class too small to balance": (["train", "digits", "--tasks.length=200", "--tasks.balanced=true"], "balanced episode"),
     "length that cannot be balanced": (["train", "digits", "--tasks.length=99", "--tasks.balanced=true"], "not a multiple"),
     "weights that do not fit": (["train", "digits", "--data.weights=[1.0, 2.0]"], "2 numbers for 1 base datasets"),
+    "layout of another model": (["train", "digits", "--model.name=lstm", "--model.layout=paired"], "is the transformer's"),
+    "learner without its model": (["train", "digits", "--learner.name=maml"], "needs model.name = 'mlp'"),
+    "unknown learner": (["train", "digits", "--learner.name=mamml"], "did you mean 'maml'?"),
+    "unknown experiment": (["experiment", "comparisn"], "invalid choice: 'comparisn'"),
+    "unknown scale": (["experiment", "comparison", "--scale", "labtop"], "did you mean laptop?"),
+    "unknown row": (["experiment", "comparison", "--learners", "mamml"], "did you mean maml?"),
+    "part out of range": (["experiment", "comparison", "--part", "3/2"], "--part 3/2; expected I/N with 1 ≤ I ≤ N"),
+    "part that is none": (["experiment", "comparison", "--part", "half"], "--part half; expected I/N"),
+    "no seeds": (["experiment", "comparison", "--seeds", "0"], "--seeds 0; expected 1 or more"),
+    "dataset of an experiment": (
+        [
+            "experiment",
+            "comparison",
+            "--datasets",
+            "mnits",
+            "--data.dir",
+            "TMP",
+            "--runs-dir",
+            "TMP/a",
+            "--results-dir",
+            "TMP/b",
+        ],
+        "did you mean mnist?",
+    ),
     "evaluate without a run": (["evaluate", "TMP/new"], "no run in"),
     "evaluate without a checkpoint": (["evaluate", "TMP/bare"], "no checkpoint in"),
     "episodes that do not fit": (["evaluate", "RUN", "--episodes", "7"], "not a multiple"),

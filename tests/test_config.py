@@ -71,6 +71,12 @@ def test_overrides_are_toml_values_or_plain_text():
         ({"data": {"channels": 2}}, "data.channels = 2; allowed: 1, 3"),
         ({"data": {"size": 0}}, "at least 1"),
         ({"tasks": {"classes_per_task": 1}}, "at least 2"),
+        ({"model": {"name": "mlp"}}, "cannot learn in context; give learner.name = 'instance', 'sgd'"),
+        ({"learner": {"name": "sgd"}}, "learner.name = 'sgd' needs model.name = 'mlp', got 'transformer'"),
+        ({"model": {"num_layers": 0}}, "a transformer needs at least 1"),
+        ({"model": {"name": "vsml", "layout": "paired"}}, "model.layout = 'paired' is the transformer's"),
+        ({"model": {"layout": "context_query", "smear_keys": True}}, "knows no order; set it to false"),
+        ({"learner": {"inner_rate": 0.0}}, "expected more than 0"),
     ],
 )
 def test_impossible_settings_are_named_in_one_line(values, message):

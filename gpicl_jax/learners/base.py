@@ -33,11 +33,11 @@ class Learner(Protocol):
 
     def scored_rows(self, episode: Episode) -> jax.Array:
         """bool [L]: the rows that this learner predicts at all."""
-        ...
+        return jnp.ones(episode.y_L.shape, bool)
 
     def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        """The meta-objective of one episode, a scalar, and metrics: those of `scored_loss`."""
-        ...
+        """The meta-objective of one episode, a scalar, and metrics: `scored_loss` of the predictions."""
+        return scored_loss(self.predict(params, episode, key=key), episode.y_L, self.scored_rows(episode))
 
     def cuts(self, length: int) -> tuple[int, ...]:
         """Sizes of the context at which a learning curve is measured, each by a prediction of its own; () where one

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpicl_jax.learners.base import Learner, Metrics, Params, last_rows, scored_loss
+from gpicl_jax.learners.base import Learner, Metrics, Params, last_rows
 from gpicl_jax.tasks.episode import Episode
 
 _FIRST_CUTS = (0, 1, 2, 5, 10, 20, 50)
@@ -34,9 +34,7 @@ class FromContext(Learner):
         largest = max(self.fewest_context, length - self.fewest_queries)
         cut = jax.random.randint(cut_key, (), self.fewest_context, min(largest, length - 1) + 1)
         whole = episode.num_context == length
-        episode = episode._replace(num_context=jnp.where(whole, cut, episode.num_context))
-        logits_LC = self.predict(params, episode, key=predict_key)
-        return scored_loss(logits_LC, episode.y_L, self.scored_rows(episode))
+        return super().loss(params, episode._replace(num_context=jnp.where(whole, cut, episode.num_context)), key=predict_key)
 
     def cuts(self, length: int) -> tuple[int, ...]:
         """A few small ones, and the last tenth."""

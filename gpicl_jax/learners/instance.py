@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpicl_jax.learners.base import Learner, Metrics, Params, scored_loss
+from gpicl_jax.learners.base import Learner, Params
 from gpicl_jax.tasks.episode import Episode
 
 
@@ -35,13 +35,6 @@ class Instance(Learner):
     def predict(self, params: Params, episode: Episode, *, key: jax.Array) -> jax.Array:
         del key  # nothing random in the forward pass
         return self.model.apply({"params": params}, episode.x_LX)
-
-    def scored_rows(self, episode: Episode) -> jax.Array:
-        return jnp.ones(episode.y_L.shape, bool)
-
-    def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        logits_LC = self.predict(params, episode, key=key)
-        return scored_loss(logits_LC, episode.y_L, self.scored_rows(episode))
 
     def state_size(self, length: int) -> int:
         return 0

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from gpicl_jax.learners.base import Learner, Metrics, Params, scored_loss
+from gpicl_jax.learners.base import Learner, Metrics, Params
 from gpicl_jax.learners.instance import Instance
 from gpicl_jax.tasks.episode import Episode
 
@@ -74,14 +74,10 @@ class Online(Learner):
         carry = weights, self.optimizer.init(weights)
         return jax.lax.scan(step, carry, (episode.x_LX, episode.y_L, is_context_L))[1]
 
-    def scored_rows(self, episode: Episode) -> jax.Array:
-        return jnp.ones(episode.y_L.shape, bool)
-
     def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, Metrics]:
         if self.start == "pretrained":
             return self._instance.loss(params, episode, key=key)
-        logits_LC = self.predict(params, episode, key=key)
-        return scored_loss(logits_LC, episode.y_L, self.scored_rows(episode))
+        return super().loss(params, episode, key=key)
 
     def state_size(self, length: int) -> int:
         """Weights and the optimiser's state."""

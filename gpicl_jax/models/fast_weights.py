@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 
-from gpicl_jax.models.layers import fan_in_normal, labels_before
+from gpicl_jax.models.layers import fan_in_normal, shifted_tokens
 from gpicl_jax.models.recurrent import Linear, LSTMLayer
 
 
@@ -87,7 +87,7 @@ class FastWeights(nn.Module):
 
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
-        tokens_LT = jnp.concatenate([x_LX, labels_before(y_L, self.num_classes, self.label_scale)], axis=1)
+        tokens_LT = shifted_tokens(x_LX, y_L, self.num_classes, self.label_scale)
         h_LH = LSTMLayer(self.width, self.dtype, name="lstm")(tokens_LT)
         read_LM = FastWeightMemory(self.memory_size, self.dtype, name="memory")(h_LH)
         normed_LM = nn.LayerNorm(epsilon=1e-5, use_bias=False, name="norm")(read_LM)

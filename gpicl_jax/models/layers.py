@@ -22,3 +22,8 @@ def labels_before(y_L: jax.Array, num_classes: int, label_scale: float = 1.0) ->
       [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     """
     return shift_down(label_scale * jax.nn.one_hot(y_L, num_classes))
+
+
+def shifted_tokens(x_LX: jax.Array, y_L: jax.Array, num_classes: int, label_scale: float = 1.0) -> jax.Array:
+    """The paper's tokens [x_i, onehot y_{i−1}], float32 [L, X + C]."""
+    return jnp.concatenate([x_LX, labels_before(y_L, num_classes, label_scale)], axis=1)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 
-from gpicl_jax.models.layers import fan_in_normal, labels_before
+from gpicl_jax.models.layers import fan_in_normal, shifted_tokens
 from gpicl_jax.models.recurrent import Encoder, Gates
 
 
@@ -81,7 +81,7 @@ class OuterProductLSTM(nn.Module):
 
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
-        tokens_LT = jnp.concatenate([x_LX, labels_before(y_L, self.num_classes, self.label_scale)], axis=1)
+        tokens_LT = shifted_tokens(x_LX, y_L, self.num_classes, self.label_scale)
         encoded_LD = Encoder(self.width, self.dtype, name="encoder")(tokens_LT)
         h_LI = OuterProductLayer(self.num_heads, self.head_size, self.dtype, name="outer_product")(encoded_LD)
         return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(h_LI)

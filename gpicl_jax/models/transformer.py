@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gpicl_jax.models.blocks import AttentionModel, positions
-from gpicl_jax.models.layers import fan_in_normal, labels_before, shift_down
+from gpicl_jax.models.layers import fan_in_normal, shift_down, shifted_tokens
 
 
 class Transformer(AttentionModel):
@@ -31,9 +31,10 @@ class Transformer(AttentionModel):
 
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
-        before_LC = labels_before(y_L, self.num_classes, self.label_scale)
-        parts = [x_LX, before_LC] if self.layout == "shifted" else [x_LX, shift_down(x_LX), before_LC]
-        h_LD = nn.Dense(self.width, kernel_init=fan_in_normal, name="embed")(jnp.concatenate(parts, axis=1))
+        if self.layout == "paired":
+            x_LX = jnp.concatenate([x_LX, shift_down(x_LX)], axis=1)
+        tokens_LT = shifted_tokens(x_LX, y_L, self.num_classes, self.label_scale)
+        h_LD = nn.Dense(self.width, kernel_init=fan_in_normal, name="embed")(tokens_LT)
         h_LD = h_LD + positions(self, h_LD, self.max_length)
         h_LD = self.run_blocks(h_LD, jnp.tri(len(h_LD), dtype=bool), smear_keys=self.smear_keys)
         return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(h_LD)

@@ -1,6 +1,7 @@
 """`gpicl`: parsing only. Every mistake of the caller's is one line on stderr and exit code 2."""
 
 import argparse
+import math
 import re
 import sys
 import time
@@ -83,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     experiment.add_argument("--learners", nargs="+", default=[], metavar="NAME", help="rows (default: all)")
     experiment.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="to test on (default: the scale's)")
     experiment.add_argument("--seeds", type=int, metavar="N", help="meta-training seeds (default: the scale's)")
-    experiment.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help="only the I-th of every N cells")
+    experiment.add_argument("--seconds", type=float, metavar="N", help="of meta-training for each cell (default: the scale's)")
+    experiment.add_argument("--part", default="1/1", metavar="I/N", help="only the I-th of every N cells")
     experiment.add_argument("--runs-dir", type=Path, default=Path("runs/comparison"), metavar="DIR", help="for the cells' runs")
     experiment.add_argument("--results-dir", type=Path, default=Path("results/comparison"), metavar="DIR", help="for tables")
     datasets = command("datasets", "list the base datasets, and how to get those that are missing", _DATASETS_HELP)
@@ -166,12 +168,15 @@ def _experiment(options: argparse.Namespace, arguments: list[str]) -> int:
 
     if options.seeds is not None and options.seeds < 1:
         raise UserError(f"--seeds {options.seeds}; expected 1 or more")
+    if options.seconds is not None and not 0 < options.seconds < math.inf:
+        raise UserError(f"--seconds {options.seconds:g}; expected more than 0")
     asked = Comparison(
         scale=options.scale,
         learners=tuple(options.learners),
         datasets=tuple(absolute_name(name) for name in options.datasets),
         seeds=options.seeds,
-        part=options.part,
+        seconds=options.seconds,
+        part=_part(options.part),
         data_dir=options.data_dir,
         runs_dir=options.runs_dir,
         results_dir=options.results_dir,

@@ -87,7 +87,7 @@ def make_model(config: Config) -> nn.Module:
     if model.name == "fast_weights":
         return FastWeights(**common, memory_size=model.memory_size)
     if model.name == "vsml":
-        hidden = (model.mlp_width,) * (model.num_layers - 1)
+        hidden = (model.mlp_width or model.width,) * (model.num_layers - 1)
         return VSML(**common, **pairs, hidden=hidden)
     if model.name == "vsml_without_symmetries":
         return VSMLWithoutSymmetries(**common, **pairs, grid_size=model.grid_size)

@@ -73,7 +73,6 @@ def comparison(table: pd.DataFrame, paper: pd.DataFrame) -> Figure:
         marks = theirs[(theirs.dataset == dataset) & theirs.method.isin(learners)]
         heights = [learners.index(name) for name in marks.method]
         axes.plot(marks.accuracy, heights, "x", color="C3", markersize=6, label="the paper, 32×32×3, last example")
-        axes.axvline(0.1, color="grey", linestyle=(0, (1, 3)), label="chance")
         axes.set(title=dataset, xlabel="accuracy", xlim=(0, 1.02))
         axes.grid(axis="y", linewidth=0.3)
         axes.spines[["top", "right"]].set_visible(False)

@@ -1,6 +1,7 @@
 """One cell of an experiment: a run that is trained once, whatever happens, and what it scored."""
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from gpicl_jax.evaluation import Evaluator, Scores, drawn_in_parts, unseen_episo
 from gpicl_jax.factory import make_learner, make_tasks
 from gpicl_jax.runs.folder import RunFolder, describe_run
 from gpicl_jax.runs.metrics import read_metrics
-from gpicl_jax.sections import Config
+from gpicl_jax.sections import Config, learner_name
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.divergence import Diverged, inner_loop_advice
 from gpicl_jax.training.loop import Trainer, train
@@ -24,22 +25,38 @@ from gpicl_jax.training.state import num_params
 
 _RESULT = "cell.json"
 _TIMED_EPISODES = 64
-_SETTLED = 3  # timings of a chunk, of which the fastest counts
+_TIMINGS = 3  # of which the fastest counts
+Result = dict[str, Any]
+
+
+def clock() -> float:
+    """Seconds of the processor on a CPU, where other work on the machine changes them less than the wall's; else the wall's."""
+    return time.process_time() if jax.default_backend() == "cpu" else time.perf_counter()
+
+
+def fastest(run: Callable[[], Any]) -> float:
+    """Seconds of one call by `clock`, the fastest of a few, after one that compiles."""
+    times = []
+    for _ in range(1 + _TIMINGS):
+        begun = clock()
+        jax.block_until_ready(run())
+        times.append(clock() - begun)
+    return min(times[1:])
 
 
 def seconds_per_step(config: Config) -> float:
-    """Processor seconds of one meta-training step, after compilation: other load on the machine does not change them."""
+    """Of one meta-training step, after compilation; 0 where nothing is meta-trained."""
     trainer = Trainer(config)
     state = trainer.state()
     if not jax.tree.leaves(state.params):
         return 0.0
-    times = []
-    for _ in range(1 + _SETTLED):
-        begun = time.process_time()
+
+    def chunk() -> Any:
+        nonlocal state
         state, metrics = trainer.chunk(state, trainer.tasks, trainer.hyper)
-        jax.block_until_ready(metrics)
-        times.append(time.process_time() - begun)
-    return min(times[1:]) / config.train.chunk
+        return metrics
+
+    return fastest(chunk) / config.train.chunk
 
 
 def with_budget(config: Config, seconds: float, per_step: float) -> Config:
@@ -70,47 +87,70 @@ class Cell:
     def __init__(self, path: Path, command: list[str]) -> None:
         self.path, self._command = path, command
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> Result:
         """What it has scored so far."""
         file = self.path / _RESULT
         try:
             return json.loads(file.read_text()) if file.is_file() else {}
-        except json.JSONDecodeError:
-            return {}  # half-written by other hands: scored again
+        except json.JSONDecodeError as error:
+            raise UserError(f"{file} is damaged ({error}); delete the folder {self.path} to run the cell anew") from None
 
     def complete(
-        self, config: Config, make_steps: Callable[[Config], Config], score: Callable[["Trained"], dict[str, Any]]
-    ) -> dict[str, Any]:
-        """Trains the run to its end, or goes on with it, and adds what `score` returns to its result.
+        self,
+        config: Config,
+        budget: float,
+        begin: Callable[[Config], tuple[Config, Result]],
+        score: Callable[["CellRun", Result], Result],
+    ) -> Result:
+        """Trains the run to its end, or goes on with it, and adds what `score` finds to its result.
 
         Args:
           config: of the run but for the number of steps.
-          make_steps: settles the number of steps; not asked again for a run that has begun.
-          score: from the trained run to what the result shall hold.
+          budget: seconds that it may train, which must not change; 0 where steps are given.
+          begin: asked once, when the run begins: the config with its number of steps, and what to note about it.
+          score: given the trained run and its result so far, what to add.
 
         Raises:
-          UserError: the folder holds a run of other settings.
+          UserError: the folder holds a run of other settings, or cannot be used.
           Diverged, Interrupted: see `training.loop.train`.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with RunFolder(self.path).lock(wait=True):
-            folder = RunFolder(self.path)
+        folder = RunFolder(self.path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write to {self.path}: {error.strerror}; choose another --runs-dir") from None
+        with folder.lock(wait=True):
             if (self.path / "config.toml").is_file():
-                config = self._continued(folder.config(), config)
+                config = self._continued(folder.config(), config, budget)
             else:
-                config = make_steps(config)
+                config, about = begin(config)
+                folder.write_json(_RESULT, about)
                 folder.write_config(config)
-            if not (result := self.result()):
-                trainer = Trainer(config)
-                if jax.tree.leaves(trainer.state().params):
-                    train(trainer, folder, describe_run(self._command, "pmap"))
-            result |= score(Trained(config, folder))
-            folder.write_json(_RESULT, result)
+            result = self.result()
+            if "training_seconds" not in result:
+                result |= self._train(config, folder)
+                folder.write_json(_RESULT, result)
+            if added := score(CellRun(config, folder), result):
+                result |= added
+                folder.write_json(_RESULT, result)
             return result
 
-    def _continued(self, there: Config, wanted: Config) -> Config:
+    def note(self, added: Result) -> Result:
+        """Adds to the result without training; returns it all."""
+        result = self.result() | added
+        RunFolder(self.path).write_json(_RESULT, result)
+        return result
+
+    def _train(self, config: Config, folder: RunFolder) -> Result:
+        begun = clock()
+        train(Trainer(config), folder, describe_run(self._command, "pmap"))
+        return {"training_seconds": clock() - begun}  # of the last process, where several trained it
+
+    def _continued(self, there: Config, wanted: Config, budget: float) -> Config:
         wanted = _with_steps(wanted, there.train.steps, there.train.validate_every, there.optimizer.warmup_steps)
         changed = [change for change in changed_settings(there, wanted) if not change.startswith("data.dir ")]
+        if budget != (begun_with := self.result().get("budget_seconds", 0)):
+            changed.append(f"seconds ({begun_with:g} there, {budget:g} given)")
         if changed:
             raise UserError(
                 f"{self.path} holds a run of other settings: {'; '.join(changed)}; "
@@ -119,14 +159,20 @@ class Cell:
         return wanted
 
 
-class Trained:
+class CellRun:
     """A trained run, and the ways to score it."""
 
     def __init__(self, config: Config, folder: RunFolder) -> None:
         self.config, self._folder = config, folder
         self.learner = make_learner(config)
-        self.params, self.step = load_params(folder, config, "latest")
-        self._evaluator = Evaluator(self.learner)
+
+    @functools.cached_property
+    def _loaded(self) -> tuple[Any, int]:
+        return load_params(self._folder, self.config, "latest")
+
+    @functools.cached_property
+    def _evaluator(self) -> Evaluator:
+        return Evaluator(self.learner)
 
     def scores(self, tasks: Any, split: str) -> Scores:
         """Of unseen tasks; `split` is `validation` or `test`, and says which tasks.
@@ -138,17 +184,20 @@ class Trained:
         keys = unseen_episode_keys(
             settings.seed, split, settings.episodes // settings.sequences_per_task, settings.sequences_per_task
         )
-        scores = self._evaluator(self.params, tasks, keys)
+        scores = self._evaluator(self._loaded[0], tasks, keys)
         if not scores.finite:
-            raise Diverged(f"predictions on {tasks.source.name} are not finite; {inner_loop_advice(self.config)}")
+            name = learner_name(self.config)
+            raise Diverged(f"predictions of {name} on {tasks.source.name} are not finite; {inner_loop_advice(self.config)}")
         return scores
 
-    def validate(self) -> dict[str, float]:
-        """Loss at all scored positions and accuracy over the last tenth, on validation tasks and images."""
+    def validate(self) -> Result:
+        """Accuracy over the last tenth, with its standard error, on validation tasks and images; loss at all scored rows."""
         scores = self.scores(make_tasks(self.config, "validation"), "validation")
-        return {"validation_loss": float(np.nanmean(scores.loss_TSL)), "validation_last": scores.last()[0]}
+        accuracy, error = scores.last()
+        loss = float(np.nanmean(scores.loss_TSL))
+        return {"validation_last": accuracy, "validation_standard_error": error, "validation_loss": loss}
 
-    def meta_test(self, datasets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    def meta_test(self, datasets: tuple[str, ...]) -> dict[str, Result]:
         """Accuracy on unseen tasks and test images of each dataset: first row, last tenth, last row."""
         results = {}
         for dataset, (_, tasks) in held_out_tasks(self.config, datasets).items():
@@ -159,41 +208,34 @@ class Trained:
                 "last": last,
                 "last_row": scores.accuracy(slice(tasks.length - 1, None))[0],
                 "standard_error": error,
-                "loss": float(np.nanmean(scores.loss_TSL)),
                 "episodes": scores.episodes,
             }
         return results
 
-    def costs(self, per_step: float) -> dict[str, float]:
-        """Seconds of training as measured, per 1,000 episodes and per prediction, and the sizes of the learner.
+    def costs(self, per_step: float) -> Result:
+        """Training as it was, seconds per 1,000 episodes and per prediction, and the sizes of the learner.
 
         Args:
-          per_step: seconds of a step, 0 to take them from the run itself.
+          per_step: seconds of a step, 0 to take them from the run itself, compilation and validations included.
         """
-        tasks = self.config.tasks
+        tasks, (params, steps) = self.config.tasks, self._loaded
         episodes_per_step = tasks.tasks_per_step * tasks.sequences_per_task
         seconds = max((record["seconds"] for record in read_metrics(self._folder.path)), default=0.0)
         return {
-            "train_seconds": seconds,
-            "steps": self.step,
-            "train_episodes": self.step * episodes_per_step,
-            "seconds_per_1000_episodes": 1000 * (per_step or seconds / max(self.step, 1)) / episodes_per_step,
-            "microseconds_per_prediction": 1e6 * self._seconds_per_prediction(),
-            "num_params": num_params(self.params),
+            "wall_seconds": seconds,
+            "steps": steps,
+            "train_episodes": steps * episodes_per_step,
+            "seconds_per_1000_episodes": 1000 * (per_step or seconds / max(steps, 1)) / episodes_per_step,
+            "microseconds_per_episode": 1e6 * self._seconds_per_prediction(),
+            "num_params": num_params(params),
             "state_size": self.learner.state_size(tasks.length),
         }
 
     def _seconds_per_prediction(self) -> float:
-        """Processor seconds for all rows of one episode, or for the queries after one cut."""
+        """Of all rows of one episode; for a learner with cuts of all rows after the last cut."""
         tasks = make_tasks(self.config, "validation")
-        keys = unseen_episode_keys(0, "validation", _TIMED_EPISODES, 1)
-        episodes, learner_keys = next(iter(drawn_in_parts(tasks, keys)))
+        episodes, learner_keys = next(iter(drawn_in_parts(tasks, unseen_episode_keys(0, "validation", _TIMED_EPISODES, 1))))
         if cuts := self.learner.cuts(tasks.length):
             episodes = episodes._replace(num_context=np.full_like(episodes.num_context, cuts[-1]))
-        predict = jax.jit(jax.vmap(jax.vmap(lambda episode, key: self.learner.predict(self.params, episode, key=key))))
-        times = []
-        for _ in range(1 + _SETTLED):
-            begun = time.process_time()
-            jax.block_until_ready(predict(episodes, learner_keys))
-            times.append(time.process_time() - begun)
-        return min(times[1:]) / _TIMED_EPISODES
+        predict = jax.jit(jax.vmap(jax.vmap(lambda episode, key: self.learner.predict(self._loaded[0], episode, key=key))))
+        return fastest(lambda: predict(episodes, learner_keys)) / _TIMED_EPISODES

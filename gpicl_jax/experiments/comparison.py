@@ -6,19 +6,19 @@ not lose the others, and what is done is not done again.
 """
 
 import dataclasses
-import fcntl
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 
-from gpicl_jax.config import load_config
-from gpicl_jax.experiments.cell import Cell, Trained, seconds_per_step, with_budget
+from gpicl_jax.config import load_config, short_name
+from gpicl_jax.experiments.cell import Cell, CellRun, Result, seconds_per_step, with_budget
 from gpicl_jax.experiments.report import write_results
 from gpicl_jax.experiments.rows import ROWS
+from gpicl_jax.factory import make_tasks
+from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError, nearest, one_line
 from gpicl_jax.training.divergence import Diverged
@@ -36,9 +36,8 @@ class Scale:
       sizes: of the images: height and width, channels.
       datasets: to meta-test on.
       seeds: meta-training seeds.
-      seconds: processor seconds that a cell may meta-train, compilation apart; 0 is the number of steps of its config.
-      trials: how many settings a learner may try.
-      trial_seconds: as `seconds`, for a trial.
+      seconds: that a cell may meta-train, by `cell.clock`, compilation apart; 0 is the number of steps of its config.
+      trials: how many settings a learner may try, each for a quarter of `seconds`.
       overrides: settings that replace those of all configs.
     """
 
@@ -48,7 +47,6 @@ class Scale:
     seeds: int
     seconds: float = 0.0
     trials: int = 0
-    trial_seconds: float = 0.0
     overrides: tuple[str, ...] = ()
 
 
@@ -60,7 +58,6 @@ SCALES = {
         seeds=1,
         seconds=2.0,
         trials=2,
-        trial_seconds=0.5,
         overrides=("--data.train=digits", "--eval.episodes=32", "--train.chunk=2", "--tasks.length=50"),
     ),
     "laptop": Scale(
@@ -68,9 +65,8 @@ SCALES = {
         sizes=((8, 1),),
         datasets=("mnist", "fashion_mnist", "kmnist", "random", "cifar10"),
         seeds=3,
-        seconds=180.0,
+        seconds=600.0,
         trials=3,
-        trial_seconds=45.0,
     ),
     "paper": Scale(
         configs="paper",
@@ -87,7 +83,7 @@ class Comparison:
 
     Attributes:
       scale: a name of `SCALES`.
-      learners, datasets, seeds: replace those of the scale where given.
+      learners, datasets, seeds, seconds: replace those of the scale where given.
       part: (i, n): of every n cells the i-th, counted from 1.
       data_dir: folder of prepared TFDS sets.
       runs_dir: the cells' runs; each scale has a folder there.
@@ -99,6 +95,7 @@ class Comparison:
     learners: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     seeds: int | None = None
+    seconds: float | None = None
     part: tuple[int, int] = (1, 1)
     data_dir: str = ""
     runs_dir: Path = Path("runs/comparison")
@@ -110,12 +107,17 @@ class Comparison:
         """The scale with what was replaced.
 
         Raises:
-          UserError: an unknown scale.
+          UserError: an unknown scale, or seconds for one that trains by steps.
         """
         if self.scale not in SCALES:
             raise UserError(f"no scale '{self.scale}'{nearest(self.scale, SCALES)}")
         scale = SCALES[self.scale]
+        if self.seconds and not scale.seconds:
+            raise UserError(
+                f"--seconds {self.seconds:g}: scale '{self.scale}' trains for the steps of its configs; leave it out"
+            )
         changes = {"datasets": self.datasets or scale.datasets, "seeds": self.seeds or scale.seeds}
+        changes["seconds"] = self.seconds or scale.seconds
         return dataclasses.replace(scale, **changes)
 
     @property
@@ -135,20 +137,22 @@ def run_comparison(asked: Comparison) -> int:
     """Runs the cells that are not done, then writes what is known; returns the exit code, 1 if a cell failed.
 
     Raises:
-      UserError: unknown learner or scale, a part out of range, a dataset that cannot be used; before anything is trained.
+      UserError: unknown learner or scale, a part without cells, a dataset or folder that cannot be used; before anything is
+        trained.
       Interrupted: by a signal; run the same command again to go on.
     """
     scale, rows = asked.settings, asked.rows
     index, parts = asked.part
-    cells = [(row, size, seed) for seed in range(scale.seeds) for size in scale.sizes for row in rows]
-    for size in scale.sizes:  # what a cell would refuse later is refused now
-        held_out_tasks(_config(asked, rows[0], size), scale.datasets)
+    cells = [(row, size, seed) for seed in range(scale.seeds) for size in scale.sizes for row in rows][index - 1 :: parts]
+    if not cells:
+        raise UserError(f"--part {index}/{parts} has none of the cells, which are fewer than {index}; give fewer parts")
+    _check(asked)
     failed = 0
-    for number, (row, size, seed) in enumerate(cells[index - 1 :: parts], 1):
-        print(f"[{number}/{len(cells[index - 1 :: parts])}] {row}, {_folder(size)}, seed {seed}", flush=True)
+    for number, (row, size, seed) in enumerate(cells, 1):
+        print(f"[{number}/{len(cells)}] {row}, {_folder(size)}, seed {seed}", flush=True)
         try:
             _run_cell(asked, row, size, seed)
-        except (UserError, Diverged, MemoryError, jax.errors.JaxRuntimeError) as error:
+        except (UserError, Diverged, MemoryError, OSError, jax.errors.JaxRuntimeError) as error:
             failed += 1
             print(f"gpicl: {row}, {_folder(size)}, seed {seed} failed: {one_line(error)}", file=sys.stderr, flush=True)
         jax.clear_caches()
@@ -156,56 +160,86 @@ def run_comparison(asked: Comparison) -> int:
     return int(failed > 0)
 
 
+def _check(asked: Comparison) -> None:
+    """Refuses now what a cell would refuse later: configs, datasets, folders."""
+    scale = asked.settings
+    for size in scale.sizes:
+        configs = [_config(asked, row, size) for row in asked.rows]
+        for split in ("train", "validation"):
+            make_tasks(configs[0], split)
+        held_out_tasks(configs[0], scale.datasets)
+    for folder in (asked.runs_dir / asked.scale, asked.results_dir):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --runs-dir or --results-dir") from None
+
+
 def _run_cell(asked: Comparison, row: str, size: tuple[int, int], seed: int) -> None:
     scale = asked.settings
     trial = _choose_trial(asked, row, size) if scale.trials else {"overrides": [], "seconds_per_step": 0.0}
     overrides = (*trial["overrides"], f"--train.seed={seed}", f"--eval.seed={seed}")
-    cell = Cell(_path(asked, row, size) / f"seed-{seed}", list(asked.command))
-    missing = tuple(name for name in scale.datasets if name not in cell.result().get("datasets", {}))
-    if not missing:
-        return
 
-    def score(trained: Trained) -> dict[str, Any]:
-        datasets = cell.result().get("datasets", {}) | trained.meta_test(missing)
+    def begin(config: Config) -> tuple[Config, Result]:
         about = {"learner": row, "size": size[0], "channels": size[1], "seed": seed, "chosen": " ".join(trial["overrides"])}
-        budget = {"budget_seconds": scale.seconds, "trials": scale.trials, "trial_seconds": scale.trial_seconds}
-        return about | budget | trained.costs(trial["seconds_per_step"]) | {"datasets": datasets}
+        about |= {"budget_seconds": scale.seconds, "trials": scale.trials}
+        return with_budget(config, scale.seconds, trial["seconds_per_step"]) if scale.seconds else config, about
 
-    result = cell.complete(
-        _config(asked, row, size, overrides),
-        lambda config: with_budget(config, scale.seconds, trial["seconds_per_step"]) if scale.seconds else config,
-        score,
+    def score(run: CellRun, result: Result) -> Result:
+        done = result.get("datasets", {})
+        missing = tuple(name for name in scale.datasets if short_name(name) not in done)
+        if not missing:
+            return {}
+        costs = {} if done else run.costs(trial["seconds_per_step"])
+        return costs | {"datasets": done | run.meta_test(missing)}
+
+    result = Cell(_path(asked, row, size) / f"seed-{seed}", list(asked.command)).complete(
+        _config(asked, row, size, overrides), scale.seconds, begin, score
     )
     print("    " + ", ".join(f"{name} {each['last']:.3f}" for name, each in result["datasets"].items()), flush=True)
 
 
-def _choose_trial(asked: Comparison, row: str, size: tuple[int, int]) -> dict[str, Any]:
-    """The setting of the row that predicts validation tasks best: accuracy over the last tenth to two digits, ties by loss."""
+def _choose_trial(asked: Comparison, row: str, size: tuple[int, int]) -> Result:
+    """The setting of the row that predicts validation tasks best, by accuracy over the last tenth.
+
+    The first one, that of its config, stands where no other is better than guessing by four standard errors: on a plateau
+    a choice would be noise.
+
+    Raises:
+      Diverged: all trials did.
+    """
     scale, results = asked.settings, []
     for number, overrides in enumerate(ROWS[row][: scale.trials]):
-        cell = Cell(_path(asked, row, size) / f"trial-{number}", list(asked.command))
-        if not (result := cell.result()):
-            seeds = (f"--train.seed={_TRIAL_SEED}", f"--eval.seed={_TRIAL_SEED}")
-            config = _config(asked, row, size, (*overrides, *seeds))
-            per_step = results[0]["seconds_per_step"] if results else seconds_per_step(config)
-            about = {"learner": row, "size": size[0], "channels": size[1], "overrides": overrides, "seconds_per_step": per_step}
-            try:
-                result = cell.complete(
-                    config,
-                    lambda config, per_step=per_step: with_budget(config, scale.trial_seconds, per_step),
-                    lambda trained, about=about: about | trained.validate() | {"steps": trained.step},
-                )
-            except Diverged as error:
-                print(f"    trial {' '.join(overrides)}: {one_line(error)}", flush=True)
-                continue
-        results.append(result)
-    if not results:
-        raise Diverged(f"all {scale.trials} trials of {row} diverged; give it smaller rates in gpicl_jax/experiments/rows.py")
-    best = max(results, key=lambda result: (round(result["validation_last"], 2), -result["validation_loss"]))
+        about = {"learner": row, "size": size[0], "channels": size[1], "overrides": overrides}
+        results.append(_run_trial(asked, _path(asked, row, size) / f"trial-{number}", about))
+    finite = [result for result in results if "validation_last" in result]
+    if not finite:
+        raise Diverged(f"all {len(results)} trials of {row} diverged: {results[0]['diverged']}")
+    chance = 1 / _config(asked, row, size).tasks.classes_per_task
+    learned = [each for each in finite if each["validation_last"] > chance + 4 * each["validation_standard_error"]]
+    best = max(learned, key=lambda result: result["validation_last"]) if learned else finite[0]
     for result in results:
-        mark = "  ← chosen" if result is best else ""
-        print(f"    trial {' '.join(result['overrides'])}: validation {result['validation_last']:.3f}{mark}", flush=True)
+        score = f"{result['validation_last']:.3f}" if result in finite else result["diverged"]
+        print(f"    trial {' '.join(result['overrides'])}: {score}{'  ← chosen' if result is best else ''}", flush=True)
     return best
+
+
+def _run_trial(asked: Comparison, path: Path, about: Result) -> Result:
+    """The result of one trial; where its numbers left the finite ones, it says so under `diverged`, for good."""
+    cell, scale, size = Cell(path, list(asked.command)), asked.settings, (about["size"], about["channels"])
+    seeds, budget = (f"--train.seed={_TRIAL_SEED}", f"--eval.seed={_TRIAL_SEED}"), scale.seconds / 4
+
+    def begin(config: Config) -> tuple[Config, Result]:
+        per_step = seconds_per_step(config)
+        return with_budget(config, budget, per_step), about | {"budget_seconds": budget, "seconds_per_step": per_step}
+
+    if "diverged" in (result := cell.result()):
+        return result
+    try:
+        config = _config(asked, about["learner"], size, (*about["overrides"], *seeds))
+        return cell.complete(config, budget, begin, lambda run, result: {} if "validation_last" in result else run.validate())
+    except Diverged as error:
+        return cell.note({"diverged": one_line(error)})
 
 
 def _config(asked: Comparison, row: str, size: tuple[int, int], overrides: tuple[str, ...] = ()) -> Config:
@@ -221,17 +255,16 @@ def _path(asked: Comparison, row: str, size: tuple[int, int]) -> Path:
     return asked.runs_dir / asked.scale / _folder(size) / row
 
 
-def _results(asked: Comparison, kind: str) -> Iterator[dict[str, Any]]:
+def _results(asked: Comparison, kind: str) -> Iterator[Result]:
     """What all processes have done so far, in the order of the rows."""
     for size in SCALES[asked.scale].sizes:
         for row in ROWS:
             for path in sorted(_path(asked, row, size).glob(f"{kind}-*")):
-                if result := Cell(path, []).result():
-                    yield result
+                yield Cell(path, []).result()
 
 
 def _write(asked: Comparison) -> None:
-    asked.results_dir.mkdir(parents=True, exist_ok=True)
-    with open(asked.runs_dir / asked.scale / ".lock", "w") as lock:  # parts write the same files
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        write_results(asked.results_dir, asked.scale, list(_results(asked, "seed")), list(_results(asked, "trial")))
+    with RunFolder(asked.runs_dir / asked.scale).lock(wait=True):  # parts write the same files
+        cells = [cell for cell in _results(asked, "seed") if "datasets" in cell]
+        trials = [trial for trial in _results(asked, "trial") if "validation_last" in trial or "diverged" in trial]
+        write_results(asked.results_dir, asked.scale, cells, trials)

@@ -12,7 +12,7 @@ from gpicl_jax import figures
 from gpicl_jax.files import write_atomic
 from gpicl_jax.paper import paper_comparison
 
-_PER_DATASET = ("first", "last", "last_row", "standard_error", "loss", "episodes")
+_PER_DATASET = ("first", "last", "last_row", "standard_error", "episodes")
 
 
 def write_results(folder: Path, scale: str, cells: list[dict[str, Any]], trials: list[dict[str, Any]]) -> None:
@@ -55,7 +55,7 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
         for seeds, deviation in zip(table.seeds, table.deviation, strict=True)
     ]
     table["last_row"] = grouped["last_row"].mean().to_numpy()
-    costs = ["train_seconds", "train_episodes", "seconds_per_1000_episodes", "microseconds_per_prediction"]
+    costs = ["training_seconds", "wall_seconds", "train_episodes", "seconds_per_1000_episodes", "microseconds_per_episode"]
     for name in costs:
         table[name] = grouped[name].mean().to_numpy()
     for name in ("num_params", "state_size", "chosen"):
@@ -64,19 +64,22 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame, paper: pd.DataFrame) -> str:
-    """Rows of learners, columns of datasets: accuracy in percent over the last tenth of the episode, and what it costs.
-
-    Below stand other people's rows, accuracy on the last example alone.
-    """
+    """Rows of learners, columns of datasets, and what each costs; other people's rows below."""
     datasets = list(dict.fromkeys(table.dataset))
     size, channels = table["size"].iloc[0], table["channels"].iloc[0]
-    costs = ["parameters", "state", "episodes", "s / 1,000 episodes", "µs / prediction"]
-    lines = [f"{size}×{size}×{channels}", "", _line(["", *datasets, *costs]), _line(["---"] * (1 + len(datasets) + len(costs)))]
+    costs = ["parameters", "state", "trained on", "s per 1,000", "µs per episode"]
+    caption = (
+        f"Images of {size}×{size}×{channels}: accuracy in percent on unseen tasks and test images, mean of the last "
+        "tenth of an episode, ± 95% interval over meta-training seeds (in brackets: how many); parameters, numbers carried from example to "
+        "example, meta-training episodes, seconds for 1,000 of them, microseconds to predict an episode. Rows in italics are "
+        "other people's, for the last example alone, on images of other sizes (gpicl_jax/reference)."
+    )
+    lines = [caption, "", _line(["", *datasets, *costs]), _line(["---"] * (1 + len(datasets) + len(costs)))]
     for learner, rows in table.groupby("learner", sort=False):
         cells = {row.dataset: _percent(row.mean, row.interval) for row in rows.itertuples()}
         one = rows.iloc[0]
         about = [f"{one.num_params:,}", f"{one.state_size:,}", f"{one.train_episodes:,.0f}"]
-        about += [f"{one.seconds_per_1000_episodes:.3g}", f"{one.microseconds_per_prediction:.0f}"]
+        about += [f"{one.seconds_per_1000_episodes:.3g}", f"{one.microseconds_per_episode:.0f}"]
         lines.append(_line([f"`{learner}` ({rows.seeds.min()})", *(cells.get(name, "–") for name in datasets), *about]))
     for (source, method), rows in paper.groupby(["source", "method"], sort=False):
         cells = dict(zip(rows.dataset, (_percent(each, np.nan) for each in rows.accuracy), strict=True))

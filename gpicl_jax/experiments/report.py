@@ -69,10 +69,10 @@ def markdown(table: pd.DataFrame, paper: pd.DataFrame) -> str:
     size, channels = table["size"].iloc[0], table["channels"].iloc[0]
     costs = ["parameters", "state", "trained on", "s per 1,000", "µs per episode"]
     caption = (
-        f"Images of {size}×{size}×{channels}: accuracy in percent on unseen tasks and test images, mean of the last "
-        "tenth of an episode, ± 95% interval over meta-training seeds (in brackets: how many); parameters, numbers carried from example to "
-        "example, meta-training episodes, seconds for 1,000 of them, microseconds to predict an episode. Rows in italics are "
-        "other people's, for the last example alone, on images of other sizes (gpicl_jax/reference)."
+        f"Images of {size}×{size}×{channels}: accuracy in percent on unseen tasks and test images, mean of the last tenth "
+        "of an episode, ± 95% interval over meta-training seeds (in brackets: how many); parameters, numbers carried from "
+        "example to example, meta-training episodes, seconds for 1,000 of them, microseconds to predict an episode. Rows in "
+        "italics are other people's, for the last example alone, on images of other sizes (gpicl_jax/reference)."
     )
     lines = [caption, "", _line(["", *datasets, *costs]), _line(["---"] * (1 + len(datasets) + len(costs)))]
     for learner, rows in table.groupby("learner", sort=False):

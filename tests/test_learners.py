@@ -84,12 +84,13 @@ def may_see(learner, episode):
 
 
 @every_learner
-def test_inputs_are_seen_by_the_rows_that_may_and_by_no_other(name):
-    learner, params, episode = make_case(name)
+@every_precision
+def test_inputs_are_seen_by_the_rows_that_may_and_by_no_other(name, dtype):
+    learner, params, episode = make_case(name, f"--model.dtype={dtype}")
     predict = lambda x_LX: learner.predict(params, episode._replace(x_LX=x_LX), key=jax.random.key(3))  # noqa: E731
     if name == "maml-first_order":  # its inner gradient counts as a constant: exchange the examples instead
         length = len(episode.y_L)
-        others = episode.x_LX[None] + jnp.eye(length)[..., None]  # [L, L, X]: one example moved in each
+        others = episode.x_LX[None] + 10 * jnp.eye(length)[..., None]  # [L, L, X]: one example moved in each
         moved_LL = np.abs(np.asarray(jax.vmap(predict)(others)) - np.asarray(predict(episode.x_LX))).sum(axis=2).T
     else:
         jacobian_LCLX = np.asarray(jax.jit(jax.jacrev(predict))(episode.x_LX))
@@ -144,8 +145,9 @@ def test_loss_has_finite_gradients_for_every_weight(name):
 
 
 @every_learner
-def test_loss_is_the_mean_cross_entropy_of_the_scored_rows(name):
-    learner, params, episode = make_case(name)
+@every_precision
+def test_loss_is_the_mean_cross_entropy_of_the_scored_rows(name, dtype):
+    learner, params, episode = make_case(name, f"--model.dtype={dtype}")
     loss, metrics = learner.loss(params, episode, key=jax.random.key(3))
     if name == "finetune":  # is pre-trained without the online pass
         learner = Instance(learner.model, learner.num_features)

@@ -18,7 +18,7 @@ from gpicl_jax.runs.folder import RunFolder, describe_run
 from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.sections import Config, learner_name
 from gpicl_jax.settings import UserError
-from gpicl_jax.training.divergence import Diverged, inner_loop_advice
+from gpicl_jax.training.divergence import Diverged, advice
 from gpicl_jax.training.loop import Trainer, train
 from gpicl_jax.training.meta_test import held_out_tasks, load_params
 from gpicl_jax.training.state import num_params
@@ -187,7 +187,7 @@ class CellRun:
         scores = self._evaluator(self._loaded[0], tasks, keys)
         if not scores.finite:
             name = learner_name(self.config)
-            raise Diverged(f"predictions of {name} on {tasks.source.name} are not finite; {inner_loop_advice(self.config)}")
+            raise Diverged(f"predictions of {name} on {tasks.source.name} are not finite; {advice(self.config)}")
         return scores
 
     def validate(self) -> Result:

@@ -7,9 +7,11 @@ class Diverged(Exception):
     """A loss, a parameter or an inner loop is no longer finite."""
 
 
-def inner_loop_advice(config: Config) -> str:
-    """Which learner's inner loop ran at which rate, and what to try; empty for learners without one."""
+def advice(config: Config) -> str:
+    """What to try; of a learner with an inner loop also which it is and at which rate it ran."""
+    outer = "a smaller optimizer.learning_rate or optimizer.clip=1.0"
     if config.learner.name in (IN_CONTEXT, "instance"):
-        return ""
+        return f"try {outer}"
     rate = config.learner.inner_rate
-    return f"the inner loop of {learner_name(config)} ran with learner.inner_rate = {rate:g}; try a smaller one"
+    inner = f"the inner loop of {learner_name(config)} ran with learner.inner_rate = {rate:g}; try a smaller one"
+    return inner if config.learner.name == "sgd" else f"{inner}, or {outer}"  # sgd is not meta-trained

@@ -17,7 +17,7 @@ from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import MetricsLog
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
-from gpicl_jax.training.divergence import Diverged, inner_loop_advice
+from gpicl_jax.training.divergence import Diverged, advice
 from gpicl_jax.training.parallel import compile_chunk, replicate
 from gpicl_jax.training.progress import Progress
 from gpicl_jax.training.signals import Interrupted, StopRequest
@@ -170,11 +170,10 @@ class _Course:
         now = time.monotonic()
         if not metrics["finite"]:
             saved = self._checkpoints.latest_step
-            advice = inner_loop_advice(self._trainer.config)
             raise Diverged(
                 f"loss or parameters became NaN or infinite between steps {self._reported} and {self._step} "
                 f"(last good checkpoint: {'none yet' if saved is None else f'step {saved}'}); "
-                f"{advice + ', or ' if advice else 'try '}a smaller optimizer.learning_rate or optimizer.clip=1.0"
+                f"{advice(self._trainer.config)}"
             )
         record = {
             "step": self._step,
@@ -195,7 +194,7 @@ class _Course:
         permute = self._trainer.config.tasks.permute_labels_prob
         scores = self._evaluator(state.params, self._trainer.validation, keys, permute)
         if not scores.finite:
-            raise Diverged(f"predictions are not finite at step {self._step}; {inner_loop_advice(self._trainer.config)}")
+            raise Diverged(f"predictions are not finite at step {self._step}; {advice(self._trainer.config)}")
         record = {
             "step": self._step,
             "validation_loss": float(np.nanmean(scores.loss_TSL)),

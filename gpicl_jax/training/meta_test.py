@@ -30,7 +30,7 @@ from gpicl_jax.solvers import choose_params, make_solvers
 from gpicl_jax.tasks import TaskDistribution
 from gpicl_jax.tasks.augmented import seen_task_keys, source_key
 from gpicl_jax.tasks.mixture import draw_source
-from gpicl_jax.training.divergence import Diverged, inner_loop_advice
+from gpicl_jax.training.divergence import Diverged, advice
 from gpicl_jax.training.state import init_state
 
 _CHOICE_EPISODES = 256
@@ -121,7 +121,7 @@ def meta_test(
                 entrants |= {solver: (each, chosen[kind][solver]) for solver, each in solvers.items()}
             results = score_together(entrants, drawn_in_parts(tasks, keys, permute), keys)
             if not results[learner].finite:
-                raise Diverged(f"predictions of {learner} on {dataset} are not finite; {inner_loop_advice(config)}")
+                raise Diverged(f"predictions of {learner} on {dataset} are not finite; {advice(config)}")
             for solver, each in results.items():
                 no_loss = {} if solver == learner else {"loss_TSL": np.full_like(each.loss_TSL, np.nan)}
                 scores[dataset, kind, solver] = dataclasses.replace(each, **no_loss)

@@ -187,6 +187,13 @@ def _check_together(config: Config) -> None:
         raise UserError(f"data.train = {list(data.train)}; expected one or more base datasets of different names")
     if data.weights and len(data.weights) != len(data.train):
         raise UserError(f"data.weights has {len(data.weights)} numbers for {len(data.train)} base datasets; give one for each")
+    tasks = config.tasks
+    if tasks.entries == "gram" and (tasks.num_tasks != INFINITE or tasks.sequences_per_task > 1):
+        raise UserError(
+            f"tasks.entries = 'gram' is for tasks that are used once: tasks.num_tasks = '{INFINITE}' and "
+            f"tasks.sequences_per_task = 1, got {tasks.num_tasks!r} and {tasks.sequences_per_task}; "
+            "change them, or give 'normal' or 'integer'"
+        )
     for name, steps in (("train.steps", train.steps), ("train.validate_every", train.validate_every)):
         if steps % train.chunk:
             raise UserError(f"{name} = {steps} is not a multiple of train.chunk = {train.chunk}; change one of them")

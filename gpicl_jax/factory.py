@@ -41,7 +41,8 @@ def make_source(config: Config, name: str, split: str) -> ImageDataset | RandomP
 def make_tasks(config: Config, split: str, name: str | None = None) -> TaskDistribution:
     """The tasks of one split of `data.train`, or of another base dataset.
 
-    Only the training split draws from a finite task set.
+    Only the training split draws from a finite task set, and has matrices of the law that the config names; all others are
+    normal, so that learners of different laws are measured by the same tasks.
     """
     sources = [make_source(config, each, split) for each in ([name] if name else config.data.train)]
     settings = config.tasks
@@ -52,6 +53,7 @@ def make_tasks(config: Config, split: str, name: str | None = None) -> TaskDistr
             classes_per_task=settings.classes_per_task,
             balanced=settings.balanced,
             infinite=split != "train" or settings.num_tasks == INFINITE,
+            entries=settings.entries if split == "train" else "normal",
         )
     except UserError as error:
         raise UserError(f"{split} images: {error}") from None

@@ -19,6 +19,7 @@ SEQUENCE_MODELS = (
     "vsml",
     "vsml_without_symmetries",
 )
+ENTRIES = ("normal", "integer", "gram")
 CONTEXT_QUERY = "context_query"
 IN_CONTEXT = "in_context"
 ONLINE_LEARNERS = ("sgd", "finetune", "maml_online")
@@ -43,6 +44,7 @@ class TasksConfig:
     classes_per_task: int = setting(10, "labels of a task; a set with more classes lends it so many", minimum=2)
     balanced: bool = setting(False, "whether an episode shows every class equally often (else: iid)")
     permute_labels_prob: float = setting(1.0, "chance that a task permutes its labels", minimum=0.0, maximum=1.0)
+    entries: str = setting("normal", "law of the random matrices of meta-training", choices=ENTRIES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import hashlib
 from collections import Counter
@@ -8,11 +9,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gpicl_jax.config import hyper_from
+from gpicl_jax.config import hyper_from, load_config
 from gpicl_jax.data import load
+from gpicl_jax.factory import make_tasks
 from gpicl_jax.sections import Config
-from gpicl_jax.tasks import TaskDistribution, draw_episode, draw_episodes, draw_task, projection
-from gpicl_jax.tasks.augmented import _STREAMS, draw_task_keys, seen_task_keys, stream
+from gpicl_jax.settings import UserError
+from gpicl_jax.tasks import RandomPoints, TaskDistribution, draw_episode, draw_episodes, draw_task, projection
+from gpicl_jax.tasks.augmented import _STREAMS, draw_sequence, draw_task_keys, seen_task_keys, stream
+from gpicl_jax.training.meta_test import _kinds
+from tests.helpers import tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +29,9 @@ def same_bits(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-def test_task_is_the_same_alone_in_a_batch_under_vmap_scan_and_on_devices(tasks):
+@pytest.mark.parametrize("entries", ["normal", "integer"])
+def test_task_is_the_same_alone_in_a_batch_under_vmap_scan_and_on_devices(tasks, entries):
+    tasks = dataclasses.replace(tasks, entries=entries)
 
     def draw(key):
         task = draw_task(tasks, key, 0.5)
@@ -53,13 +60,41 @@ def test_task_words_and_permutation_are_pinned(tasks):
     assert draw_task(tasks, key).permutation_C.tolist() == [4, 8, 6, 0, 9, 1, 2, 5, 7, 3]
 
 
-def test_drawing_in_chunks_equals_drawing_at_once(tasks, monkeypatch):
-    keys = jax.random.split(jax.random.key(0), 6), jax.random.split(jax.random.key(1), (6, 2))
+@pytest.mark.parametrize(("entries", "sequences"), [("normal", 2), ("integer", 2), ("gram", 1)])
+def test_drawing_in_chunks_equals_drawing_at_once_equals_drawing_alone(tasks, monkeypatch, entries, sequences):
+    tasks = dataclasses.replace(tasks, entries=entries)
+    keys = jax.random.split(jax.random.key(0), 6), jax.random.split(jax.random.key(1), (6, sequences))
     at_once = draw_episodes(tasks, *keys)
-    monkeypatch.setattr(projection, "_LIVE_BYTES", {"cpu": 2 * 64 * 64 * 4})
+    monkeypatch.setattr(projection, "_LIVE_BYTES", {"cpu": 4 * 64 * 64 * 4})
     in_chunks = draw_episodes(tasks, *keys)
+    alone = draw_sequence(tasks, draw_task(tasks, keys[0][4]), keys[1][4, 0])
     same_bits(at_once._replace(x_LX=0), in_chunks._replace(x_LX=0))
-    np.testing.assert_allclose(at_once.x_LX, in_chunks.x_LX, atol=1e-5)
+    np.testing.assert_allclose(at_once.x_LX, in_chunks.x_LX, atol=2e-5)
+    np.testing.assert_allclose(at_once.x_LX[4, 0], alone.x_LX, atol=2e-5)
+
+
+def test_gram_is_refused_where_a_matrix_would_be_used_twice(tasks):
+    gram = dataclasses.replace(tasks, entries="gram")
+    keys = jax.random.split(jax.random.key(0), 1), jax.random.split(jax.random.key(1), (1, 2))
+    with pytest.raises(UserError, match="'gram' makes one episode of a task, not 2"):
+        draw_episodes(gram, *keys)
+    with pytest.raises(UserError, match="'gram' needs infinitely many tasks"):
+        dataclasses.replace(gram, infinite=False)
+    with pytest.raises(UserError, match="one set of different images; 'random' is none"):
+        dataclasses.replace(gram, source=RandomPoints(64))
+    with pytest.raises(UserError, match="more features than examples"):
+        dataclasses.replace(gram, length=64)
+    for change in ("--tasks.num_tasks=8", "--tasks.sequences_per_task=2"):
+        with pytest.raises(UserError, match="'gram' is for tasks that are used once"):
+            load_config("digits", ("--tasks.entries=gram", change))
+
+
+def test_the_law_of_a_config_is_that_of_its_training_tasks_alone():
+    config = tiny_config("--tasks.entries=integer", "--tasks.num_tasks=4")
+    assert [make_tasks(config, split).entries for split in ("train", "validation", "test")] == ["integer", "normal", "normal"]
+    kinds = _kinds(config, "digits", make_tasks(config, "test"))
+    laws = {kind: tasks.entries for kind, (tasks, _, _) in kinds.items() if kind != "identity_tasks"}
+    assert laws == {"unseen_tasks": "normal", "unseen_tasks_train_images": "normal", "seen_tasks": "integer"}
 
 
 def test_permutation_is_a_uniform_bijection(tasks):

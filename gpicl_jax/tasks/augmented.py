@@ -13,10 +13,20 @@ import numpy as np
 
 from gpicl_jax.config import Hyper
 from gpicl_jax.data.images import ImageDataset
+from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.episode import Episode
 from gpicl_jax.tasks.examples import Drawing, check_source, draw_examples
 from gpicl_jax.tasks.mixture import Mixture
-from gpicl_jax.tasks.projection import matrices_at_once, project, projection_matrix, random_words
+from gpicl_jax.tasks.projection import (
+    Projection,
+    Unmade,
+    identity_matrix,
+    integer_matrix,
+    normal_matrix,
+    project,
+    random_words,
+    tasks_at_once,
+)
 from gpicl_jax.tasks.random_points import RandomPoints
 
 # A user's own split(key(seed), n) is fold_in(key(seed), 0 … n − 1): roots lie where no such number comes.
@@ -38,12 +48,12 @@ class Task(NamedTuple):
     """A task.
 
     Attributes:
-      projection_XX: A, float32 [X, X].
+      projection: A.
       permutation_C: ρ, int32 [C], of the labels.
       source_key: of what the task draws from its source: classes of a set with many, random points, one of several sets.
     """
 
-    projection_XX: jax.Array
+    projection: Projection
     permutation_C: jax.Array
     source_key: jax.Array
 
@@ -60,9 +70,11 @@ class TaskDistribution:
       balanced: whether an episode shows every class equally often; else examples are iid, as in the paper.
       infinite: whether every step draws tasks that were never seen before; else task ids below `hyper.num_tasks`.
       identity: whether the projection is left out (A = I): the labels alone are permuted.
+      entries: law of A: `normal` and `integer` matrices; `gram` has normal ones that are never made, for tasks that are used
+        once. See `gpicl_jax/tasks/projection.py`.
 
     Raises:
-      UserError: the source cannot fill an episode.
+      UserError: the source cannot fill an episode, or `gram` is not possible.
 
     Example:
       >>> from gpicl_jax.data import load
@@ -79,9 +91,23 @@ class TaskDistribution:
     balanced: bool = dataclasses.field(default=False, metadata={"static": True})
     infinite: bool = dataclasses.field(default=True, metadata={"static": True})
     identity: bool = dataclasses.field(default=False, metadata={"static": True})
+    entries: str = dataclasses.field(default="normal", metadata={"static": True})
 
     def __post_init__(self) -> None:
         check_source(self.source, self.drawing)
+        if self.entries == "gram":
+            self._check_gram()
+
+    def _check_gram(self) -> None:
+        needs = None
+        if not self.infinite:
+            needs = "infinitely many tasks, each used once"
+        elif not isinstance(self.source, ImageDataset):
+            needs = f"one set of different images; '{self.source.name}' is none"
+        elif self.source.num_features <= self.length:
+            needs = f"more features than examples: X = {self.source.num_features}, tasks.length = {self.length}"
+        if needs:
+            raise UserError(f"tasks.entries = 'gram' needs {needs}; give 'normal' or 'integer'")
 
     @property
     def drawing(self) -> Drawing:
@@ -97,16 +123,25 @@ class TaskDistribution:
 def draw_task(tasks: TaskDistribution, key: jax.Array, permute_labels_prob: jax.Array | float = 1.0) -> Task:
     """The task that `key` stands for: A and ρ as functions of the key; one coin decides whether ρ is the identity."""
     projection_key, label_key, _ = jax.random.split(key, 3)
-    num_features, num_labels = tasks.source.num_features, tasks.classes_per_task
+    num_labels = tasks.classes_per_task
     words_C, coin = jnp.split(random_words(label_key, (num_labels + 1,)), [num_labels])
     # A stable sort of random words: a bijection always, and uniform.
     permutation_C = jnp.argsort(words_C, stable=True).astype(jnp.int32)
     permute = (coin[0] >> 8).astype(jnp.float32) < permute_labels_prob * np.float32(2**24)
     return Task(
-        projection_XX=jnp.eye(num_features) if tasks.identity else projection_matrix(projection_key, num_features),
+        projection=_draw_projection(tasks, projection_key),
         permutation_C=jnp.where(permute, permutation_C, jnp.arange(num_labels, dtype=jnp.int32)),
         source_key=source_key(key),
     )
+
+
+def _draw_projection(tasks: TaskDistribution, key: jax.Array) -> Projection:
+    num_features = tasks.source.num_features
+    if tasks.identity:
+        return identity_matrix(num_features)
+    if tasks.entries == "gram":
+        return Unmade(key)
+    return (integer_matrix if tasks.entries == "integer" else normal_matrix)(key, num_features)
 
 
 def source_key(key: jax.Array) -> jax.Array:
@@ -115,10 +150,10 @@ def source_key(key: jax.Array) -> jax.Array:
 
 
 def draw_sequence(tasks: TaskDistribution, task: Task, key: jax.Array) -> Episode:
-    """An episode of `task`, prequential (num_context = L)."""
+    """An episode of `task`, prequential (num_context = L). Of a `gram` task there is one only."""
     examples = draw_examples(tasks.source, task.source_key, key, tasks.drawing)
     return Episode(
-        x_LX=project(task.projection_XX, examples.pixels_LX, examples.mean, examples.std),
+        x_LX=project(task.projection, examples.pixels_LX, examples.mean, examples.std),
         y_L=task.permutation_C[examples.labels_L],
         num_context=jnp.int32(tasks.length),
     )
@@ -133,14 +168,21 @@ def draw_episodes(
     """S episodes of each of T tasks; every field of the result has leading axes [T, S].
 
     The S episodes of a task share its matrix. Matrices are made a few at a time, so that memory does not grow with T.
+
+    Raises:
+      UserError: several episodes of a task whose matrix is never made.
     """
+    if tasks.entries == "gram" and sequence_keys_TS.shape[1] > 1:
+        raise UserError(
+            f"tasks.entries = 'gram' makes one episode of a task, not {sequence_keys_TS.shape[1]}; give 'normal' or 'integer'"
+        )
 
     def draw_one(keys: tuple[jax.Array, jax.Array]) -> Episode:
         task_key, sequence_keys_S = keys
         task = draw_task(tasks, task_key, permute_labels_prob)
         return jax.vmap(draw_sequence, in_axes=(None, None, 0))(tasks, task, sequence_keys_S)
 
-    at_once = matrices_at_once(tasks.source.num_features)
+    at_once = tasks_at_once(tasks.entries, tasks.source.num_features, tasks.length)
     if at_once >= len(task_keys_T):
         return jax.vmap(draw_one)((task_keys_T, sequence_keys_TS))
     return jax.lax.map(draw_one, (task_keys_T, sequence_keys_TS), batch_size=at_once)

@@ -167,12 +167,13 @@ def _kinds(config: Config, name: str, test: TaskDistribution) -> dict[str, tuple
     kinds = {"unseen_tasks": (test, keys, permute), "identity_tasks": (dataclasses.replace(test, identity=True), keys, 1.0)}
     train = make_tasks(config, "train", name) if name in config.data.train and name != "random" else None
     if train:
-        kinds["unseen_tasks_train_images"] = (train, keys, permute)
+        kinds["unseen_tasks_train_images"] = (dataclasses.replace(train, entries="normal"), keys, permute)
     if permute < 1:
         kinds["unseen_tasks_permuted"] = (test, keys, 1.0)
     ids = _seen_ids(config, name, num_tasks)
     if len(ids) and not (train and _chooses_other_classes(train.source, test.source, config.tasks.classes_per_task)):
-        kinds["seen_tasks"] = (test, seen_episode_keys(hyper_from(config), settings.seed, ids, settings.episodes), permute)
+        seen = dataclasses.replace(test, entries=config.tasks.entries)
+        kinds["seen_tasks"] = (seen, seen_episode_keys(hyper_from(config), settings.seed, ids, settings.episodes), permute)
     return kinds
 
 

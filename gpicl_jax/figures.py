@@ -1,6 +1,7 @@
 """Tidy DataFrames in, matplotlib figures out; nothing here trains or evaluates."""
 
 import math
+import textwrap
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -80,6 +81,56 @@ def comparison(table: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     entries = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
+
+
+def benchmarks(frame: pd.DataFrame) -> Figure:
+    """Rates of JAX and PyTorch as bars with their spread, a panel for each table of them; memory against number of tasks.
+
+    Args:
+      frame: rows of `bench.rows.Row`, of one or several benchmarks.
+    """
+    rates = frame[frame.quantity.isin(("tasks/s", "episodes/s", "steps/s"))]
+    tables = list(dict.fromkeys(rates.table))
+    memory = frame[frame.table == "memory"]
+    panels = [*tables, "memory"] if len(memory) else tables
+    columns = min(2, max(1, len(panels)))
+    rows = max(1, math.ceil(len(panels) / columns))
+    figure = Figure(figsize=(5.6 * columns, 2.9 * rows), layout="constrained", dpi=120)
+    axes_of = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, table in zip(axes_of, panels, strict=False):
+        if table == "memory":
+            _memory(axes, memory)
+        else:
+            _rates(axes, rates[rates.table == table])
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in figure.axes[len(panels) :]:
+        axes.remove()
+    return figure
+
+
+def _rates(axes: Axes, rows: pd.DataFrame) -> None:
+    rows = rows.iloc[::-1]
+    colors = ["C1" if side.startswith("pytorch") else "C0" for side in rows.side]
+    errors = [rows["median"] - rows.low, rows.high - rows["median"]]
+    axes.barh(rows.side, rows["median"], xerr=errors, color=colors, hatch=["//" if c == "C1" else "" for c in colors])
+    axes.set_title("\n".join(textwrap.wrap(rows.table.iloc[0], 60)), fontsize=9)
+    axes.set_xlabel(rows.quantity.iloc[0])
+
+
+def _memory(axes: Axes, memory: pd.DataFrame) -> None:
+    """What was measured as points; PyTorch's stored bytes beyond them as a line."""
+    peaks = memory[memory.quantity.str.endswith(": peak MB")]
+    for number, (side, rows) in enumerate(peaks.groupby("side", sort=True)):
+        counts = rows.quantity.str.split().str[0].astype(int)
+        axes.plot(counts, rows["median"], "o^"[number] + "-", color=f"C{number}", label=f"{side}: peak, measured")
+    for _, row in memory[memory.quantity == "stored kB per task"].iterrows():
+        if row["median"]:
+            counts = [2**exponent for exponent in range(4, 25)]
+            stored = [row["median"] * count / 1e3 for count in counts]
+            axes.plot(counts, stored, ":", color="C1", label=f"{row.side}: {row['median']:.0f} kB for each stored task")
+    axes.set(xscale="log", yscale="log", xlabel="number of tasks", ylabel="MB")
+    axes.set_title("memory against number of tasks", fontsize=9)
+    axes.legend(frameon=False, fontsize=8)
 
 
 def _panel(axes: Axes, frame: pd.DataFrame, learner: str, paper: pd.DataFrame) -> None:

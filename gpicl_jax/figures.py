@@ -91,7 +91,7 @@ def benchmarks(frame: pd.DataFrame) -> Figure:
     """
     rates = frame[frame.quantity.isin(("tasks/s", "episodes/s", "steps/s"))]
     tables = list(dict.fromkeys(rates.table))
-    memory = frame[frame.table == "memory"]
+    memory = frame[frame.quantity.isin(("peak MB", "stored MB"))]
     panels = [*tables, "memory"] if len(memory) else tables
     columns = min(2, max(1, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
@@ -117,19 +117,17 @@ def _rates(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_xlabel(rows.quantity.iloc[0])
 
 
-def _memory(axes: Axes, memory: pd.DataFrame) -> None:
-    """What was measured as points; PyTorch's stored bytes beyond them as a line."""
-    peaks = memory[memory.quantity.str.endswith(": peak MB")]
-    for number, (side, rows) in enumerate(peaks.groupby("side", sort=True)):
-        counts = rows.quantity.str.split().str[0].astype(int)
-        axes.plot(counts, rows["median"], "o^"[number] + "-", color=f"C{number}", label=f"{side}: peak, measured")
-    for _, row in memory[memory.quantity == "stored kB per task"].iterrows():
-        if row["median"]:
-            counts = [2**exponent for exponent in range(4, 25)]
-            stored = [row["median"] * count / 1e3 for count in counts]
-            axes.plot(counts, stored, ":", color="C1", label=f"{row.side}: {row['median']:.0f} kB for each stored task")
+def _memory(axes: Axes, rows: pd.DataFrame) -> None:
+    """Peaks as they were measured; PyTorch's stored bytes, beyond what was measured too, as a line."""
+    names = rows.side.str.extract(r"(?P<side>\w+), 2\^(?P<exponent>\d+) tasks")
+    rows = rows.assign(side=names.side, tasks=2.0 ** names.exponent.astype(int)).sort_values("tasks")
+    for number, (side, mine) in enumerate(rows.groupby("side")):
+        peaks, stored = mine[mine.quantity == "peak MB"], mine[(mine.quantity == "stored MB") & (mine["median"] > 0)]
+        axes.plot(peaks.tasks, peaks["median"], "o^"[number] + "-", color=f"C{number}", label=f"{side}: peak, measured")
+        if len(stored):
+            axes.plot(stored.tasks, stored["median"], ":", color=f"C{number}", label=f"{side}: the stored tasks alone")
     axes.set(xscale="log", yscale="log", xlabel="number of tasks", ylabel="MB")
-    axes.set_title("memory against number of tasks", fontsize=9)
+    axes.set_title("memory", fontsize=9)
     axes.legend(frameon=False, fontsize=8)
 
 

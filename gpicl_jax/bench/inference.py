@@ -28,20 +28,25 @@ def measure(config: Config, asked: Asked) -> list[Row]:
     for size in (1, config.tasks.tasks_per_step):
         draw = jax.jit(draw_batch(with_tasks(config, tasks_per_step=size, sequences_per_task=1)))
         batches[size] = flat_batch(draw(tasks, np.int32(0), hyper_from(config)))
-    ours = {size: _side(f"jax, batch of {size}", config, params, episodes_B) for size, episodes_B in batches.items()}
+    ours = {size: _side(f"jax{_case(size)}", config, params, episodes_B) for size, episodes_B in batches.items()}
     theirs = {}
     if asked.pytorch:
-        theirs = {size: _pytorch_side(f"pytorch, batch of {size}", config, params, batches[size]) for size in batches}
+        theirs = {size: _pytorch_side(f"pytorch{_case(size)}", config, params, batches[size]) for size in batches}
     timings = by_turns([*ours.values(), *theirs.values()], asked.repeats)
     rows = []
     for size in batches:
         table = f"prediction of an episode of {config.tasks.length}, batch of {size}"
         sides = [each[size] for each in (ours, theirs) if size in each]
-        rows += timing_rows(table, sides, timings, "µs/episode", [side.name for side in sides[1:]], per_call=True)
+        against, case = [side.name for side in sides[1:]], _case(size)
+        rows += timing_rows(table, sides, timings, "µs/episode", against, case=case, per_unit=True)
         if theirs:
             difference = np.abs(np.asarray(ours[size].run()) - theirs[size].run()).max()
-            rows.append(number(table, ours[size].name, "largest |Δ logit|", difference))
+            rows.append(number(table, "jax", "largest |Δ logit|", difference))
     return rows
+
+
+def _case(size: int) -> str:
+    return f", batch of {size}"
 
 
 def _side(name: str, config: Config, params: dict, episodes_B: Episode) -> Side:
@@ -65,14 +70,11 @@ def _pytorch_side(name: str, config: Config, params: dict, episodes_B: Episode) 
     module = Transformer(config)
     transplant(module, params)
     module = module.to(device).eval()
-    x_BLX, y_BL = (
-        torch.tensor(np.asarray(episodes_B.x_LX)).to(device),
-        torch.tensor(np.asarray(episodes_B.y_L)).to(device).long(),
-    )
+    x_BLX, y_BL = (torch.tensor(np.asarray(leaf)).to(device) for leaf in (episodes_B.x_LX, episodes_B.y_L))
 
     @torch.inference_mode()
     def run() -> np.ndarray:
-        logits_BLC = module(tokens(x_BLX, y_BL, config.tasks.classes_per_task, config.model.label_scale))
+        logits_BLC = module(tokens(x_BLX, y_BL.long(), config.tasks.classes_per_task, config.model.label_scale))
         return logits_BLC.cpu().numpy()
 
     return Side(name, run, len(y_BL))

@@ -37,7 +37,9 @@ def measure(config: Config, asked: Asked) -> list[Row]:
     rows = []
     for order, sides in groups.items():
         table = f"MAML, {order}: {len(episodes_B.y_L)} problems, {config.learner.inner_steps} inner steps"
-        rows += timing_rows(table, sides, timings, "meta-steps/s", [side.name for side in sides if side.compiled is None])
+        rows += timing_rows(
+            table, sides, timings, "meta-steps/s", [side.name for side in sides if side.compiled is None], case=f", {order}"
+        )
     return rows
 
 
@@ -54,7 +56,7 @@ def _group(order: str, config: Config, episodes_B: Episode, asked: Asked) -> lis
     sides = []
     for remat, word in ((False, ""), (True, ", remat")):
         each = dataclasses.replace(config, train=dataclasses.replace(config.train, remat=remat))
-        sides.append(_side(f"jax, {order}{word}", each, episodes_B))
+        sides.append(_side(f"jax{word}, {order}", each, episodes_B))
     return [*sides, _pytorch_side(f"pytorch, {order}", config, episodes_B)] if asked.pytorch else sides
 
 

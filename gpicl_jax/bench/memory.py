@@ -6,36 +6,50 @@ import os
 import subprocess
 import sys
 
+import numpy as np
+
 from gpicl_jax.bench.asked import Asked
 from gpicl_jax.bench.machine import peak_rss
+from gpicl_jax.bench.measure import spread
 from gpicl_jax.bench.rows import Row, number
 from gpicl_jax.config import config_from_dict, hyper_from
 from gpicl_jax.sections import Config
 
-TABLE = "memory"
+TABLE = "memory with a finite set of tasks"
 OURS, THEIRS = (2**4, 2**14, 2**24), (2**4, 2**8, 2**10)  # PyTorch's last fills 0.3 GB
-QUOTED = 2**16
+TURNS = 3  # processes for each number
+_QUOTED = (2**16, 2**24)
 _BATCHES = 3
 _JAX, _PYTORCH = "jax", "pytorch"
 
 
 def memory_rows(config: Config, asked: Asked) -> list[Row]:
-    """Peak memory with a finite set of so many tasks, drawn as they come or (PyTorch's design) stored; bytes per task."""
-    rows = _peaks(_JAX, OURS, config) + [number(TABLE, _JAX, "stored kB per task", 0)]
+    """Peak memory with so many tasks, drawn as they come or (PyTorch's design) stored, and the bytes that are stored."""
+    rows = _peak_rows(_JAX, OURS, config, 0)
     if asked.pytorch:
         from gpicl_jax.bench.pytorch.tasks import bytes_per_task
 
         each = bytes_per_task(config)
-        rows += _peaks(_PYTORCH, THEIRS, config)
-        rows.append(number(TABLE, _PYTORCH, "stored kB per task", each / 1e3))
-        rows += [number(TABLE, _PYTORCH, f"{count} tasks: stored MB", each * count / 1e6) for count in (QUOTED, OURS[-1])]
+        rows += _peak_rows(_PYTORCH, THEIRS, config, each)
+        rows += [number(TABLE, _label(_PYTORCH, count), "stored MB", each * count / 1e6) for count in _QUOTED]
     return rows
 
 
-def _peaks(side: str, counts: tuple[int, ...], config: Config) -> list[Row]:
-    peaks = {count: _in_fresh_process(side, config, count) for count in counts}
-    rows = [number(TABLE, side, f"{count} tasks: peak MB", peak / 1e6) for count, peak in peaks.items()]
-    return [*rows, number(TABLE, side, f"peak, {counts[-1]} tasks / {counts[0]}", peaks[counts[-1]] / peaks[counts[0]])]
+def _label(side: str, num_tasks: int) -> str:
+    """A count is a power of two here."""
+    return f"{side}, 2^{num_tasks.bit_length() - 1} tasks"
+
+
+def _peak_rows(side: str, counts: tuple[int, ...], config: Config, each: int) -> list[Row]:
+    peaks = [{count: _in_fresh_process(side, config, count) for count in counts} for _ in range(TURNS)]
+    rows = []
+    for count in counts:
+        peak_R, first_R = (np.array([turn[which] for turn in peaks]) for which in (count, counts[0]))
+        label = _label(side, count)
+        rows.append(Row(TABLE, label, "peak MB", *spread(peak_R / 1e6)))
+        rows.append(Row(TABLE, label, f"/ that of {counts[0]}", *spread(peak_R / first_R)))
+        rows.append(number(TABLE, label, "stored MB", each * count / 1e6))
+    return rows
 
 
 def _in_fresh_process(side: str, config: Config, num_tasks: int) -> int:
@@ -48,13 +62,13 @@ def _in_fresh_process(side: str, config: Config, num_tasks: int) -> int:
     return int(done.stdout.splitlines()[-1])
 
 
-def _draw(config: Config) -> int:
+def _draw(config: Config, num_tasks: int) -> int:
     """A few batches of the finite set; the device's peak memory where it has its own, else the process's."""
     import jax
-    import numpy as np
 
-    from gpicl_jax.bench.program import draw_batch, random_images, random_tasks
+    from gpicl_jax.bench.program import draw_batch, random_images, random_tasks, with_tasks
 
+    config = with_tasks(config, num_tasks=num_tasks, entries="normal")  # the one way that any finite set allows
     tasks, hyper = random_tasks(config, random_images(config)), hyper_from(config)
     draw = jax.jit(draw_batch(config))
     for step in range(_BATCHES):
@@ -76,14 +90,8 @@ def _store(config: Config, num_tasks: int) -> int:
 def main() -> None:
     """Reads one order from stdin, prints the peak in bytes."""
     order = json.load(sys.stdin)
-    settings = order["config"]
-    if order["side"] == _JAX:
-        settings["tasks"] |= {"num_tasks": order["num_tasks"]} | (
-            {"entries": "normal"} if "entries" in settings["tasks"] else {}
-        )
-        print(_draw(config_from_dict(settings)))
-    else:
-        print(_store(config_from_dict(settings), order["num_tasks"]))
+    config, num_tasks = config_from_dict(order["config"]), order["num_tasks"]
+    print(_draw(config, num_tasks) if order["side"] == _JAX else _store(config, num_tasks))
 
 
 if __name__ == "__main__":

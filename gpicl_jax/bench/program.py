@@ -43,7 +43,7 @@ def with_tasks(config: Config, **changes: Any) -> Config:
     Raises:
       UserError: they do not go together.
     """
-    if ENTRIES == ("normal",):
+    if "entries" not in _SETTINGS:
         changes.pop("entries", None)
     settings = dataclasses.asdict(config)
     settings["tasks"] |= changes

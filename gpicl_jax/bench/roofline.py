@@ -23,7 +23,7 @@ import optax
 
 from gpicl_jax.bench.measure import Compiled, Side, Timings, compile_apart, spread
 from gpicl_jax.bench.program import draw_batch, flat_batch, random_tasks, shape_of
-from gpicl_jax.bench.rows import Row, number
+from gpicl_jax.bench.rows import Row
 from gpicl_jax.config import hyper_from
 from gpicl_jax.data import ImageDataset
 from gpicl_jax.factory import make_learner, make_optimizer
@@ -31,20 +31,20 @@ from gpicl_jax.sections import Config
 from gpicl_jax.training.state import init_state, num_params
 
 _TABLE = "roofline"
-_SIDE = {"cpu": 2048}
-_SIDE_ELSEWHERE = 8192
-_COPIED = 2**26  # floats
+PRODUCT = {"cpu": 2048}
+_PRODUCT_ELSEWHERE = 8192
+COPIED = 2**26  # floats
 
 
 def roofline_sides() -> list[Side]:
-    """A large square float32 product, and a copy of 256 MB: their units are operations and bytes."""
-    size = _SIDE.get(jax.default_backend(), _SIDE_ELSEWHERE)
+    """A large square float32 product, and a copy of a long array: their units are operations and bytes."""
+    size = PRODUCT.get(jax.default_backend(), _PRODUCT_ELSEWHERE)
     square = jax.random.normal(jax.random.key(0), (size, size))
-    long = jnp.ones(_COPIED)
+    long = jnp.ones(COPIED)
     product, copy = compile_apart(jnp.matmul, square, square), compile_apart(lambda x: x + 1, long)
     return [
         Side(f"product of {size} × {size}", lambda: product.run(square, square), 2.0 * size**3),
-        Side("copy", lambda: copy.run(long), 2.0 * 4 * _COPIED),
+        Side("copy", lambda: copy.run(long), 2.0 * 4 * COPIED),
     ]
 
 
@@ -77,23 +77,24 @@ def roofline_rows(config: Config, images: ImageDataset, timings: Timings, step: 
       limits: from `roofline_sides`.
     """
     product, copy = (timings[side.name] for side in limits)
-    rows = [
-        Row(_TABLE, limits[0].name, "GFLOP/s", *spread(1e-9 / product)),
-        Row(_TABLE, limits[1].name, "GB/s", *spread(1e-9 / copy)),
-    ]
     compiled, params = _update_alone(config, images)
-    rows.append(number(_TABLE, "a step by XLA, generation apart", "GFLOP", compiled.flops / 1e9))
-    rows.append(number(_TABLE, "a step by XLA, generation apart", "GB", compiled.bytes / 1e9))
-    if config.model.name != "transformer":
-        return rows
-    flops, moved = flops_by_hand(config), bytes_by_hand(config, params)
-    bound_R = np.maximum(flops * product, moved * copy)
-    rows.append(number(_TABLE, "a step by hand", "GFLOP", flops / 1e9))
-    rows.append(number(_TABLE, "a step by hand", "GB", moved / 1e9))
-    rows.append(Row(_TABLE, "a step by hand", "bound ms", *spread(1e3 * bound_R)))
-    rows.append(Row(_TABLE, step, "ms", *spread(1e3 * timings[step])))
-    rows.append(Row(_TABLE, step, "share of the bound", *spread(bound_R / timings[step])))
-    return rows
+    found = {
+        f"{limits[0].name}, GFLOP/s": 1e-9 / product,
+        f"{limits[1].name}, GB/s": 1e-9 / copy,
+        "a step without generation, as XLA counts: GFLOP": compiled.flops / 1e9,
+        "a step without generation, as XLA counts: GB": compiled.bytes / 1e9,
+    }
+    if config.model.name == "transformer":
+        flops, moved = flops_by_hand(config), bytes_by_hand(config, params)
+        bound_R = np.maximum(flops * product, moved * copy)
+        found |= {
+            "a step by hand: GFLOP": flops / 1e9,
+            "a step by hand: GB": moved / 1e9,
+            "a step at the machine's rates, ms": 1e3 * bound_R,
+            "a step as measured, ms": 1e3 * timings[step],
+            "share of the bound that is reached": bound_R / timings[step],
+        }
+    return [Row(_TABLE, name, "value", *spread(value)) for name, value in found.items()]
 
 
 def _update_alone(config: Config, images: ImageDataset) -> tuple[Compiled, int]:

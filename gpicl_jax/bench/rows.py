@@ -39,7 +39,14 @@ def number(table: str, side: str, quantity: str, value: float) -> Row:
 
 
 def timing_rows(
-    table: str, sides: Sequence[Side], timings: Timings, unit: str, against: Sequence[str] = (), per_call: bool = False
+    table: str,
+    sides: Sequence[Side],
+    timings: Timings,
+    unit: str,
+    against: Sequence[str] = (),
+    *,
+    case: str = "",
+    per_unit: bool = False,
 ) -> list[Row]:
     """Of every side: its rate, how many times as fast as each side of `against` it is, and what its program costs.
 
@@ -47,19 +54,20 @@ def timing_rows(
       table: title.
       sides: in the order of the table.
       timings: from `by_turns`.
-      unit: `tasks/s`; or `µs/episode`, where `per_call` asks for the time of a unit in place of a rate.
+      unit: `tasks/s`; or `µs/episode`, where `per_unit` asks for the time of a unit in place of a rate.
       against: names of the sides to compare with; those are not compared themselves.
-      per_call: see `unit`.
+      case: end of the sides' names that the table's title tells already.
+      per_unit: see `unit`.
     """
     rows = []
     for side in sides:
-        seconds_R = timings[side.name]
-        rows.append(Row(table, side.name, unit, *spread(1e6 * seconds_R if per_call else 1 / seconds_R)))
+        label, seconds_R = side.name.removesuffix(case), timings[side.name]
+        rows.append(Row(table, label, unit, *spread(1e6 * seconds_R if per_unit else 1 / seconds_R)))
         if side.name not in against:
-            rows += [Row(table, side.name, f"× {name}", *spread(timings[name] / seconds_R)) for name in against]
+            rows += [Row(table, label, f"× {name.removesuffix(case)}", *spread(timings[name] / seconds_R)) for name in against]
         if side.compiled:
-            rows.append(number(table, side.name, "compile s", side.compiled.seconds))
-            rows.append(number(table, side.name, "temporaries MB", side.compiled.temp_bytes / 1e6))
+            rows.append(number(table, label, "compile s", side.compiled.seconds))
+            rows.append(number(table, label, "temporaries MB", side.compiled.temp_bytes / 1e6))
     return rows
 
 

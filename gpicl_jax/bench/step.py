@@ -36,16 +36,16 @@ def measure(config: Config, asked: Asked) -> list[Row]:
     )
     theirs = {each: _pytorch_sides(config, asked, images, each) for each in (size, 2 * size)}
     single, double = (_step_side(f"jax, B = {each.tasks.tasks_per_step}", each, images) for each in (one, two))
-    of_one = _step_side(f"jax, B = {2 * size}, one task", shared, images)
+    of_one = _step_side(f"jax, one task, B = {2 * size}", shared, images)
     draws = {kind: _draw_side(f"jax, {kind}, B = {size}", with_tasks(one, entries=kind), images) for kind in ENTRIES}
-    draw_shared = _draw_side(f"jax, {entries_of(config)}, B = {2 * size}, one task", shared, images)
+    draw_shared = _draw_side(f"jax, {entries_of(config)}, one task, B = {2 * size}", shared, images)
     limits = roofline_sides()
     sides = [single, double, of_one, *theirs[size], *theirs[2 * size], *draws.values(), draw_shared, *limits]
     timings = by_turns(sides, asked.repeats)
     rows = []
     for each, ours in ((size, [single]), (2 * size, [double, of_one])):
         names = [side.name for side in theirs[each]]
-        rows += timing_rows(_title(config, each), [*ours, *theirs[each]], timings, "steps/s", names)
+        rows += timing_rows(_title(config, each), [*ours, *theirs[each]], timings, "steps/s", names, case=f", B = {each}")
     shares = _shares(timings, single.name, {kind: side.name for kind, side in draws.items()}, entries_of(config))
     shares[draw_shared.name] = timings[draw_shared.name] / timings[of_one.name]
     rows += timing_rows(_GENERATION, [*draws.values(), draw_shared], timings, "batches/s")

@@ -1,4 +1,4 @@
-"""The plain PyTorch versions that `gpicl bench --pytorch` times: eager mode, the same networks and sizes. Imported only then."""
+"""The plain PyTorch versions that `gpicl bench --pytorch` times: eager mode, same networks and sizes. Imported only then."""
 
 import jax
 import torch
@@ -19,7 +19,7 @@ def prepare() -> str:
         return "cpu"
     if backend != "gpu" or not torch.cuda.is_available():
         raise UserError(
-            f"JAX runs on a {backend}, this PyTorch does not; install a PyTorch that does, or compare on the CPU: JAX_PLATFORMS=cpu"
+            f"JAX runs on a {backend}, this PyTorch does not; install one that does, or compare on the CPU: JAX_PLATFORMS=cpu"
         )
     return "cuda"
 

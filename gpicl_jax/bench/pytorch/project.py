@@ -32,23 +32,24 @@ _UNUSED = (
 
 
 class Project:
-    """Its `TaskAugmentor`, over our images, on the CPU, where it keeps tasks itself.
+    """Its `TaskAugmentor`, over our images; it makes matrices on `device` and keeps tasks in the CPU's memory.
 
     Args:
       folder: of the clone.
       dataset: images; handed over as float32, so that it pays for no conversion.
       length: L.
+      device: `cpu` or `cuda`.
 
     Raises:
       UserError: no such folder, no `datagen.py` with a `TaskAugmentor` in it, or it cannot be imported.
     """
 
-    def __init__(self, folder: Path, dataset: ImageDataset, length: int) -> None:
+    def __init__(self, folder: Path, dataset: ImageDataset, length: int, device: str) -> None:
         ours = torch.get_float32_matmul_precision()
         module = _import(folder)
         self._precision = torch.get_float32_matmul_precision()  # importing it changes everybody's
         torch.set_float32_matmul_precision(ours)
-        self._augmentor, self._length = module.TaskAugmentor, length
+        self._augmentor, self._length, self._device = module.TaskAugmentor, length, device
         images_NX = torch.tensor(np.asarray(dataset.images_NX)).float().div_(255)
         self._dataset = SimpleNamespace(
             data=images_NX, targets=torch.tensor(np.asarray(dataset.labels_N)).long(), transform=lambda images: images
@@ -60,7 +61,7 @@ class Project:
         torch.set_float32_matmul_precision(self._precision)
         num_features = self._dataset.data.shape[1]
         tasks = self._augmentor(
-            n_tasks=num_tasks, data_dim=num_features, device="cpu", draw_sequence=True, sequence_length=self._length
+            n_tasks=num_tasks, data_dim=num_features, device=self._device, draw_sequence=True, sequence_length=self._length
         )
         made = tasks.transform(self._dataset, n_samples=1)
         torch.set_float32_matmul_precision(ours)
@@ -69,15 +70,13 @@ class Project:
     def batch(self, num_tasks: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens [B, L, X + C] and labels [B, L]."""
         made = self.make(num_tasks)
-        return made.data, made.targets
+        return made.data.to(self._device), made.targets.to(self._device)
 
 
 def _import(folder: Path) -> Any:
     file = folder / "datagen.py"
     if not file.is_file():
-        raise UserError(
-            f"--pytorch-repo {folder}: no datagen.py there; give the folder of a clone of github.com/Lerostre/gpicl"
-        )
+        raise UserError(f"--pytorch-repo {folder}: no datagen.py there; give a clone of github.com/Lerostre/gpicl")
     spec = importlib.util.spec_from_file_location("gpicl_public_project", file)
     module = importlib.util.module_from_spec(spec)
     try:
@@ -86,9 +85,7 @@ def _import(folder: Path) -> Any:
     except Exception as error:  # somebody else's file: anything may happen
         raise UserError(f"--pytorch-repo {folder}: datagen.py cannot be imported: {one_line(error)}") from None
     if not hasattr(module, "TaskAugmentor"):
-        raise UserError(
-            f"--pytorch-repo {folder}: datagen.py has no TaskAugmentor; is it a clone of github.com/Lerostre/gpicl?"
-        )
+        raise UserError(f"--pytorch-repo {folder}: datagen.py has no TaskAugmentor; give a clone of github.com/Lerostre/gpicl")
     module.tqdm = lambda tasks, **_: tasks  # no bars between our lines
     return module
 

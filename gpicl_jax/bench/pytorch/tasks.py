@@ -85,7 +85,7 @@ def task_makers(config: Config, asked: Asked, images: ImageDataset) -> dict[str,
     if asked.pytorch_repo is not None:
         from gpicl_jax.bench.pytorch.project import Project
 
-        makers[PROJECT] = Project(asked.pytorch_repo, images, config.tasks.length).make
+        makers[PROJECT] = Project(asked.pytorch_repo, images, config.tasks.length, device).make
     return makers
 
 
@@ -98,5 +98,5 @@ def batch_makers(config: Config, asked: Asked, images: ImageDataset) -> dict[str
     if asked.pytorch_repo is not None:
         from gpicl_jax.bench.pytorch.project import Project
 
-        makers[PROJECT] = Project(asked.pytorch_repo, images, config.tasks.length).batch
+        makers[PROJECT] = Project(asked.pytorch_repo, images, config.tasks.length, device).batch
     return makers

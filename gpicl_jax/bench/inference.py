@@ -22,6 +22,10 @@ def measure(config: Config, asked: Asked) -> list[Row]:
     """
     if asked.pytorch_repo is not None:
         raise UserError("of the public project only the tasks are timed; use --pytorch, our plain PyTorch version")
+    if asked.pytorch:
+        from gpicl_jax.bench.pytorch.transformer import check
+
+        check(config)
     tasks = random_tasks(config, random_images(config))
     params = jax.jit(make_learner(config).init)(jax.random.key(0))
     batches = {}

@@ -23,9 +23,9 @@ def measure(config: Config, asked: Asked) -> list[Row]:
     """
     images, (num_tasks, sequences) = random_images(config), shape_of(config)
     single = {"tasks_per_step": _CALLS * num_tasks, "sequences_per_task": 1}
+    theirs = _pytorch_sides(config, asked, images, _CALLS * num_tasks)
     ours = [draw_side(f"jax, {kind}", with_tasks(config, **single, entries=kind), images) for kind in ENTRIES]
     shared = draw_side(f"jax, {entries_of(config)}, {num_tasks} tasks × {sequences} sequences", config, images)
-    theirs = _pytorch_sides(config, asked, images, _CALLS * num_tasks)
     names = [side.name for side in theirs]
     timings = by_turns([*ours, shared, *theirs], asked.repeats)
     length, num_features = config.tasks.length, images.num_features

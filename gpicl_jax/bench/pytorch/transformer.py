@@ -51,18 +51,8 @@ class Transformer(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        check(config)
         model, num_classes = config.model, config.tasks.classes_per_task
-        if (config.learner.name, model.name, model.layout, model.smear_keys, model.dtype) != (
-            "in_context",
-            "transformer",
-            "shifted",
-            False,
-            "float32",
-        ):
-            raise UserError(
-                "the PyTorch side is the paper's Transformer in float32; leave learner.name, model.name, model.layout, "
-                "model.smear_keys and model.dtype as they are, or leave out --pytorch"
-            )
         self.embed = nn.Linear(config.data.size**2 * config.data.channels + num_classes, model.width)
         self.positions = nn.Parameter(0.1 * torch.randn(config.tasks.length, model.width))
         self.blocks = []
@@ -77,6 +67,17 @@ class Transformer(nn.Module):
         for block in self.blocks:
             h_BLD = block(h_BLD)
         return self.head(self.norm_out(h_BLD))
+
+
+def check(config: Config) -> None:
+    """Raises `UserError` unless `config` asks for the Transformer that this is."""
+    model = config.model
+    asked = (config.learner.name, model.name, model.layout, model.smear_keys, model.dtype)
+    if asked != ("in_context", "transformer", "shifted", False, "float32"):
+        raise UserError(
+            "the PyTorch side is the paper's Transformer in float32; leave learner.name, model.name, model.layout, "
+            "model.smear_keys and model.dtype as they are, or leave out --pytorch"
+        )
 
 
 def transplant(module: nn.Module, params: Any) -> None:

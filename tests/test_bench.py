@@ -155,8 +155,7 @@ def as_torch(torch, *leaves):
     return [torch.tensor(np.array(leaf)) for leaf in leaves]
 
 
-@pytest.mark.parametrize("activation", ["gelu", "relu"])
-@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize(("activation", "optimizer"), [("gelu", "adam"), ("relu", "adamw")])
 def test_pytorchs_transformer_is_the_same_and_so_is_its_training(activation, optimizer):
     """The same weights give the same logits, and the same steps the same losses."""
     torch = pytest.importorskip("torch", reason=NO_TORCH)

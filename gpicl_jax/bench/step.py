@@ -34,7 +34,7 @@ def measure(config: Config, asked: Asked) -> list[Row]:
         with_tasks(config, tasks_per_step=tasks, sequences_per_task=sequences)
         for tasks, sequences in ((size, 1), (2 * size, 1), (1, 2 * size))
     )
-    theirs = {each: _pytorch_sides(config, asked, images, each) for each in (size, 2 * size)}
+    theirs = _pytorch_sides(config, asked, images)
     single, double = (_step_side(f"jax, B = {each.tasks.tasks_per_step}", each, images) for each in (one, two))
     of_one = _step_side(f"jax, one task, B = {2 * size}", shared, images)
     draws = {kind: _draw_side(f"jax, {kind}, B = {size}", with_tasks(one, entries=kind), images) for kind in ENTRIES}
@@ -96,16 +96,20 @@ def _draw_side(name: str, config: Config, images: ImageDataset) -> Side:
     return Side(name, lambda: compiled.run(tasks, hyper, np.int32(0)), config.train.chunk, compiled)
 
 
-def _pytorch_sides(config: Config, asked: Asked, images: ImageDataset, size: int) -> list[Side]:
-    """One step each: with tasks made as the public project makes them, and with the lean generator."""
-    if not asked.torch:
-        return []
-    from gpicl_jax.bench.pytorch.tasks import batch_makers
+def _pytorch_sides(config: Config, asked: Asked, images: ImageDataset) -> dict[int, list[Side]]:
+    """By batch size: one step each, with tasks made as the public project makes them, and with the lean generator."""
+    makers, size = {}, config.tasks.tasks_per_step
+    if asked.torch:
+        from gpicl_jax.bench.pytorch.tasks import batch_makers
 
-    return [
-        _pytorch_side(f"{name}, B = {size}", config, lambda make=make: make(size))
-        for name, make in batch_makers(config, asked, images).items()
-    ]
+        makers = batch_makers(config, asked, images)
+    return {
+        each: [
+            _pytorch_side(f"{name}, B = {each}", config, lambda make=make, each=each: make(each))
+            for name, make in makers.items()
+        ]
+        for each in (size, 2 * size)
+    }
 
 
 def _pytorch_side(name: str, config: Config, draw: Callable[[], Any]) -> Side:

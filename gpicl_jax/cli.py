@@ -13,6 +13,7 @@ from gpicl_jax.config import absolute_name, load_config, packaged_configs
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.divergence import Diverged
 
+BENCHMARKS = ("tasks", "step", "population", "maml", "inference")
 _START = time.monotonic()
 
 _TRAIN_HELP = """\
@@ -35,6 +36,15 @@ examples:
   gpicl experiment comparison --scale laptop --part 1/2    (and 2/2 in another process: they share the work)
 
 What is done is not done again: run the same command again to go on.
+"""
+_BENCH_HELP = """\
+examples:
+  gpicl bench step --pytorch
+  gpicl bench tasks --pytorch-repo ~/gpicl --json tasks.json
+  gpicl bench tasks --tasks.tasks_per_step=8 --results-dir results/benchmarks
+
+Images are random; sizes may follow as --section.key=value, as for 'gpicl train'.
+Both sides use all processors that this process may use: taskset -c 0,1 gpicl bench … gives them two.
 """
 _DATASETS_HELP = """\
 example:
@@ -88,6 +98,13 @@ def _parser() -> argparse.ArgumentParser:
     experiment.add_argument("--part", default="1/1", metavar="I/N", help="only the I-th of every N cells")
     experiment.add_argument("--runs-dir", type=Path, default=Path("runs/comparison"), metavar="DIR", help="for the cells' runs")
     experiment.add_argument("--results-dir", type=Path, default=Path("results/comparison"), metavar="DIR", help="for tables")
+    bench = command("bench", "measure speed and memory, beside PyTorch if you like", _BENCH_HELP)
+    bench.add_argument("name", metavar="NAME", choices=BENCHMARKS, help=", ".join(BENCHMARKS))
+    bench.add_argument("--pytorch", action="store_true", help="measure our plain PyTorch version too")
+    bench.add_argument("--pytorch-repo", type=Path, metavar="PATH", help="clone of the public project: measure its tasks too")
+    bench.add_argument("--repeats", type=int, default=7, metavar="N", help="rounds that count (default: 7)")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write all that was found")
+    bench.add_argument("--results-dir", type=Path, metavar="DIR", help="bring NAME.csv and benchmarks.png there up to date")
     datasets = command("datasets", "list the base datasets, and how to get those that are missing", _DATASETS_HELP)
     for each in (evaluate, experiment, datasets):
         each.add_argument(
@@ -113,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         options, rest = _parser().parse_known_args(arguments)
-        if rest and options.command != "train":
+        if rest and options.command not in ("train", "bench"):
             raise UserError(f"unknown argument {rest[0]!r}; see 'gpicl {options.command} --help'")
         if options.command == "train":
             return _train(options, tuple(rest), arguments)
@@ -121,6 +138,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _evaluate(options)
         if options.command == "experiment":
             return _experiment(options, arguments)
+        if options.command == "bench":
+            return _bench(options, tuple(rest), arguments)
         return _datasets(options)
     except UserError as error:
         print(f"gpicl: error: {error}", file=sys.stderr)
@@ -187,6 +206,20 @@ def _experiment(options: argparse.Namespace, arguments: list[str]) -> int:
     except Interrupted as interrupted:
         print(f"{interrupted}; run the same command again to go on", flush=True)
         return interrupted.exit_code
+
+
+def _bench(options: argparse.Namespace, overrides: tuple[str, ...], arguments: list[str]) -> int:
+    from gpicl_jax.bench.asked import Asked
+    from gpicl_jax.bench.run import run_bench
+
+    return run_bench(
+        options.name,
+        overrides,
+        Asked(options.pytorch, options.pytorch_repo, options.repeats),
+        ["gpicl", *arguments],
+        json_file=options.json,
+        results=options.results_dir,
+    )
 
 
 def _datasets(options: argparse.Namespace) -> int:

@@ -255,6 +255,7 @@ def test_version_help_and_datasets(capsys):
         ["train", "--help"],
         ["evaluate", "--help"],
         ["experiment", "--help"],
+        ["bench", "--help"],
         ["datasets", "--help"],
     ):
         with pytest.raises(SystemExit) as exit_:

@@ -1,0 +1,101 @@
+"""`gpicl bench maml`: meta-steps of Finn's MAML, first and second order, with and without recomputed inner steps."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from gpicl_jax.bench.asked import Asked
+from gpicl_jax.bench.measure import Side, by_turns, compile_apart
+from gpicl_jax.bench.program import draw_batch, flat_batch, random_images, random_tasks
+from gpicl_jax.bench.rows import Row, timing_rows
+from gpicl_jax.config import hyper_from
+from gpicl_jax.factory import make_learner, make_optimizer
+from gpicl_jax.sections import Config
+from gpicl_jax.settings import UserError
+from gpicl_jax.tasks import Episode
+from gpicl_jax.training.state import init_state
+
+_ORDERS = {"second order": False, "first order": True}
+
+
+def measure(config: Config, asked: Asked) -> list[Row]:
+    """Meta-steps/s on one batch of problems, given: half of each is context, half queries.
+
+    Raises:
+      UserError: the learner is not `maml`, or PyTorch is asked for and not there.
+    """
+    if config.learner.name != "maml":
+        raise UserError(f"gpicl bench maml measures learner.name = 'maml'; leave {config.learner.name!r} out")
+    if asked.pytorch_repo is not None:
+        raise UserError("the public project has no MAML; use --pytorch, our plain PyTorch version")
+    episodes_B = problems(config)
+    groups = {order: _group(order, config, episodes_B, asked) for order in _ORDERS}
+    timings = by_turns([side for sides in groups.values() for side in sides], asked.repeats)
+    rows = []
+    for order, sides in groups.items():
+        table = f"MAML, {order}: {len(episodes_B.y_L)} problems, {config.learner.inner_steps} inner steps"
+        rows += timing_rows(
+            table, sides, timings, "meta-steps/s", [side.name for side in sides if side.compiled is None], case=f", {order}"
+        )
+    return rows
+
+
+def problems(config: Config) -> Episode:
+    """A batch of episodes whose first half is context."""
+    tasks = random_tasks(config, random_images(config))
+    episodes_B = flat_batch(jax.jit(draw_batch(config))(tasks, np.int32(0), hyper_from(config)))
+    return episodes_B._replace(num_context=episodes_B.num_context // 2)
+
+
+def _group(order: str, config: Config, episodes_B: Episode, asked: Asked) -> list[Side]:
+    settings = dataclasses.replace(config.learner, first_order=_ORDERS[order])
+    config = dataclasses.replace(config, learner=settings)
+    sides = []
+    for remat, word in ((False, ""), (True, ", remat")):
+        each = dataclasses.replace(config, train=dataclasses.replace(config.train, remat=remat))
+        sides.append(_side(f"jax{word}, {order}", each, episodes_B))
+    return [*sides, _pytorch_side(f"pytorch, {order}", config, episodes_B)] if asked.pytorch else sides
+
+
+def _side(name: str, config: Config, episodes_B: Episode) -> Side:
+    learner, optimizer, hyper = make_learner(config), make_optimizer(config), hyper_from(config)
+    state = jax.jit(lambda: init_state(learner, optimizer, hyper))()
+
+    def meta_step(state, episodes_B):
+        def mean_loss(params):
+            key = jax.random.key(0)  # of the cut, which these episodes bring along
+            return jax.vmap(lambda episode: learner.loss(params, episode, key=key)[0])(episodes_B).mean()
+
+        loss, gradients = jax.value_and_grad(mean_loss)(state.params)
+        updates, opt_state = optimizer(hyper).update(gradients, state.opt_state, state.params)
+        return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state), loss
+
+    compiled = compile_apart(meta_step, state, episodes_B, donate=(0,))
+
+    def run() -> Any:
+        nonlocal state
+        state, loss = compiled.run(state, episodes_B)
+        return loss
+
+    return Side(name, run, 1, compiled)
+
+
+def _pytorch_side(name: str, config: Config, episodes_B: Episode) -> Side:
+    from gpicl_jax.bench.pytorch import prepare, wait
+    from gpicl_jax.bench.pytorch.maml import MLP, make_problems, meta_gradient
+    from gpicl_jax.bench.pytorch.training import make_optimizer
+
+    device = prepare()
+    model, given = MLP(config).to(device), make_problems(episodes_B, device)
+    optimizer = make_optimizer(config, model)
+
+    def run() -> None:
+        optimizer.zero_grad()
+        meta_gradient(model, given, config)
+        optimizer.step()
+        wait(device)
+
+    return Side(name, run)

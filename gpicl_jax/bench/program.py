@@ -1,0 +1,83 @@
+"""The parts of a training program on random images, put together as `training.loop.Trainer` puts them."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from gpicl_jax.config import config_from_dict
+from gpicl_jax.data import ImageDataset
+from gpicl_jax.factory import make_optimizer
+from gpicl_jax.learners import Learner
+from gpicl_jax.sections import INFINITE, Config, TasksConfig
+from gpicl_jax.tasks import Episode, TaskDistribution, draw_episodes
+from gpicl_jax.training.step import TrainChunk, batch_gradient, draw_batch_keys, train_chunk, train_step
+
+NUM_IMAGES = 60_000
+_SETTINGS = {field.name: field for field in dataclasses.fields(TasksConfig)}
+# The ways to make a matrix: whatever the setting allows.
+ENTRIES = _SETTINGS["entries"].metadata["choices"] if "entries" in _SETTINGS else ("normal",)
+
+
+def random_images(config: Config) -> ImageDataset:
+    """60,000 random uint8 images of 10 classes, of the size that `[data]` says."""
+    random = np.random.default_rng(0)
+    num_features = config.data.size**2 * config.data.channels
+    images_NX = random.integers(0, 256, (NUM_IMAGES, num_features), dtype=np.uint8)
+    return ImageDataset.build(images_NX, random.integers(0, 10, NUM_IMAGES), mean=127.5, std=73.9, name="random images")
+
+
+def random_tasks(config: Config, images: ImageDataset) -> TaskDistribution:
+    """The tasks that `[tasks]` describes, over `images`."""
+    fields = {field.name for field in dataclasses.fields(TaskDistribution)} & set(_SETTINGS)
+    settings = {name: getattr(config.tasks, name) for name in fields}
+    return TaskDistribution(source=images, infinite=config.tasks.num_tasks == INFINITE, **settings)
+
+
+def with_tasks(config: Config, **changes: Any) -> Config:
+    """`config` with other settings in `[tasks]`, checked.
+
+    Raises:
+      UserError: they do not go together.
+    """
+    if "entries" not in _SETTINGS:
+        changes.pop("entries", None)
+    settings = dataclasses.asdict(config)
+    settings["tasks"] |= changes
+    return config_from_dict(settings)
+
+
+def entries_of(config: Config) -> str:
+    """How `config` makes matrices."""
+    return getattr(config.tasks, "entries", ENTRIES[0])
+
+
+def shape_of(config: Config) -> tuple[int, int]:
+    """(T, S): tasks of a batch, and episodes of each."""
+    return config.tasks.tasks_per_step, config.tasks.sequences_per_task
+
+
+def make_chunk(config: Config, learner: Learner) -> TrainChunk:
+    """`train.chunk` training steps in one scan."""
+    step = functools.partial(
+        train_step, gradient=batch_gradient(learner), optimizer=make_optimizer(config), shape=shape_of(config)
+    )
+    return train_chunk(step, config.train.chunk)
+
+
+def draw_batch(config: Config) -> Callable[..., Episode]:
+    """`draw(tasks, step, hyper)`: the episodes of one step with axes [T, S], as a training step draws them."""
+
+    def draw(tasks, step, hyper):
+        keys = draw_batch_keys(tasks, step, hyper, shape_of(config))
+        return draw_episodes(tasks, keys.task_T, keys.sequence_TS, hyper.permute_labels_prob)
+
+    return draw
+
+
+def flat_batch(episodes_TS: Episode) -> Episode:
+    """[T, S, …] → [B, …]."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), episodes_TS)

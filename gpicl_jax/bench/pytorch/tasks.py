@@ -1,0 +1,102 @@
+"""Tasks in plain PyTorch: stored one after another, as the public project designs it, and a lean batch with nothing stored."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from gpicl_jax.bench.asked import Asked
+from gpicl_jax.bench.pytorch import prepare, wait
+from gpicl_jax.data import ImageDataset
+from gpicl_jax.sections import Config
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+STORED, LEAN, PROJECT = "pytorch", "pytorch, lean", "pytorch, the public project"
+
+
+class StoredTasks:
+    """Tasks as tensors in memory: each has the tokens [x_i, onehot y_{i−1}] and the labels of one episode.
+
+    Args:
+      dataset: images; kept here as standardised float32, so that a task pays for no conversion.
+      length: L.
+      num_classes: C.
+      device: `cpu` or `cuda`.
+    """
+
+    def __init__(self, dataset: ImageDataset, length: int, num_classes: int, device: str) -> None:
+        pixels_NX = torch.tensor(np.asarray(dataset.images_NX), device=device)
+        self.images_NX = pixels_NX.float().sub_(float(dataset.mean)).div_(float(dataset.std))
+        self.labels_N = torch.tensor(np.asarray(dataset.labels_N), device=device).long()
+        self.length, self.num_classes, self.device = length, num_classes, device
+
+    def make_one(self) -> Batch:
+        """One task: tokens [L, X + C], labels [L]."""
+        num_images, num_features = self.images_NX.shape
+        projection_XX = torch.empty(num_features, num_features, device=self.device).normal_(0, num_features**-0.5)
+        permutation_C = torch.randperm(self.num_classes, device=self.device)
+        indices_L = torch.randint(num_images, (self.length,), device=self.device)
+        x_LX = functional.linear(self.images_NX[indices_L], projection_XX)
+        y_L = permutation_C[self.labels_N[indices_L]]
+        return tokens(x_LX[None], y_L[None], self.num_classes)[0], y_L
+
+    def make(self, num_tasks: int) -> list[Batch]:
+        """Tasks one after another, kept in a list."""
+        made = [self.make_one() for _ in range(num_tasks)]
+        wait(self.device)
+        return made
+
+    def batch(self, num_tasks: int) -> Batch:
+        """Tokens [B, L, X + C] and labels [B, L] of tasks made one after another."""
+        x, y = zip(*(self.make_one() for _ in range(num_tasks)), strict=True)
+        return torch.stack(x), torch.stack(y)
+
+    def lean_batch(self, num_tasks: int) -> Batch:
+        """The same law, all tasks of the batch at once: random normals and one batched product."""
+        num_images, num_features = self.images_NX.shape
+        projection_BXX = torch.randn(num_tasks, num_features, num_features, device=self.device).mul_(num_features**-0.5)
+        permutation_BC = torch.rand(num_tasks, self.num_classes, device=self.device).argsort(dim=1)
+        indices_BL = torch.randint(num_images, (num_tasks, self.length), device=self.device)
+        x_BLX = torch.bmm(self.images_NX[indices_BL], projection_BXX.transpose(1, 2))
+        y_BL = permutation_BC.gather(1, self.labels_N[indices_BL])
+        return tokens(x_BLX, y_BL, self.num_classes), y_BL
+
+
+def tokens(x_BLX: torch.Tensor, y_BL: torch.Tensor, num_classes: int, label_scale: float = 1.0) -> torch.Tensor:
+    """[x_i, onehot y_{i−1}], float32 [B, L, X + C], as `models.layers.shifted_tokens`."""
+    labels_BLC = label_scale * functional.one_hot(y_BL, num_classes).float()
+    before_BLC = functional.pad(labels_BLC, (0, 0, 1, 0))[:, :-1]
+    return torch.cat([x_BLX, before_BLC], dim=-1)
+
+
+def bytes_per_task(config: Config) -> int:
+    """What a stored task keeps: float32 tokens and int64 labels."""
+    length, num_features = config.tasks.length, config.data.size**2 * config.data.channels
+    return length * (4 * (num_features + config.tasks.classes_per_task) + 8)
+
+
+def task_makers(config: Config, asked: Asked, images: ImageDataset) -> dict[str, Callable[[int], Any]]:
+    """Functions that make and keep so many tasks, by name: of our plain version and of the public project."""
+    device, makers = prepare(), {}
+    if asked.pytorch:
+        makers[STORED] = StoredTasks(images, config.tasks.length, config.tasks.classes_per_task, device).make
+    if asked.pytorch_repo is not None:
+        from gpicl_jax.bench.pytorch.project import Project
+
+        makers[PROJECT] = Project(asked.pytorch_repo, images, config.tasks.length, device).make
+    return makers
+
+
+def batch_makers(config: Config, asked: Asked, images: ImageDataset) -> dict[str, Callable[[int], Batch]]:
+    """Functions that make the batch of a training step, by name: as the public project is designed, lean, by the project."""
+    device, makers = prepare(), {}
+    if asked.pytorch:
+        tasks = StoredTasks(images, config.tasks.length, config.tasks.classes_per_task, device)
+        makers |= {STORED: tasks.batch, LEAN: tasks.lean_batch}
+    if asked.pytorch_repo is not None:
+        from gpicl_jax.bench.pytorch.project import Project
+
+        makers[PROJECT] = Project(asked.pytorch_repo, images, config.tasks.length, device).batch
+    return makers

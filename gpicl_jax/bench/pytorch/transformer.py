@@ -1,0 +1,95 @@
+"""The paper's Transformer in plain PyTorch: the same parameters as `models.Transformer`, under the same names."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from gpicl_jax.sections import Config
+from gpicl_jax.settings import UserError
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention."""
+
+    def __init__(self, width: int, num_heads: int, head_size: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query, self.key, self.value = (nn.Linear(width, num_heads * head_size) for _ in range(3))
+        self.out = nn.Linear(num_heads * head_size, width)
+
+    def forward(self, h_BLD: torch.Tensor) -> torch.Tensor:
+        heads = [each(h_BLD).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for each in (self.query, self.key, self.value)]
+        mixed_BHLE = functional.scaled_dot_product_attention(*heads, is_causal=True)
+        return self.out(mixed_BHLE.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """LayerNorm, attention, residual; LayerNorm, MLP, residual."""
+
+    def __init__(self, width: int, num_heads: int, head_size: int, mlp_width: int, activation: str) -> None:
+        super().__init__()
+        self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = Attention(width, num_heads, head_size)
+        self.mlp_in, self.mlp_out = nn.Linear(width, mlp_width), nn.Linear(mlp_width, width)
+        self.activation = nn.GELU(approximate="tanh") if activation == "gelu" else nn.ReLU()
+
+    def forward(self, h_BLD: torch.Tensor) -> torch.Tensor:
+        h_BLD = h_BLD + self.attention(self.norm_attention(h_BLD))
+        return h_BLD + self.mlp_out(self.activation(self.mlp_in(self.norm_mlp(h_BLD))))
+
+
+class Transformer(nn.Module):
+    """Maps tokens [B, L, X + C] to logits [B, L, C].
+
+    Raises:
+      UserError: `config` asks for a Transformer that this is not.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        check(config)
+        model, num_classes = config.model, config.tasks.classes_per_task
+        self.embed = nn.Linear(config.data.size**2 * config.data.channels + num_classes, model.width)
+        self.positions = nn.Parameter(0.1 * torch.randn(config.tasks.length, model.width))
+        self.blocks = []
+        for layer in range(model.num_layers):
+            mlp_width = model.mlp_width or 4 * model.width
+            self.blocks.append(Block(model.width, model.num_heads, model.head_size, mlp_width, model.activation))
+            self.add_module(f"block_{layer}", self.blocks[-1])
+        self.norm_out, self.head = nn.LayerNorm(model.width), nn.Linear(model.width, num_classes)
+
+    def forward(self, tokens_BLT: torch.Tensor) -> torch.Tensor:
+        h_BLD = self.embed(tokens_BLT) + self.positions[: tokens_BLT.shape[1]]
+        for block in self.blocks:
+            h_BLD = block(h_BLD)
+        return self.head(self.norm_out(h_BLD))
+
+
+def check(config: Config) -> None:
+    """Raises `UserError` unless `config` asks for the Transformer that this is."""
+    model = config.model
+    asked = (config.learner.name, model.name, model.layout, model.smear_keys, model.dtype)
+    if asked != ("in_context", "transformer", "shifted", False, "float32"):
+        raise UserError(
+            "the PyTorch side is the paper's Transformer in float32; leave learner.name, model.name, model.layout, "
+            "model.smear_keys and model.dtype as they are, or leave out --pytorch"
+        )
+
+
+def transplant(module: nn.Module, params: Any) -> None:
+    """Gives `module` the Flax parameters of the same names: kernels are turned, scales are called weights.
+
+    Raises:
+      RuntimeError: a parameter is missing, left over or of another shape.
+    """
+    state = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        *inside, last = (key.key for key in path)
+        value = torch.tensor(np.asarray(leaf))
+        name = {"kernel": "weight", "scale": "weight"}.get(last, last)
+        state[".".join([*inside, name])] = value.T.contiguous() if last == "kernel" else value
+    module.load_state_dict(state)

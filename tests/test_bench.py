@@ -1,6 +1,5 @@
 """`gpicl bench`: what it promises to find, the sameness of both sides, the harness itself. No speed is asserted."""
 
-import dataclasses
 import importlib.util
 import json
 import math
@@ -19,12 +18,13 @@ from gpicl_jax.config import hyper_from, load_config
 from gpicl_jax.factory import make_learner, make_optimizer
 from gpicl_jax.figures import benchmarks
 from gpicl_jax.models.layers import shifted_tokens
+from gpicl_jax.sections import ENTRIES
 from gpicl_jax.tasks import Episode
 from gpicl_jax.training.state import init_state, num_params
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 NO_TORCH = "torch is not installed: pip install torch"
-SIZES = ("--data.size=4", "--tasks.tasks_per_step=2", "--tasks.length=24")
+SIZES = ("--data.size=4", "--tasks.tasks_per_step=2", "--tasks.length=12")
 MODEL = ("--model.width=16", "--model.num_layers=1", "--model.num_heads=2", "--model.head_size=8")
 TINY = {
     "tasks": (*SIZES, "--tasks.sequences_per_task=3"),
@@ -36,14 +36,14 @@ TINY = {
 # Of each benchmark: sides and quantities that its rows hold, without PyTorch and with it.
 FOUND = {
     "tasks": [
-        ("jax, normal", "tasks/s"),
+        *((f"jax, {entries}", "tasks/s") for entries in ENTRIES),
         ("jax, normal, 2 tasks × 3 sequences", "× jax, normal"),
         ("jax, 2^24 tasks", "peak MB"),
     ],
     "step": [
         ("jax", "steps/s"),
         ("jax", "temporaries MB"),
-        ("jax, normal, B = 2", "share of a step"),
+        *((f"jax, {entries}, B = 2", "share of a step") for entries in ENTRIES),
         ("jax, normal, one task, B = 4", "share of a step"),
         ("share of the bound that is reached", "value"),
     ],
@@ -334,10 +334,3 @@ def test_the_figure_has_a_panel_for_each_table_of_rates_and_one_for_memory():
     assert lines["pytorch: the stored tasks alone"] == [2.0**4, 2.0**24] and "jax: peak, measured" in lines
     colors = {patch.get_facecolor() for patch in figure.axes[0].patches}
     assert len(colors) == 2  # JAX and PyTorch
-
-
-def test_entries_and_tasks_follow_the_settings():
-    config = load_config("bench/tasks", SIZES)
-    changed = program.with_tasks(config, tasks_per_step=7, entries=program.ENTRIES[0])
-    assert changed == dataclasses.replace(config, tasks=dataclasses.replace(config.tasks, tasks_per_step=7))
-    assert program.entries_of(changed) == program.ENTRIES[0] == "normal"

@@ -12,14 +12,11 @@ from gpicl_jax.config import config_from_dict
 from gpicl_jax.data import ImageDataset
 from gpicl_jax.factory import make_optimizer
 from gpicl_jax.learners import Learner
-from gpicl_jax.sections import INFINITE, Config, TasksConfig
+from gpicl_jax.sections import INFINITE, Config
 from gpicl_jax.tasks import Episode, TaskDistribution, draw_episodes
 from gpicl_jax.training.step import TrainChunk, batch_gradient, draw_batch_keys, train_chunk, train_step
 
 NUM_IMAGES = 60_000
-_SETTINGS = {field.name: field for field in dataclasses.fields(TasksConfig)}
-# The ways to make a matrix: whatever the setting allows.
-ENTRIES = _SETTINGS["entries"].metadata["choices"] if "entries" in _SETTINGS else ("normal",)
 
 
 def random_images(config: Config) -> ImageDataset:
@@ -32,9 +29,15 @@ def random_images(config: Config) -> ImageDataset:
 
 def random_tasks(config: Config, images: ImageDataset) -> TaskDistribution:
     """The tasks that `[tasks]` describes, over `images`."""
-    fields = {field.name for field in dataclasses.fields(TaskDistribution)} & set(_SETTINGS)
-    settings = {name: getattr(config.tasks, name) for name in fields}
-    return TaskDistribution(source=images, infinite=config.tasks.num_tasks == INFINITE, **settings)
+    settings = config.tasks
+    return TaskDistribution(
+        source=images,
+        length=settings.length,
+        classes_per_task=settings.classes_per_task,
+        balanced=settings.balanced,
+        infinite=settings.num_tasks == INFINITE,
+        entries=settings.entries,
+    )
 
 
 def with_tasks(config: Config, **changes: Any) -> Config:
@@ -43,16 +46,9 @@ def with_tasks(config: Config, **changes: Any) -> Config:
     Raises:
       UserError: they do not go together.
     """
-    if "entries" not in _SETTINGS:
-        changes.pop("entries", None)
     settings = dataclasses.asdict(config)
     settings["tasks"] |= changes
     return config_from_dict(settings)
-
-
-def entries_of(config: Config) -> str:
-    """How `config` makes matrices."""
-    return getattr(config.tasks, "entries", ENTRIES[0])
 
 
 def shape_of(config: Config) -> tuple[int, int]:

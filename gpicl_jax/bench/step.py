@@ -9,13 +9,13 @@ import numpy as np
 
 from gpicl_jax.bench.asked import Asked
 from gpicl_jax.bench.measure import Side, Timings, by_turns, compile_apart, spread
-from gpicl_jax.bench.program import ENTRIES, draw_batch, entries_of, make_chunk, random_images, random_tasks, with_tasks
+from gpicl_jax.bench.program import draw_batch, make_chunk, random_images, random_tasks, with_tasks
 from gpicl_jax.bench.roofline import roofline_rows, roofline_sides
 from gpicl_jax.bench.rows import Row, timing_rows
 from gpicl_jax.config import hyper_from
 from gpicl_jax.data import ImageDataset
 from gpicl_jax.factory import make_learner, make_optimizer
-from gpicl_jax.sections import Config
+from gpicl_jax.sections import ENTRIES, Config
 from gpicl_jax.training.state import init_state
 
 _GENERATION = "generation alone"
@@ -38,7 +38,7 @@ def measure(config: Config, asked: Asked) -> list[Row]:
     single, double = (_step_side(f"jax, B = {each.tasks.tasks_per_step}", each, images) for each in (one, two))
     of_one = _step_side(f"jax, one task, B = {2 * size}", shared, images)
     draws = {kind: _draw_side(f"jax, {kind}, B = {size}", with_tasks(one, entries=kind), images) for kind in ENTRIES}
-    draw_shared = _draw_side(f"jax, {entries_of(config)}, one task, B = {2 * size}", shared, images)
+    draw_shared = _draw_side(f"jax, {config.tasks.entries}, one task, B = {2 * size}", shared, images)
     limits = roofline_sides()
     sides = [single, double, of_one, *theirs[size], *theirs[2 * size], *draws.values(), draw_shared, *limits]
     timings = by_turns(sides, asked.repeats)
@@ -46,7 +46,7 @@ def measure(config: Config, asked: Asked) -> list[Row]:
     for each, ours in ((size, [single]), (2 * size, [double, of_one])):
         names = [side.name for side in theirs[each]]
         rows += timing_rows(_title(config, each), [*ours, *theirs[each]], timings, "steps/s", names, case=f", B = {each}")
-    shares = _shares(timings, single.name, {kind: side.name for kind, side in draws.items()}, entries_of(config))
+    shares = _shares(timings, single.name, {kind: side.name for kind, side in draws.items()}, config.tasks.entries)
     shares[draw_shared.name] = timings[draw_shared.name] / timings[of_one.name]
     rows += timing_rows(_GENERATION, [*draws.values(), draw_shared], timings, "batches/s")
     rows += [Row(_GENERATION, name, "share of a step", *spread(share_R)) for name, share_R in shares.items()]

@@ -6,11 +6,11 @@ import numpy as np
 from gpicl_jax.bench.asked import Asked
 from gpicl_jax.bench.measure import Side, by_turns, compile_apart
 from gpicl_jax.bench.memory import memory_rows
-from gpicl_jax.bench.program import ENTRIES, draw_batch, entries_of, random_images, random_tasks, shape_of, with_tasks
+from gpicl_jax.bench.program import draw_batch, random_images, random_tasks, shape_of, with_tasks
 from gpicl_jax.bench.rows import Row, timing_rows
 from gpicl_jax.config import hyper_from
 from gpicl_jax.data import ImageDataset
-from gpicl_jax.sections import Config
+from gpicl_jax.sections import ENTRIES, Config
 
 _CALLS = 4  # tasks of one sequence are drawn so many times tasks_per_step at once
 
@@ -25,13 +25,13 @@ def measure(config: Config, asked: Asked) -> list[Row]:
     single = {"tasks_per_step": _CALLS * num_tasks, "sequences_per_task": 1}
     theirs = _pytorch_sides(config, asked, images, _CALLS * num_tasks)
     ours = [draw_side(f"jax, {kind}", with_tasks(config, **single, entries=kind), images) for kind in ENTRIES]
-    shared = draw_side(f"jax, {entries_of(config)}, {num_tasks} tasks × {sequences} sequences", config, images)
+    shared = draw_side(f"jax, {config.tasks.entries}, {num_tasks} tasks × {sequences} sequences", config, images)
     names = [side.name for side in theirs]
     timings = by_turns([*ours, shared, *theirs], asked.repeats)
     length, num_features = config.tasks.length, images.num_features
     table = f"episodes of {length} × {num_features}, a {num_features} × {num_features} matrix for each"
     rows = timing_rows(table, [*ours, *theirs], timings, "tasks/s", names)
-    one = next(side for side in ours if side.name == f"jax, {entries_of(config)}")
+    one = next(side for side in ours if side.name == f"jax, {config.tasks.entries}")
     rows += timing_rows("episodes that share their task's matrix", [shared], timings, "episodes/s", [one.name, *names])
     return rows + memory_rows(config, asked)
 

@@ -185,7 +185,8 @@ def draw_episodes(
     at_once = tasks_at_once(tasks.entries, tasks.source.num_features, tasks.length)
     if at_once >= len(task_keys_T):
         return jax.vmap(draw_one)((task_keys_T, sequence_keys_TS))
-    return jax.lax.map(draw_one, (task_keys_T, sequence_keys_TS), batch_size=at_once)
+    # one at a time is a plain map: a vmap over a single task makes XLA's CPU programs twice as slow
+    return jax.lax.map(draw_one, (task_keys_T, sequence_keys_TS), batch_size=at_once if at_once > 1 else None)
 
 
 def draw_task_keys(tasks: TaskDistribution, key: jax.Array, hyper: Hyper, num: int) -> jax.Array:

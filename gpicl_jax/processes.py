@@ -14,6 +14,7 @@ from gpicl_jax.settings import UserError
 
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 _PATIENCE = 300.0  # seconds that a process waits for the others
+_PATIENCE_AT_EXIT = 24 * 3600  # while the first process meta-tests
 _MESSAGE_BYTES = 1000
 
 
@@ -45,16 +46,24 @@ def join(kind: str, *, coordinator: str | None = None, num_processes: int | None
             raise UserError(f"--distributed=manual needs {', '.join(given)}; {flag} is missing")
     if kind == "off":
         return
-    jax.config.update("jax_enable_preemption_service", False)  # its handler of SIGTERM would be deaf outside of training
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    {"auto": _join_found, "slurm": _join_slurm, "manual": _join_manual}[kind](*(given.values() if kind == "manual" else ()))
+    if kind == "manual":
+        _join_manual(coordinator, num_processes, process_id)
+    else:
+        {"auto": _join_found, "slurm": _join_slurm}[kind]()
     if not is_writer():
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def _initialize(*found, **options) -> None:
+    jax.config.update("jax_enable_preemption_service", False)  # its handler of SIGTERM would be deaf outside of training
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    options |= {"initialization_timeout": int(_PATIENCE), "shutdown_timeout_seconds": _PATIENCE_AT_EXIT}
+    jax.distributed.initialize(*found, **options)
+
+
 def _join_found() -> None:
     try:
-        jax.distributed.initialize()
+        _initialize()
     except ValueError as error:
         raise UserError(
             f"--distributed=auto finds no TPU pod, Slurm step, Open MPI or Kubernetes job here ({error}); "
@@ -68,7 +77,7 @@ def _join_slurm() -> None:
         raise UserError(f"--distributed=slurm outside of a Slurm step (no {missing[0]}); start it by srun")
     # JAX gives a task the one device of its rank on the node; a task that has the node for itself takes all.
     alone = os.environ["SLURM_NTASKS"] == os.environ.get("SLURM_STEP_NUM_NODES")
-    jax.distributed.initialize(cluster_detection_method="slurm", local_device_ids=[] if alone else None)
+    _initialize(cluster_detection_method="slurm", local_device_ids=[] if alone else None)
 
 
 def _join_manual(coordinator: str, num_processes: int, process_id: int) -> None:
@@ -80,7 +89,7 @@ def _join_manual(coordinator: str, num_processes: int, process_id: int) -> None:
     if not 0 <= process_id < num_processes:
         raise UserError(f"--process-id {process_id}; expected 0 to {num_processes - 1}, as --num-processes is {num_processes}")
     _check_reachable(match[1].strip("[]"), int(match[2]), listens=process_id == 0)
-    jax.distributed.initialize(coordinator, num_processes, process_id, initialization_timeout=int(_PATIENCE))
+    _initialize(coordinator, num_processes, process_id)
 
 
 def _check_reachable(host: str, port: int, *, listens: bool) -> None:
@@ -92,7 +101,7 @@ def _check_reachable(host: str, port: int, *, listens: bool) -> None:
             return
         socket.getaddrinfo(host, port)
     except OSError as error:
-        raise UserError(f"--coordinator {host}:{port}: {error.strerror}; give another") from None
+        raise UserError(f"--coordinator {host}:{port}: {error.strerror.split(' (')[0]}; give another") from None
     while True:
         try:
             socket.create_connection((host, port), timeout=5.0).close()

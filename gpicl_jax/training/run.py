@@ -12,7 +12,7 @@ import jax
 
 from gpicl_jax.config import absolute_name, changed_settings, config_from_dict
 from gpicl_jax.data import ImageDataset
-from gpicl_jax.processes import agreement
+from gpicl_jax.processes import agreement, is_writer
 from gpicl_jax.runs.folder import CONFIG, RunFolder, describe_run
 from gpicl_jax.sections import FREE_ON_RESUME, Config, learner_name
 from gpicl_jax.settings import UserError
@@ -36,8 +36,8 @@ def train_run(
 ) -> int:
     """Trains, meta-tests and reports; returns the exit code (0, or 128 + signal).
 
-    Several processes call it with the same arguments. Each trains on its own devices and makes the same meta-test; the first
-    writes.
+    Several processes call it with the same arguments. Each trains on its own devices; the first writes, and meta-tests alone,
+    while the others wait for it at their exit.
 
     Args:
       config: checked settings.
@@ -71,6 +71,8 @@ def train_run(
             also = "" if jax.process_count() == 1 else "   (in every process, with its --distributed flags)"
             print(f"{interrupted}; resume with: {_executable()} {again}{also}", flush=True)
             return interrupted.exit_code
+        if not is_writer():
+            return 0
         done = "trained and saved" if jax.tree.leaves(trained.state.params) else "nothing to meta-learn"
         print(f"{done}; now the meta-test (again at any time: {_executable()} evaluate {path})", flush=True)
         params = own_copy(trained.state.params)

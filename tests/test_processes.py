@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import socket
@@ -158,41 +157,6 @@ def test_a_port_in_use_is_named(tmp_path, capsys):
         flags = ["--distributed=manual", f"--coordinator={address}", "--num-processes=2", "--process-id=0"]
         assert main(["train", "digits", "--run-dir", str(tmp_path / "run"), *flags]) == 2
     assert f"--coordinator {address}: Address already in use; give another" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("script", ["slurm_train.sbatch", "tpu_pod.sh"])
-def test_scripts_start_a_run_and_go_on_with_it(script, tmp_path):
-    """With an srun, scontrol and gcloud that only write down how they were called."""
-    for name, code in {"srun": 143, "scontrol": 0, "gcloud": 0}.items():
-        fake = tmp_path / name
-        fake.write_text(f"""#!/bin/bash
-printf '%s ' {name} "$@" >> calls; echo >> calls
-case "$*" in *--worker=0*) bash -c "${{@: -1}}" ;; esac
-exit {code}
-""")
-        fake.chmod(0o755)
-    (tmp_path / "home" / "gpicl_jax").mkdir(parents=True)
-    run_dir = tmp_path / "a run"
-    before = ["us-pod", "us-zone"] if script == "tpu_pod.sh" else []
-    command = ["bash", Path(__file__).parents[1] / "bin" / script, *before, "digits", run_dir, "--data.weights=[1, 3]"]
-    where = {"HOME": str(tmp_path / "home"), "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "7"}
-    environment = {**os.environ, **where, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    for start in range(2):
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == (0 if before else 143), done.stderr
-        calls = (tmp_path / "calls").read_text().splitlines()[2 * start :]
-        if before:
-            assert calls[1].startswith(
-                "gcloud compute tpus tpu-vm ssh us-pod --zone=us-zone --worker=all --command=cd ~/gpicl_jax && "
-            )
-            assert f"gpicl train digits --run-dir {shlex.quote(str(run_dir))}".replace("'", "") in calls[1].replace("\\", "")
-            assert ("--distributed=auto --resume --data" if start else "--distributed=auto --data") in calls[1]
-        else:
-            flags = f"gpicl train digits --run-dir {run_dir} --distributed=slurm {'--resume ' if start else ''}--data.weights=[1, 3]"
-            assert flags in calls[0] and calls[1] == "scontrol requeue 7 "
-        run_dir.mkdir(exist_ok=True)
-        (run_dir / "config.toml").touch()
-    assert subprocess.run(command[:2], capture_output=True).returncode == 2
 
 
 def test_auto_where_no_cluster_is(tmp_path):

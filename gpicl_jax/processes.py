@@ -1,5 +1,6 @@
 """Several processes on one run, on one host or many: how they find each other, which one writes, how they agree."""
 
+import itertools
 import os
 import re
 import socket
@@ -9,13 +10,15 @@ from contextlib import contextmanager
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 from gpicl_jax.settings import UserError
 
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 _PATIENCE = 300.0  # seconds that a process waits for the others
-_PATIENCE_AT_EXIT = 24 * 3600  # while the first process meta-tests
+_LONG_PATIENCE = 24 * 3600.0  # while the first of them works alone
 _MESSAGE_BYTES = 1000
+_meetings = itertools.count()
 
 
 def join(kind: str, *, coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
@@ -57,8 +60,7 @@ def join(kind: str, *, coordinator: str | None = None, num_processes: int | None
 def _initialize(*found, **options) -> None:
     jax.config.update("jax_enable_preemption_service", False)  # its handler of SIGTERM would be deaf outside of training
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    options |= {"initialization_timeout": int(_PATIENCE), "shutdown_timeout_seconds": _PATIENCE_AT_EXIT}
-    jax.distributed.initialize(*found, **options)
+    jax.distributed.initialize(*found, **options, initialization_timeout=int(_PATIENCE))
 
 
 def _join_found() -> None:
@@ -120,6 +122,28 @@ def is_writer() -> bool:
     return jax.process_index() == 0
 
 
+def meet(seconds: float = _PATIENCE) -> None:
+    """Waits so long at most until all processes are here; no device is kept busy meanwhile."""
+    if jax.process_count() > 1:
+        wait = multihost.get_barrier_sync_fn()
+        wait(key=f"gpicl_{next(_meetings)}", timeout_ms=int(1000 * seconds))
+
+
+@contextmanager
+def first_alone():
+    """Only the first process finds True, and works alone in this block; the others wait for its end.
+
+    Example:
+      >>> with first_alone() as first:
+      ...     first
+      True
+    """
+    try:
+        yield is_writer()
+    finally:
+        meet(_LONG_PATIENCE)
+
+
 @contextmanager
 def agreement():
     """A `UserError` that ends this block in one process ends it in all, so that none waits for one that has gone.
@@ -133,6 +157,7 @@ def agreement():
     except UserError as own:
         error = own
     if jax.process_count() > 1:
+        meet()
         text = np.zeros(_MESSAGE_BYTES, np.uint8)
         said = str(error or "").encode()[:_MESSAGE_BYTES]
         text[: len(said)] = list(said)

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from gpicl_jax.config import hyper_from
 from gpicl_jax.evaluation import Evaluator, seen_episode_keys, unseen_episode_keys
 from gpicl_jax.factory import make_tasks
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.loop import Trainer
-from gpicl_jax.training.parallel import AXIS, gradient_over_mesh, replicate
+from gpicl_jax.training.parallel import AXIS, gradient_over_mesh, keep_compiled, replicate
 from gpicl_jax.training.step import batch_gradient, draw_batch_keys, train_step
 from tests.helpers import TINY, tiny_config
 
@@ -190,6 +191,21 @@ def test_learning_rate_warms_up_and_decays():
     values = np.array([float(schedule(step)) for step in range(40)])
     np.testing.assert_allclose(values[:10], np.arange(1, 11) / 10, rtol=1e-5)
     assert values[10] == 1.0 and (np.diff(values[10:]) < 0).all() and values[-1] < 0.01
+
+
+def test_compiled_programs_are_kept(tmp_path):
+    settings = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in settings}
+    compilation_cache.reset_cache()
+    try:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        keep_compiled(tmp_path / "new" / "folder")
+        jax.jit(lambda x: 3 * x + 1)(2.0)
+        assert list((tmp_path / "new" / "folder").iterdir())
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
 
 
 def test_few_tasks_are_memorised_and_tell_nothing_about_others():

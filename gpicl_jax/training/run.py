@@ -12,12 +12,12 @@ import jax
 
 from gpicl_jax.config import absolute_name, changed_settings, config_from_dict
 from gpicl_jax.data import ImageDataset
-from gpicl_jax.processes import agreement, is_writer
+from gpicl_jax.processes import agreement, first_alone
 from gpicl_jax.runs.folder import CONFIG, RunFolder, describe_run
 from gpicl_jax.sections import FREE_ON_RESUME, Config, learner_name
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture
-from gpicl_jax.training.loop import Trainer, train
+from gpicl_jax.training.loop import Trained, Trainer, train
 from gpicl_jax.training.meta_test import held_out_tasks, load_params, meta_test
 from gpicl_jax.training.parallel import own_copy
 from gpicl_jax.training.report import table, write_report
@@ -37,7 +37,7 @@ def train_run(
     """Trains, meta-tests and reports; returns the exit code (0, or 128 + signal).
 
     Several processes call it with the same arguments. Each trains on its own devices; the first writes, and meta-tests alone,
-    while the others wait for it at their exit.
+    while the others wait for it.
 
     Args:
       config: checked settings.
@@ -71,18 +71,23 @@ def train_run(
             also = "" if jax.process_count() == 1 else "   (in every process, with its --distributed flags)"
             print(f"{interrupted}; resume with: {_executable()} {again}{also}", flush=True)
             return interrupted.exit_code
-        if not is_writer():
-            return 0
-        done = "trained and saved" if jax.tree.leaves(trained.state.params) else "nothing to meta-learn"
-        print(f"{done}; now the meta-test (again at any time: {_executable()} evaluate {path})", flush=True)
-        params = own_copy(trained.state.params)
         del trainer  # and its images on the devices
-        result = meta_test(config, params, trained.evaluator)
-        total = trained.seconds_before + time.monotonic() - started
-        write_report(folder, result, params, step=int(trained.state.step), checkpoint="latest", total_seconds=total)
+        with first_alone() as first:
+            if first:
+                _test(trained, config, folder, run_dir, started)
+    return 0
+
+
+def _test(trained: Trained, config: Config, folder: RunFolder, run_dir: Path, started: float) -> None:
+    done = "trained and saved" if jax.tree.leaves(trained.state.params) else "nothing to meta-learn"
+    again = f"{_executable()} evaluate {shlex.quote(str(run_dir.absolute()))}"
+    print(f"{done}; now the meta-test (again at any time: {again})", flush=True)
+    params = own_copy(trained.state.params)
+    result = meta_test(config, params, trained.evaluator)
+    total = trained.seconds_before + time.monotonic() - started
+    write_report(folder, result, params, step=int(trained.state.step), checkpoint="latest", total_seconds=total)
     print(table(result))
     print(f"run: {run_dir}   (learning_curves.png, learning_curves.csv, summary.json, metrics.jsonl, checkpoints/)")
-    return 0
 
 
 def evaluate_run(

@@ -57,6 +57,24 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see '{self.prog} --help'")
 
 
+def _add_train_arguments(train: argparse.ArgumentParser) -> None:
+    train.add_argument("config", metavar="CONFIG")
+    train.add_argument("--run-dir", type=Path, metavar="DIR", help="the run's folder (default: runs/CONFIG-DATE-TIME)")
+    train.add_argument("--resume", action="store_true", help="continue the run in --run-dir, bit for bit")
+    train.add_argument("--parallel", choices=("pmap", "jit"), default="pmap", help="how several devices share a step")
+    train.add_argument("--profile-steps", metavar="A:B", help="trace the chunks of steps A to B into the run's profile/")
+    train.add_argument("--compile-cache", type=Path, metavar="DIR", help="keep compiled programs in DIR for later runs")
+    train.add_argument(
+        "--distributed",
+        choices=("off", "auto", "slurm", "manual"),
+        default="off",
+        help="how several processes find each other: auto (TPU pods and other clusters), slurm (under srun), manual",
+    )
+    train.add_argument("--coordinator", metavar="HOST:PORT", help="manual: where process 0 listens")
+    train.add_argument("--num-processes", type=int, metavar="N", help="manual: how many there are")
+    train.add_argument("--process-id", type=int, metavar="I", help="manual: which this one is, 0 to N − 1")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="gpicl",
@@ -79,10 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     train = command("train", "meta-train a learner", _TRAIN_HELP.format(names=", ".join(packaged_configs("*"))))
-    train.add_argument("config", metavar="CONFIG")
-    train.add_argument("--run-dir", type=Path, metavar="DIR", help="the run's folder (default: runs/CONFIG-DATE-TIME)")
-    train.add_argument("--resume", action="store_true", help="continue the run in --run-dir, bit for bit")
-    train.add_argument("--parallel", choices=("pmap", "jit"), default="pmap", help="how several devices share a step")
+    _add_train_arguments(train)
     evaluate = command("evaluate", "meta-test a run again", _EVALUATE_HELP)
     evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     evaluate.add_argument("--episodes", type=int, metavar="N", help="episodes of each kind of task (default: the run's)")
@@ -153,11 +168,25 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace, overrides: tuple[str, ...], arguments: list[str]) -> int:
+    from gpicl_jax.processes import join
+    from gpicl_jax.training.parallel import keep_compiled
+    from gpicl_jax.training.profile import profile_range
     from gpicl_jax.training.run import train_run
 
     config = load_config(options.config, overrides)
     if options.resume and options.run_dir is None:
         raise UserError("--resume needs --run-dir DIR, the folder of the run to continue")
+    if options.distributed != "off" and options.run_dir is None:
+        raise UserError(f"--distributed={options.distributed} needs --run-dir DIR, the same for all processes")
+    profiled = profile_range(options.profile_steps, config.train.steps) if options.profile_steps is not None else range(0)
+    if options.compile_cache:
+        keep_compiled(options.compile_cache)
+    join(
+        options.distributed,
+        coordinator=options.coordinator,
+        num_processes=options.num_processes,
+        process_id=options.process_id,
+    )
     run_dir = options.run_dir or Path("runs") / f"{Path(options.config).stem}-{datetime.now():%Y%m%d-%H%M%S}"
     return train_run(
         config,
@@ -166,6 +195,7 @@ def _train(options: argparse.Namespace, overrides: tuple[str, ...], arguments: l
         parallel=options.parallel,
         command=["gpicl", *arguments],
         started=_START,
+        profiled=profiled,
     )
 
 

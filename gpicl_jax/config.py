@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpicl_jax.sections import CONTEXT_QUERY, IN_CONTEXT, INFINITE, MAX_TASKS, MLP_LEARNERS, Config
+from gpicl_jax.sections import ATTENTION_MODELS, CONTEXT_QUERY, IN_CONTEXT, INFINITE, MAX_TASKS, MLP_LEARNERS, Config
 from gpicl_jax.settings import UserError, checked, nearest
 
 
@@ -197,6 +197,16 @@ def _check_together(config: Config) -> None:
     for name, steps in (("train.steps", train.steps), ("train.validate_every", train.validate_every)):
         if steps % train.chunk:
             raise UserError(f"{name} = {steps} is not a multiple of train.chunk = {train.chunk}; change one of them")
+    if config.tasks.tasks_per_step % train.accumulate:
+        raise UserError(
+            f"tasks.tasks_per_step = {config.tasks.tasks_per_step} is not a multiple of train.accumulate = {train.accumulate}; "
+            "change one of them"
+        )
+    if train.remat_blocks and config.model.name not in ATTENTION_MODELS:
+        raise UserError(
+            f"train.remat_blocks = true, but model.name = {config.model.name!r} has no blocks; only "
+            f"{' and '.join(ATTENTION_MODELS)} have"
+        )
     if evaluation.episodes % evaluation.sequences_per_task:
         raise UserError(
             f"eval.episodes = {evaluation.episodes} is not a multiple of "

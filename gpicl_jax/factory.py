@@ -94,6 +94,7 @@ def make_model(config: Config) -> nn.Module:
     if model.name == "vsml_without_symmetries":
         return VSMLWithoutSymmetries(**common, **pairs, grid_size=model.grid_size)
     blocks = {**common, **heads, "num_layers": model.num_layers, "mlp_width": model.mlp_width, "activation": model.activation}
+    blocks["remat"] = config.train.remat_blocks
     if model.layout == CONTEXT_QUERY:
         return ContextQueryTransformer(**blocks)
     in_order = {**blocks, "max_length": config.tasks.length, "smear_keys": model.smear_keys}

@@ -20,6 +20,7 @@ SEQUENCE_MODELS = (
     "vsml_without_symmetries",
 )
 ENTRIES = ("normal", "integer", "gram")
+ATTENTION_MODELS = ("transformer", "encoder_decoder")
 CONTEXT_QUERY = "context_query"
 IN_CONTEXT = "in_context"
 ONLINE_LEARNERS = ("sgd", "finetune", "maml_online")
@@ -96,7 +97,9 @@ class TrainConfig:
     chunk: int = setting(100, "steps of one compiled call", minimum=1)
     seed: int = setting(0, "seed of weights, tasks and images", minimum=0, maximum=2**31 - 1)
     validate_every: int = setting(1000, "steps between validations, each with a checkpoint", minimum=1)
+    accumulate: int = setting(1, "parts of a step's tasks, worked through one after another to save memory", minimum=1)
     remat: bool = setting(True, "recompute each example of VSML and each inner step in the backward pass, to save memory")
+    remat_blocks: bool = setting(False, "recompute each block of a Transformer in the backward pass, to save memory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +127,15 @@ class Config:
     eval: EvalConfig = EvalConfig()
 
 
-# What a resumed run may change: nothing that its weights depend on.
-FREE_ON_RESUME = ("data.dir", "train.validate_every", "train.remat", "eval.episodes")
+# What a resumed run may change: nothing that its weights depend on, but for the rounding of accumulate and remat.
+FREE_ON_RESUME = (
+    "data.dir",
+    "train.validate_every",
+    "train.accumulate",
+    "train.remat",
+    "train.remat_blocks",
+    "eval.episodes",
+)
 
 
 def learner_name(config: Config) -> str:

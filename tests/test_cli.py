@@ -294,6 +294,23 @@ BAD_INPUT = {
     "resume without a run": (["train", "digits", "--run-dir", "TMP/new", "--resume"], "no run in"),
     "resume without a folder": (["train", "digits", "--resume"], "--run-dir"),
     "parallel": (["train", "digits", "--parallel=pmpa"], "invalid choice: 'pmpa'"),
+    "parts of a batch": (["train", "digits", "--train.accumulate=3"], "not a multiple of train.accumulate = 3"),
+    "parts and devices": (
+        ["train", "digits", "--train.accumulate=8"],
+        "the 4 devices × train.accumulate = 8; give a multiple of 32",
+    ),
+    "blocks that are none": (["train", "digits", "--model.name=lstm", "--train.remat_blocks=true"], "'lstm' has no blocks"),
+    "steps to trace that are none": (["train", "digits", "--profile-steps", "100"], "--profile-steps 100; expected A:B"),
+    "steps to trace backwards": (["train", "digits", "--profile-steps", "20:10"], "expected A:B with 0 ≤ A < B"),
+    "steps to trace beyond the end": (["train", "digits", "--profile-steps", "0:100000"], "train.steps = 800"),
+    "steps to trace that are over": (
+        ["train", "RUN/config.toml", "--run-dir", "RUN", "--resume", "--profile-steps=1:2"],
+        "past --p",
+    ),
+    "compile cache that is a file": (
+        ["train", "digits", "--compile-cache", "TMP/empty.toml"],
+        "cannot write to --compile-cache",
+    ),
     "unknown dataset": (["train", "digits", "--data.train=mnits", "--data.dir=TMP"], "did you mean mnist?"),
     "dataset that is missing": (["train", "digits", "--data.train=svhn_cropped", "--data.dir=TMP"], "svhn_cropped"),
     "no such file": (["train", "digits", "--data.train=TMP/none.npz"], "no file or folder"),

@@ -1,20 +1,26 @@
 """The step and its chunks: scan = loop, pmap = jit = one device, nothing recompiled, nothing moved."""
 
 import functools
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from gpicl_jax.config import hyper_from
 from gpicl_jax.evaluation import Evaluator, seen_episode_keys, unseen_episode_keys
 from gpicl_jax.factory import make_tasks
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.loop import Trainer
-from gpicl_jax.training.parallel import AXIS, gradient_over_mesh, replicate
+from gpicl_jax.training.parallel import AXIS, gradient_over_mesh, keep_compiled, replicate
 from gpicl_jax.training.step import batch_gradient, draw_batch_keys, train_step
-from tests.helpers import tiny_config
+from tests.helpers import TINY, tiny_config
+
+SGD = ("--optimizer.name=sgd", "--optimizer.momentum=0")
 
 
 def make_trainer(*overrides, parallel="pmap", num_devices=1):
@@ -50,7 +56,7 @@ def test_a_chunk_equals_its_steps_one_by_one(optimizer):
 )
 def test_devices_share_a_step_without_changing_it(parallel, num_devices, num_tasks):
     """Losses of five steps, and the gradient: SGD without momentum moves the weights by exactly that."""
-    overrides = ("--optimizer.name=sgd", "--optimizer.momentum=0", f"--tasks.num_tasks={num_tasks}")
+    overrides = (*SGD, f"--tasks.num_tasks={num_tasks}")
     results = {}
     for key, (how, devices) in {"one": ("pmap", 1), "many": (parallel, num_devices)}.items():
         trainer = make_trainer(*overrides, parallel=how, num_devices=devices)
@@ -58,6 +64,65 @@ def test_devices_share_a_step_without_changing_it(parallel, num_devices, num_tas
         assert len(state.params["head"]["kernel"].devices()) == devices
         results[key] = jax.device_get((state.params, metrics))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-6), results["one"], results["many"])
+
+
+EIGHT = """
+import sys, numpy as np, jax
+from gpicl_jax.config import load_config
+from gpicl_jax.training.loop import Trainer
+for parallel in ("pmap", "jit"):
+    trainer = Trainer(load_config("digits", tuple(sys.argv[2:])), parallel=parallel)
+    state, metrics = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
+    assert len(state.params["head"]["kernel"].devices()) == 8
+    np.savez(f"{sys.argv[1]}/{parallel}.npz", *jax.tree.leaves(jax.device_get((state.params, metrics))))
+"""
+
+
+def test_eight_devices_too(tmp_path):
+    """In a process of its own, as this one has four."""
+    overrides = (*SGD, "--tasks.tasks_per_step=8")
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
+    subprocess.run([sys.executable, "-c", EIGHT, tmp_path, *TINY, *overrides], env=environment, check=True)
+    trainer = make_trainer(*overrides)
+    state, metrics = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
+    for parallel in ("pmap", "jit"):
+        with np.load(tmp_path / f"{parallel}.npz") as many:
+            for one, leaf in zip(jax.tree.leaves((state.params, metrics)), many.values(), strict=True):
+                np.testing.assert_allclose(leaf, one, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize(("parallel", "num_devices", "parts"), [("pmap", 1, 4), ("pmap", 2, 2), ("jit", 2, 2)])
+def test_parts_of_a_batch_add_up_to_its_step(parallel, num_devices, parts):
+    results = []
+    for overrides, devices in ((SGD, 1), ((*SGD, f"--train.accumulate={parts}"), num_devices)):
+        trainer = make_trainer(*overrides, parallel=parallel, num_devices=devices)
+        state, metrics = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
+        results.append(jax.device_get((state.params, metrics)))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-6), *results)
+
+
+@pytest.mark.parametrize(("model", "parallel", "num_devices"), [("transformer", "pmap", 2), ("encoder_decoder", "jit", 1)])
+def test_blocks_that_are_recomputed_change_nothing(model, parallel, num_devices):
+    results = []
+    for remat in ("false", "true"):
+        overrides = (*SGD, f"--model.name={model}", f"--train.remat_blocks={remat}")
+        trainer = make_trainer(*overrides, parallel=parallel, num_devices=num_devices)
+        before = jax.device_get(trainer.state().params)
+        state, metrics = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
+        results.append((before, jax.device_get((state.params, metrics))))
+    jax.tree.map(np.testing.assert_array_equal, results[0][0], results[1][0])
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-6), results[0][1], results[1][1])
+
+
+def test_parts_and_recomputed_blocks_need_less_memory():
+    """As the compiler counts it."""
+    sizes = ("--model.num_layers=4", "--model.width=32", "--tasks.length=50", "--tasks.tasks_per_step=8")
+    needed = {}
+    for setting in ("chunk=5", "accumulate=4", "remat_blocks=true"):
+        trainer = make_trainer(*sizes, f"--train.{setting}")
+        program = trainer.chunk.lower(trainer.state(), trainer.tasks, trainer.hyper).compile()
+        needed[setting] = program.memory_analysis().temp_size_in_bytes
+    assert needed["accumulate=4"] < 0.5 * needed["chunk=5"] and needed["remat_blocks=true"] < 0.7 * needed["chunk=5"]
 
 
 def test_pmap_leaves_the_same_parameters_on_every_device():
@@ -126,6 +191,21 @@ def test_learning_rate_warms_up_and_decays():
     values = np.array([float(schedule(step)) for step in range(40)])
     np.testing.assert_allclose(values[:10], np.arange(1, 11) / 10, rtol=1e-5)
     assert values[10] == 1.0 and (np.diff(values[10:]) < 0).all() and values[-1] < 0.01
+
+
+def test_compiled_programs_are_kept(tmp_path):
+    settings = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in settings}
+    compilation_cache.reset_cache()
+    try:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        keep_compiled(tmp_path / "new" / "folder")
+        jax.jit(lambda x: 3 * x + 1)(2.0)
+        assert list((tmp_path / "new" / "folder").iterdir())
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
 
 
 def test_few_tasks_are_memorised_and_tell_nothing_about_others():

@@ -69,7 +69,7 @@ def check_fits(name: str, num_images: int, num_features: int) -> None:
 
 def device_memory() -> tuple[int, str]:
     """Free bytes of the device that arrays go to, and its name; on a CPU, the memory of the machine."""
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     statistics = device.memory_stats() or {}
     if "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics["bytes_in_use"], str(device)

@@ -83,6 +83,7 @@ class AttentionModel(nn.Module):
         a standardised pixel, and the loss plateau shrinks.
       activation: `gelu` or `relu`.
       dtype: of the blocks; parameters, residual stream, softmax and logits are float32.
+      remat: recompute each block in the backward pass, which then needs the memory of one.
     """
 
     num_classes: int
@@ -94,6 +95,7 @@ class AttentionModel(nn.Module):
     label_scale: float = 1.0
     activation: str = "gelu"
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     def run_blocks(
         self,
@@ -106,8 +108,9 @@ class AttentionModel(nn.Module):
         norm: str = "norm_out",
     ) -> jax.Array:
         """All blocks and the last LayerNorm, [L, D]; row i attends to the rows that row i of the mask allows."""
+        block = nn.remat(Block) if self.remat else Block
         for layer in range(self.num_layers):
-            h_LD = Block(
+            h_LD = block(
                 attention={"num_heads": self.num_heads, "head_size": self.head_size, "smear_keys": smear_keys},
                 mlp_width=self.mlp_width or 4 * self.width,
                 activation=self.activation,

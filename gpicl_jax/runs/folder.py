@@ -1,4 +1,7 @@
-"""The folder of one run: one process at a time, files that are either whole or not there."""
+"""The folder of one run: one command at a time, files that are either whole or not there.
+
+Where several processes train one run, the first alone writes; the others pass over every write and the lock.
+"""
 
 import fcntl
 import json
@@ -12,6 +15,7 @@ from typing import Any
 from gpicl_jax import __version__
 from gpicl_jax.config import load_config, to_toml
 from gpicl_jax.files import write_atomic
+from gpicl_jax.processes import is_writer
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 
@@ -40,6 +44,8 @@ class RunFolder:
           UserError: the folder holds a run or other files, or cannot be made or written.
         """
         folder = cls(path)
+        if not is_writer():
+            return folder
         try:
             folder._check_free()  # before a lock file is put among somebody's files
             path.mkdir(parents=True, exist_ok=True)
@@ -87,6 +93,9 @@ class RunFolder:
 
         With `wait` it waits for another process that holds it, instead of raising `UserError`.
         """
+        if not is_writer():
+            yield
+            return
         try:
             file = open(self.path / ".lock", "w")  # noqa: SIM115
         except OSError as error:
@@ -100,6 +109,8 @@ class RunFolder:
 
     def write_bytes(self, name: str, content: bytes) -> Path:
         """Writes a file under a temporary name, then renames it."""
+        if not is_writer():
+            return self.path / name
         return write_atomic(self.path / name, lambda file: file.write(content))
 
     def write_text(self, name: str, text: str) -> Path:
@@ -125,6 +136,7 @@ def describe_run(command: list[str], parallel: str) -> dict[str, Any]:
         "command": command,
         "commit": _commit(),
         "parallel": parallel,
+        "processes": jax.process_count(),
         "devices": [device.device_kind for device in jax.devices()],
         "platform": platform.platform(),
         "python": platform.python_version(),

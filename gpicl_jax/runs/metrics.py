@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gpicl_jax.processes import is_writer
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.settings import UserError
 
@@ -22,6 +23,8 @@ class MetricsLog:
         self.seconds = max((record.get("seconds", 0.0) for record in kept), default=0.0)
 
     def append(self, record: dict[str, Any]) -> None:
+        if not is_writer():
+            return
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 

@@ -12,17 +12,19 @@ from gpicl_jax.evaluation import Evaluator, unseen_episode_keys
 from gpicl_jax.factory import make_learner, make_optimizer, make_tasks
 from gpicl_jax.learners import check_fits
 from gpicl_jax.learners.base import last_rows
+from gpicl_jax.processes import of_first
 from gpicl_jax.runs.checkpoint import Checkpoints
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import MetricsLog
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.divergence import Diverged, advice
-from gpicl_jax.training.parallel import compile_chunk, replicate
+from gpicl_jax.training.parallel import compile_chunk, on_all, own_copy, replicate
+from gpicl_jax.training.profile import Profile
 from gpicl_jax.training.progress import Progress
 from gpicl_jax.training.signals import Interrupted, StopRequest
 from gpicl_jax.training.state import TrainState, init_state
-from gpicl_jax.training.step import TrainChunk, batch_gradient, train_chunk, train_step
+from gpicl_jax.training.step import TrainChunk, batch_gradient, gradient_in_parts, train_chunk, train_step
 
 VALIDATION_EPISODES = 256
 
@@ -33,10 +35,11 @@ class Trainer:
     Args:
       config: checked settings.
       parallel: `pmap` or `jit`, how several devices share a step; see `parallel`.
-      devices: to train on; all that JAX finds by default.
+      devices: to train on; all that JAX finds by default, in all processes.
 
     Attributes:
-      tasks, validation: the task distributions of the training and the validation split.
+      tasks: the task distribution of the training split, on all devices.
+      validation: that of the validation split, on this process's first device.
       learner: see `Learner`.
       hyper: the traced numbers.
       chunk: the compiled chunk, `chunk(state, tasks, hyper) -> (state, metrics)`; it takes over the state's memory.
@@ -54,20 +57,25 @@ class Trainer:
 
     def __init__(self, config: Config, *, parallel: str = "pmap", devices: list[jax.Device] | None = None) -> None:
         devices = devices or jax.devices()
-        if config.tasks.tasks_per_step % len(devices):
+        slices = len(devices) * config.train.accumulate
+        if config.tasks.tasks_per_step % slices:
+            parts = f" × train.accumulate = {config.train.accumulate}" if config.train.accumulate > 1 else ""
             raise UserError(
-                f"tasks.tasks_per_step = {config.tasks.tasks_per_step} is not divisible by the {len(devices)} devices; "
-                f"give a multiple of {len(devices)}"
+                f"tasks.tasks_per_step = {config.tasks.tasks_per_step} is not divisible by the {len(devices)} devices{parts}; "
+                f"give a multiple of {slices}"
             )
         self.config, self._devices = config, devices
         self.tasks = replicate(make_tasks(config, "train"), devices)
-        self.validation = replicate(make_tasks(config, "validation"), devices)
+        self.validation = own_copy(replicate(make_tasks(config, "validation"), devices))
         self.hyper = replicate(hyper_from(config), devices)
         self.learner = make_learner(config)
         check_fits(self.learner, self.tasks)
         self._optimizer = make_optimizer(config)
         self.chunk: TrainChunk = compile_chunk(
-            batch_gradient(self.learner), self._make_chunk, parallel=parallel, devices=devices
+            gradient_in_parts(batch_gradient(self.learner), config.train.accumulate),
+            self._make_chunk,
+            parallel=parallel,
+            devices=devices,
         )
 
     def _make_chunk(self, gradient) -> TrainChunk:
@@ -78,8 +86,8 @@ class Trainer:
 
     def state(self) -> TrainState:
         """The state before the first step, on all devices."""
-        init = jax.jit(lambda hyper: init_state(self.learner, self._optimizer, hyper))
-        return replicate(init(self.hyper), self._devices)
+        init = functools.partial(init_state, self.learner, self._optimizer)
+        return jax.jit(init, out_shardings=on_all(self._devices))(self.hyper)
 
 
 class Trained(NamedTuple):
@@ -91,18 +99,19 @@ class Trained(NamedTuple):
     seconds_before: float
 
 
-def train(trainer: Trainer, folder: RunFolder, record: dict[str, Any]) -> Trained:
+def train(trainer: Trainer, folder: RunFolder, record: dict[str, Any], profiled: range = range(0)) -> Trained:
     """Trains from the latest checkpoint in `folder`, or from the start, to `train.steps`.
 
     Args:
       trainer: what to train.
       folder: where; its `config.toml` and `run.json` are brought up to date once nothing speaks against going on.
       record: of this command, for `run.json`.
+      profiled: steps to trace into `profile/`.
 
     Raises:
       Interrupted: by a signal, after a checkpoint.
       Diverged: a loss, a parameter or a prediction became NaN or infinite; the last good checkpoint stays.
-      UserError: the latest checkpoint is beyond `train.steps`, or cannot be read.
+      UserError: the latest checkpoint is beyond `train.steps` or the steps to trace, or cannot be read.
     """
     evaluator = Evaluator(trainer.learner)
     with Checkpoints(folder.checkpoints) as checkpoints, StopRequest() as stop:
@@ -111,16 +120,23 @@ def train(trainer: Trainer, folder: RunFolder, record: dict[str, Any]) -> Traine
         start = checkpoints.latest_step or 0
         if start > steps:
             raise UserError(f"{folder.path} is already at step {start}, past train.steps = {steps}; raise train.steps")
+        if profiled and start >= profiled.stop:
+            raise UserError(f"{folder.path} is already at step {start}, past --profile-steps; give later ones")
         if start:
             state = checkpoints.load(start, state)
         folder.write_config(trainer.config)  # a resumed run may have more steps than it began with
         folder.write_json("run.json", {"commands": [*(folder.read_json("run.json") or {"commands": []})["commands"], record]})
-        course = _Course(trainer, folder, evaluator, checkpoints, start)
+        course, profile = _Course(trainer, folder, evaluator, checkpoints, start), Profile(profiled, folder.path / "profile")
         try:
             for step in range(start, steps, trainer.config.train.chunk):
+                chunk = range(step, step + trainer.config.train.chunk)
+                profile.before(chunk, state)
+                stop.ask()
                 state = course.advance(state, step)
-                course.between_chunks(state, stop)
+                profile.after(chunk, state)
+                course.between_chunks(state, stop.answer())
         finally:
+            profile.close()
             course.progress.close()
     return Trained(state, evaluator, course.seconds_before)
 
@@ -152,16 +168,16 @@ class _Course:
         self._pending, self._step = metrics, step + self._settings.chunk
         return state
 
-    def between_chunks(self, state: TrainState, stop: StopRequest) -> None:
+    def between_chunks(self, state: TrainState, signum: int | None) -> None:
         """Validates and saves where the step number says so; saves and leaves where a signal says so."""
         at_end = self._step == self._settings.steps
         due = at_end or self._step % self._settings.validate_every == 0
-        if due or stop.signum is not None:
+        if due or signum is not None:
             self._report()  # nothing that is not finite may be saved
             self._checkpoints.save(self._step, state, self._validate(state) if due else None)
             self._mark = time.monotonic()
-        if stop.signum is not None:
-            raise Interrupted(stop.signum, self._step)
+        if signum is not None:
+            raise Interrupted(signum, self._step)
 
     def _report(self) -> None:
         if self._pending is None:
@@ -192,19 +208,20 @@ class _Course:
         num_tasks = max(2, VALIDATION_EPISODES // settings.sequences_per_task)
         keys = unseen_episode_keys(settings.seed, "validation", num_tasks, settings.sequences_per_task)
         permute = self._trainer.config.tasks.permute_labels_prob
-        scores = self._evaluator(state.params, self._trainer.validation, keys, permute)
-        if not scores.finite:
+        scores = self._evaluator(own_copy(state.params), self._trainer.validation, keys, permute)
+        loss = of_first(float(np.nanmean(scores.loss_TSL)) if scores.finite else np.nan)
+        if np.isnan(loss):
             raise Diverged(f"predictions are not finite at step {self._step}; {advice(self._trainer.config)}")
         record = {
             "step": self._step,
-            "validation_loss": float(np.nanmean(scores.loss_TSL)),
+            "validation_loss": loss,
             "validation_first": scores.first()[0],
             "validation_last": scores.last()[0],
             "seconds": time.monotonic() - self._begun,
         }
         self._log.append(record)
         self.progress.validation(record)
-        return record["validation_loss"]
+        return loss
 
 
 def _accuracy_ends(correct_L: np.ndarray, scored_L: np.ndarray) -> dict[str, float | None]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from gpicl_jax.processes import is_writer
+
 _SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -14,7 +16,7 @@ class Progress:
 
     def __init__(self, steps: int, start: int) -> None:
         self._steps, self._start = steps, start
-        self._bar = tqdm(total=steps, initial=start, unit="step") if sys.stderr.isatty() else None
+        self._bar = tqdm(total=steps, initial=start, unit="step") if sys.stderr.isatty() and is_writer() else None
         self._shown = 0.0
 
     def training(self, record: dict[str, Any]) -> None:

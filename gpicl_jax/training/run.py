@@ -5,24 +5,39 @@ import shlex
 import shutil
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import jax
 
 from gpicl_jax.config import absolute_name, changed_settings, config_from_dict
 from gpicl_jax.data import ImageDataset
-from gpicl_jax.runs.folder import RunFolder, describe_run
+from gpicl_jax.processes import agreement, first_alone
+from gpicl_jax.runs.folder import CONFIG, RunFolder, describe_run
 from gpicl_jax.sections import FREE_ON_RESUME, Config, learner_name
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture
-from gpicl_jax.training.loop import Trainer, train
+from gpicl_jax.training.loop import Trained, Trainer, train
 from gpicl_jax.training.meta_test import held_out_tasks, load_params, meta_test
+from gpicl_jax.training.parallel import own_copy
 from gpicl_jax.training.report import table, write_report
 from gpicl_jax.training.signals import Interrupted
 
 
-def train_run(config: Config, run_dir: Path, *, resume: bool, parallel: str, command: list[str], started: float) -> int:
+def train_run(
+    config: Config,
+    run_dir: Path,
+    *,
+    resume: bool,
+    parallel: str,
+    command: list[str],
+    started: float,
+    profiled: range = range(0),
+) -> int:
     """Trains, meta-tests and reports; returns the exit code (0, or 128 + signal).
+
+    Several processes call it with the same arguments. Each trains on its own devices; the first writes, and meta-tests alone,
+    while the others wait for it.
 
     Args:
       config: checked settings.
@@ -31,35 +46,48 @@ def train_run(config: Config, run_dir: Path, *, resume: bool, parallel: str, com
       parallel: `pmap` or `jit`, for several devices.
       command: for the record.
       started: `time.monotonic()` when the command began.
+      profiled: steps to trace into the run's folder.
 
     Raises:
       UserError: see `RunFolder`; or the run there was made with other settings.
       Diverged: numbers are no longer finite; the last good checkpoint stays.
     """
-    if resume:
-        _check_resumable(RunFolder.open(run_dir), config)
-    trainer = Trainer(config, parallel=parallel, devices=jax.devices())
-    held_out_tasks(config, config.data.train)  # what the end would refuse is refused now
-    folder = RunFolder.open(run_dir) if resume else RunFolder.create(run_dir, config)
     path = shlex.quote(str(run_dir.absolute()))
-    with folder.lock():
+    with ExitStack() as stack:
+        with agreement():
+            if resume:
+                _check_resumable(RunFolder.open(run_dir), config)
+            trainer = Trainer(config, parallel=parallel, devices=jax.devices())
+            held_out_tasks(config, config.data.train)  # what the end would refuse is refused now
+            folder = RunFolder.open(run_dir) if resume else RunFolder.create(run_dir, config)
+            stack.enter_context(folder.lock())
+        with agreement():
+            _check_shared(folder)
         _say_start(trainer, folder)
         try:
-            trained = train(trainer, folder, describe_run(command, parallel))
+            trained = train(trainer, folder, describe_run(command, parallel), profiled)
         except Interrupted as interrupted:
             again = f"train {path}/config.toml --run-dir {path} --parallel={parallel} --resume"
-            print(f"{interrupted}; resume with: {_executable()} {again}", flush=True)
+            also = "" if jax.process_count() == 1 else "   (in every process, with its --distributed flags)"
+            print(f"{interrupted}; resume with: {_executable()} {again}{also}", flush=True)
             return interrupted.exit_code
-        done = "trained and saved" if jax.tree.leaves(trained.state.params) else "nothing to meta-learn"
-        print(f"{done}; now the meta-test (again at any time: {_executable()} evaluate {path})", flush=True)
-        params = jax.device_put(trained.state.params, jax.devices()[0])
         del trainer  # and its images on the devices
-        result = meta_test(config, params, trained.evaluator)
-        total = trained.seconds_before + time.monotonic() - started
-        write_report(folder, result, params, step=int(trained.state.step), checkpoint="latest", total_seconds=total)
+        with first_alone() as first:
+            if first:
+                _test(trained, config, folder, run_dir, started)
+    return 0
+
+
+def _test(trained: Trained, config: Config, folder: RunFolder, run_dir: Path, started: float) -> None:
+    done = "trained and saved" if jax.tree.leaves(trained.state.params) else "nothing to meta-learn"
+    again = f"{_executable()} evaluate {shlex.quote(str(run_dir.absolute()))}"
+    print(f"{done}; now the meta-test (again at any time: {again})", flush=True)
+    params = own_copy(trained.state.params)
+    result = meta_test(config, params, trained.evaluator)
+    total = trained.seconds_before + time.monotonic() - started
+    write_report(folder, result, params, step=int(trained.state.step), checkpoint="latest", total_seconds=total)
     print(table(result))
     print(f"run: {run_dir}   (learning_curves.png, learning_curves.csv, summary.json, metrics.jsonl, checkpoints/)")
-    return 0
 
 
 def evaluate_run(
@@ -110,6 +138,11 @@ def _check_resumable(folder: RunFolder, config: Config) -> None:
         )
 
 
+def _check_shared(folder: RunFolder) -> None:
+    if not (folder.path / CONFIG).is_file():
+        raise UserError(f"run folder {folder.path} is not on a file system that all processes share; choose another --run-dir")
+
+
 def _executable() -> str:
     """How this process was called, so that a command that is printed can be run as it stands."""
     name = Path(sys.argv[0])
@@ -124,8 +157,9 @@ def _say_start(trainer: Trainer, folder: RunFolder) -> None:
     counts = [f"{each.num_images:,} training images" if isinstance(each, ImageDataset) else "fresh points" for each in sources]
     images = ", ".join(f"{each.name} ({count})" for each, count in zip(sources, counts, strict=True))
     devices = jax.devices()
+    together = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
     print(
         f"{learner_name(config)} on {images} of {source.num_features:,} pixels, num_tasks {config.tasks.num_tasks}, "
-        f"{len(devices)} × {devices[0].device_kind}, run folder {folder.path}",
+        f"{len(devices)} × {devices[0].device_kind}{together}, run folder {folder.path}",
         flush=True,
     )

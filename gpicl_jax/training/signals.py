@@ -3,6 +3,11 @@
 import signal
 from types import FrameType
 
+import jax
+import numpy as np
+
+from gpicl_jax.training.parallel import largest
+
 
 class Interrupted(Exception):
     """Training stopped on a signal, after a checkpoint at `step`; the conventional exit code is 128 + signal."""
@@ -13,10 +18,15 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """While the block runs, `signum` is the signal that asked to stop, or None."""
+    """While the block runs, `signum` is the signal that asked this process to stop, or None.
+
+    Several processes must stop after the same chunk, whichever of them heard the signal: each calls `ask` before it
+    dispatches a chunk, and learns from `answer` afterwards what any of them had heard by then.
+    """
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self._asked: jax.Array | None = None
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -27,6 +37,15 @@ class StopRequest:
     def __exit__(self, *exc: object) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
+
+    def ask(self) -> None:
+        """Asks all processes, without waiting for them."""
+        if jax.process_count() > 1:
+            self._asked = largest(np.int32(self.signum or 0))
+
+    def answer(self) -> int | None:
+        """The signal that asked any process to stop, the same in all of them."""
+        return self.signum if self._asked is None else int(self._asked) or None
 
     def _request(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None and signum == signal.SIGINT:

@@ -58,6 +58,25 @@ def batch_gradient(learner: Learner) -> BatchGradient:
     return gradient
 
 
+def gradient_in_parts(gradient: BatchGradient, parts: int) -> BatchGradient:
+    """The same means from `parts` equal parts of the tasks, one after another, in the memory that one part needs."""
+    if parts == 1:
+        return gradient
+
+    def summed(params: Any, tasks: TaskDistribution, keys: BatchKeys, hyper: Hyper) -> tuple[Any, Metrics]:
+        def add(total: Any, part: BatchKeys) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, gradient(params, tasks, part, hyper)), None
+
+        keys_of_parts = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), keys)
+        first = jax.tree.map(lambda leaf: leaf[0], keys_of_parts)
+        shapes = jax.eval_shape(gradient, params, tasks, first, hyper)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        total, _ = jax.lax.scan(add, zeros, keys_of_parts)
+        return jax.tree.map(lambda leaf: leaf / parts, total)
+
+    return summed
+
+
 def train_step(
     state: TrainState,
     tasks: TaskDistribution,

@@ -65,10 +65,12 @@ def test_trials_are_chosen_on_validation_tasks_and_cells_measured_on_test_tasks(
     monkeypatch.setattr(
         comparison.CellRun,
         "scores",
-        lambda self, tasks, split: splits.append((split, self.config.eval.seed)) or scores(self, tasks, split),
+        lambda self, tasks, split: (
+            splits.append((split, tasks.source.num_images, self.config.eval.seed)) or scores(self, tasks, split)
+        ),
     )
     assert run_comparison(dataclasses.replace(asked, learners=("sgd",), seeds=2)) == 0
-    assert splits == [("validation", 1000), ("validation", 1000), ("test", 0), ("test", 1)]
+    assert splits == [("validation", 200, 1000), ("validation", 200, 1000), ("test", 397, 0), ("test", 397, 1)]
     trials, cells = read(asked, "smoke_trials.csv"), read(asked)
     assert trials.validation_last.argmax() == 1 and (cells.chosen == "--learner.inner_rate=3e-2").all()
     assert cells.seed.tolist() == [0, 1] and cells["last"][0] != cells["last"][1]
@@ -115,25 +117,18 @@ def test_a_cell_of_other_settings_is_refused_and_kept(asked, monkeypatch, capsys
 
 
 def test_two_processes_share_the_cells_and_write_one_table(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "gpicl_jax",
-        "experiment",
-        "comparison",
-        "--learners",
-        "sgd",
-        "mlp",
-        "--datasets",
-        "digits",
-    ]
+    """Two seeds of one row, so that both processes want the row's trials at once; each is trained once."""
+    command = [sys.executable, "-m", "gpicl_jax", "experiment", "comparison", "--learners", "mlp", "--seeds", "2"]
+    command += ["--datasets", "digits"]
     command += ["--runs-dir", str(tmp_path / "runs"), "--results-dir", str(tmp_path / "results")]
     processes = [subprocess.Popen([*command, "--part", f"{part}/2"], stdout=subprocess.DEVNULL) for part in (1, 2)]
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     frame = pd.read_csv(tmp_path / "results" / "smoke.csv")
-    assert frame.learner.tolist() == ["sgd", "mlp"] and frame.episodes.tolist() == [32, 32]
+    assert frame.learner.tolist() == ["mlp", "mlp"] and frame.seed.tolist() == [0, 1] and frame.episodes.tolist() == [32, 32]
+    records = [json.loads(path.read_text())["commands"] for path in (tmp_path / "runs").rglob("run.json")]
+    assert [len(commands) for commands in records] == [1] * (SCALES["smoke"].trials + 2)
     text = (tmp_path / "results" / "smoke.md").read_text()
-    assert "| `sgd` (1) |" in text and "*paper: vsml*" not in text  # the paper has nothing on digits
+    assert "| `mlp` (2) |" in text and "*paper: vsml*" not in text  # the paper has nothing on digits
     assert (tmp_path / "results" / "smoke.png").read_bytes().startswith(b"\x89PNG")
 
 

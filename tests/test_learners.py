@@ -196,16 +196,18 @@ def test_the_order_of_a_context_changes_nothing_for_context_query():
     np.testing.assert_allclose(predict(shuffled), predict(episode), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["context_query", "maml"])
-def test_a_cut_is_drawn_for_every_episode_that_has_none(name):
-    learner, params, episode = make_case(name)
-    episode = episode._replace(num_context=jnp.int32(10))
+@pytest.mark.parametrize(
+    ("name", "length", "cuts"),
+    # maml leaves at least 20 queries, of 10 examples all but the one that it learns from
+    [("context_query", 10, range(10)), ("maml", 30, range(1, 11)), ("maml", 10, [1])],
+)
+def test_a_cut_is_drawn_for_every_episode_that_has_none(name, length, cuts):
+    learner, params, episode = make_case(name, f"--tasks.length={length}")
+    episode = episode._replace(num_context=jnp.int32(length))
     loss = jax.jit(jax.vmap(lambda key: learner.loss(params, episode, key=key)[1]["scored_L"]))
     scored_BL = np.asarray(loss(jax.random.split(jax.random.key(0), 400)))
     assert (np.diff(scored_BL, axis=1) >= 0).all()
-    cuts = np.unique((1 - scored_BL).sum(axis=1)).tolist()
-    # maml leaves as many queries as it can up to 20, of 10 examples all but the one that it learns from
-    assert cuts == (list(range(10)) if name == "context_query" else [1])
+    assert np.unique((1 - scored_BL).sum(axis=1)).tolist() == list(cuts)
 
 
 @pytest.mark.parametrize("name", ["context_query", "maml"])

@@ -12,6 +12,7 @@ from gpicl_jax.tasks.episode import Episode
 
 Params = Any
 Metrics = dict[str, jax.Array]
+FIRST_POSITIONS = (0, 1, 2, 5, 10, 20, 50)  # where a learning curve is steep: rows of tables, and cuts
 
 
 class Learner(Protocol):

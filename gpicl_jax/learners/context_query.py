@@ -6,10 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpicl_jax.learners.base import Learner, Metrics, Params, last_rows
+from gpicl_jax.learners.base import FIRST_POSITIONS, Learner, Metrics, Params, last_rows
 from gpicl_jax.tasks.episode import Episode
-
-_FIRST_CUTS = (0, 1, 2, 5, 10, 20, 50)
 
 
 class FromContext(Learner):
@@ -39,7 +37,7 @@ class FromContext(Learner):
     def cuts(self, length: int) -> tuple[int, ...]:
         """A few small ones, and the last tenth."""
         positions = range(length)
-        return tuple(sorted({*(cut for cut in _FIRST_CUTS if cut < length), *positions[last_rows(length)]}))
+        return tuple(sorted({*(cut for cut in FIRST_POSITIONS if cut < length), *positions[last_rows(length)]}))
 
 
 @dataclasses.dataclass(frozen=True)

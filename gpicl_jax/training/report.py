@@ -5,13 +5,12 @@ import math
 from typing import Any
 
 from gpicl_jax import figures
-from gpicl_jax.evaluation import Scores, last_rows
+from gpicl_jax.evaluation import Scores
+from gpicl_jax.learners.base import FIRST_POSITIONS, last_rows
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.training.meta_test import MetaTest
 from gpicl_jax.training.state import num_params
-
-_TABLE_POSITIONS = (0, 1, 2, 5, 10, 20, 50)
 
 
 def write_report(
@@ -65,7 +64,7 @@ def _one_table(result: MetaTest) -> list[str]:
     (dataset,) = result.tests
     solvers = [solver for _, kind, solver in result.scores if kind == "unseen_tasks"]
     length = result.tests[dataset].length
-    rows = {str(position): slice(position, position + 1) for position in _TABLE_POSITIONS if position < length}
+    rows = {str(position): slice(position, position + 1) for position in FIRST_POSITIONS if position < length}
     rows[f"last {length - last_rows(length).start}"] = last_rows(length)
     lines = [
         f"{dataset}: accuracy on unseen tasks and held-out images, ± standard error over tasks",

@@ -38,7 +38,9 @@ class Profile:
         """Starts where the first of the steps is in `chunk`; earlier work is waited for."""
         if not self._running and max(chunk.start, self._steps.start) < min(chunk.stop, self._steps.stop):
             jax.block_until_ready(state)
-            jax.profiler.start_trace(self._folder)
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0  # every Python call would drown the few that matter
+            jax.profiler.start_trace(self._folder, profiler_options=options)
             self._running = True
 
     def after(self, chunk: range, state: TrainState) -> None:

@@ -86,7 +86,8 @@ def test_a_benchmark_finds_what_it_promises(name, quick, tmp_path, capsys):
     for row in rows:
         may_be_zero = row.quantity == "stored MB" or "Δ" in row.quantity or row.quantity == "temporaries MB"
         assert math.isfinite(row.median) and row.low <= row.median <= row.high, row
-        assert row.median > 0 or (may_be_zero and row.median == 0), row
+        # a share is of a difference of times, which at this size is noise
+        assert row.median > 0 or (may_be_zero and row.median == 0) or row.quantity == "share of a step", row
     there = {(row.side, row.quantity) for row in rows}
     assert {*FOUND[name], *(FOUND_WITH_PYTORCH[name] if compared else [])} <= there
     assert all(row.median < 1e-4 for row in rows if "Δ" in row.quantity)  # the same members, the same model

@@ -295,8 +295,8 @@ BAD_INPUT = {
     "parallel": (["train", "digits", "--parallel=pmpa"], "invalid choice: 'pmpa'"),
     "parts of a batch": (["train", "digits", "--train.accumulate=3"], "not a multiple of train.accumulate = 3"),
     "parts and devices": (
-        ["train", "digits", "--train.accumulate=8"],
-        "the 4 devices × train.accumulate = 8; give a multiple of 32",
+        ["train", "digits", "--train.accumulate=16"],
+        "the 4 devices × train.accumulate = 16; give a multiple of 64",
     ),
     "blocks that are none": (["train", "digits", "--model.name=lstm", "--train.remat_blocks=true"], "'lstm' has no blocks"),
     "steps to trace that are none": (["train", "digits", "--profile-steps", "100"], "--profile-steps 100; expected A:B"),

@@ -4,6 +4,7 @@ Threefry-2x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"
 on a CPU `jax.random.bits` runs it as a rolled loop that nothing fuses with. The words are the same to the bit.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -152,8 +153,10 @@ def _project_once(key: jax.Array, x_LX: jax.Array) -> jax.Array:
     length, num_features = x_LX.shape
     gram_LL = jnp.matmul(x_LX, x_LX.T, precision="highest") / num_features
     gram_LL = gram_LL + _JITTER * jnp.trace(gram_LL) * jnp.eye(length)
-    factor_LL = jax.lax.linalg.cholesky(gram_LL, symmetrize_input=False)
-    return jnp.matmul(factor_LL, random_normal(key, (length, num_features)))
+    cholesky = functools.partial(jax.lax.linalg.cholesky, symmetrize_input=False)
+    if jax.default_backend() == "cpu":  # a batch of them inside a loop waits for ever (seen with jax 0.10.2, two threads)
+        cholesky = jax.custom_batching.sequential_vmap(cholesky)
+    return jnp.matmul(cholesky(gram_LL), random_normal(key, (length, num_features)))
 
 
 def tasks_at_once(entries: str, num_features: int, length: int) -> int:

@@ -1,4 +1,5 @@
 import hashlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -109,3 +110,14 @@ def test_images_that_depend_on_each_other_can_be_projected_once():
         standard = (pixels.astype(np.float64) - 78) / 96
         found = np.einsum("tlx,tmx->lm", np.asarray(y_TLX, np.float64), np.asarray(y_TLX, np.float64)) / 200
         np.testing.assert_allclose(found, standard @ standard.T, atol=0.03 * np.abs(standard @ standard.T).max())
+
+
+def test_cholesky_factors_are_never_batched_on_a_cpu():
+    """A batch of them inside a loop waits for ever there."""
+    x_BLX = jnp.ones((3, 4, 9))
+
+    def project(key, x_LX):
+        return projection.project(projection.Unmade(key), x_LX, jnp.float32(0), jnp.float32(1))
+
+    program = str(jax.make_jaxpr(jax.vmap(project))(jax.random.split(jax.random.key(0), 3), x_BLX))
+    assert re.findall(r"f32\[([\d,]+)\] = cholesky", program) == ["4,4"]

@@ -93,7 +93,7 @@ def test_eight_devices_too(tmp_path):
                 np.testing.assert_allclose(leaf, one, rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize(("parallel", "num_devices", "parts"), [("pmap", 2, 2), ("jit", 1, 4)])
+@pytest.mark.parametrize(("parallel", "num_devices", "parts"), [("pmap", 1, 4), ("pmap", 2, 2), ("jit", 2, 2)])
 def test_parts_of_a_batch_add_up_to_its_step(parallel, num_devices, parts):
     results = []
     for overrides, devices in ((SGD, 1), ((*SGD, f"--train.accumulate={parts}"), num_devices)):
@@ -103,12 +103,12 @@ def test_parts_of_a_batch_add_up_to_its_step(parallel, num_devices, parts):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-6), *results)
 
 
-@pytest.mark.parametrize("model", ["transformer", "encoder_decoder"])
-def test_blocks_that_are_recomputed_change_nothing(model):
+@pytest.mark.parametrize(("model", "parallel", "num_devices"), [("transformer", "pmap", 2), ("encoder_decoder", "jit", 1)])
+def test_blocks_that_are_recomputed_change_nothing(model, parallel, num_devices):
     results = []
     for remat in ("false", "true"):
         overrides = (*SGD, f"--model.name={model}", f"--train.remat_blocks={remat}")
-        trainer = make_trainer(*overrides)
+        trainer = make_trainer(*overrides, parallel=parallel, num_devices=num_devices)
         before = jax.device_get(trainer.state().params)
         state, metrics = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
         results.append((before, jax.device_get((state.params, metrics))))

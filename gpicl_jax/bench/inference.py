@@ -73,7 +73,7 @@ def _pytorch_side(name: str, config: Config, params: dict, episodes_B: Episode) 
     device = prepare()
     module = Transformer(config)
     transplant(module, params)
-    module = module.to(device).eval()
+    module = module.to(device)
     x_BLX, y_BL = (torch.tensor(np.asarray(leaf)).to(device) for leaf in (episodes_B.x_LX, episodes_B.y_L))
 
     @torch.inference_mode()

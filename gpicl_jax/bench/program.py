@@ -14,7 +14,7 @@ from gpicl_jax.factory import make_optimizer
 from gpicl_jax.learners import Learner
 from gpicl_jax.sections import INFINITE, Config
 from gpicl_jax.tasks import Episode, TaskDistribution, draw_episodes
-from gpicl_jax.training.step import TrainChunk, batch_gradient, draw_batch_keys, train_chunk, train_step
+from gpicl_jax.training.step import TrainChunk, batch_gradient, draw_batch_keys, gradient_in_parts, train_chunk, train_step
 
 NUM_IMAGES = 60_000
 
@@ -58,9 +58,8 @@ def shape_of(config: Config) -> tuple[int, int]:
 
 def make_chunk(config: Config, learner: Learner) -> TrainChunk:
     """`train.chunk` training steps in one scan."""
-    step = functools.partial(
-        train_step, gradient=batch_gradient(learner), optimizer=make_optimizer(config), shape=shape_of(config)
-    )
+    gradient = gradient_in_parts(batch_gradient(learner), config.train.accumulate)
+    step = functools.partial(train_step, gradient=gradient, optimizer=make_optimizer(config), shape=shape_of(config))
     return train_chunk(step, config.train.chunk)
 
 

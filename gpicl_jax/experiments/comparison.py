@@ -157,6 +157,7 @@ def run_comparison(asked: Comparison) -> int:
             print(f"gpicl: {row}, {_folder(size)}, seed {seed} failed: {one_line(error)}", file=sys.stderr, flush=True)
         jax.clear_caches()
         _write(asked)
+    print(f"tables and figure: {asked.results_dir}/{asked.scale}.md, .csv, .png", flush=True)
     return int(failed > 0)
 
 
@@ -218,9 +219,10 @@ def _choose_trial(asked: Comparison, row: str, size: tuple[int, int]) -> Result:
     chance = 1 / _config(asked, row, size).tasks.classes_per_task
     learned = [each for each in finite if each["validation_last"] > chance + 4 * each["validation_standard_error"]]
     best = max(learned, key=lambda result: result["validation_last"]) if learned else finite[0]
+    mark = "  ← chosen" if learned else "  ← kept: none is better than chance by four standard errors"
     for result in results:
         score = f"{result['validation_last']:.3f}" if result in finite else result["diverged"]
-        print(f"    trial {' '.join(result['overrides'])}: {score}{'  ← chosen' if result is best else ''}", flush=True)
+        print(f"    trial {' '.join(result['overrides'])}: {score}{mark if result is best else ''}", flush=True)
     return best
 
 

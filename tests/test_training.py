@@ -32,7 +32,7 @@ def copied(state):
     return jax.tree.map(jnp.copy, state)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_chunk_equals_its_steps_one_by_one(optimizer):
     trainer = make_trainer(f"--optimizer.name={optimizer}")
     step = jax.jit(
@@ -53,7 +53,7 @@ def test_a_chunk_equals_its_steps_one_by_one(optimizer):
 
 @pytest.mark.parametrize(
     ("parallel", "num_devices", "num_tasks"),
-    [("pmap", 2, "infinite"), ("pmap", 4, "6"), ("jit", 2, "6"), ("jit", 4, "infinite")],
+    [("pmap", 4, "6"), ("jit", 2, "infinite")],
 )
 def test_devices_share_a_step_without_changing_it(parallel, num_devices, num_tasks):
     """Losses of five steps, and the gradient: SGD without momentum moves the weights by exactly that."""
@@ -93,7 +93,7 @@ def test_eight_devices_too(tmp_path):
                 np.testing.assert_allclose(leaf, one, rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize(("parallel", "num_devices", "parts"), [("pmap", 1, 4), ("pmap", 2, 2), ("jit", 2, 2)])
+@pytest.mark.parametrize(("parallel", "num_devices", "parts"), [("pmap", 2, 2), ("jit", 2, 2)])
 def test_parts_of_a_batch_add_up_to_its_step(parallel, num_devices, parts):
     results = []
     for overrides, devices in ((SGD, 1), ((*SGD, f"--train.accumulate={parts}"), num_devices)):

@@ -87,8 +87,9 @@ def _draw_side(name: str, config: Config, images: ImageDataset) -> Side:
 
     def draw_all(tasks, hyper, start):
         def body(largest, step):
-            x = draw(tasks, step, hyper).x_LX
-            return jnp.maximum(largest, jnp.abs(x).max()), None  # nothing of x may be left out
+            episodes = draw(tasks, step, hyper)
+            used = jnp.abs(episodes.x_LX).max() + episodes.y_L.max()  # nothing of them may be left out
+            return jnp.maximum(largest, used), None
 
         return jax.lax.scan(body, jnp.float32(0), start + jnp.arange(config.train.chunk))[0]
 

@@ -114,7 +114,7 @@ def train(trainer: Trainer, folder: RunFolder, record: dict[str, Any], profiled:
       UserError: the latest checkpoint is beyond `train.steps` or the steps to trace, or cannot be read.
     """
     evaluator = Evaluator(trainer.learner)
-    with Checkpoints(folder.checkpoints) as checkpoints, StopRequest() as stop:
+    with StopRequest() as stop, Checkpoints(folder.checkpoints) as checkpoints:  # a second signal loses no save
         state = trainer.state()
         steps = trainer.config.train.steps if jax.tree.leaves(state.params) else 0  # nothing to meta-learn
         start = checkpoints.latest_step or 0
@@ -135,6 +135,9 @@ def train(trainer: Trainer, folder: RunFolder, record: dict[str, Any], profiled:
                 state = course.advance(state, step)
                 profile.after(chunk, state)
                 course.between_chunks(state, stop.answer())
+            stop.ask()
+            if (signum := stop.answer()) is not None:  # it came after the last chunk began, whose state is saved
+                raise Interrupted(signum, steps)
         finally:
             profile.close()
             course.progress.close()

@@ -56,10 +56,10 @@ class StoredTasks:
     def lean_batch(self, num_tasks: int) -> Batch:
         """The same law, all tasks of the batch at once: random normals and one batched product."""
         num_images, num_features = self.images_NX.shape
-        projection_BXX = torch.randn(num_tasks, num_features, num_features, device=self.device).mul_(num_features**-0.5)
+        normal_BXX = torch.randn(num_tasks, num_features, num_features, device=self.device)
         permutation_BC = torch.rand(num_tasks, self.num_classes, device=self.device).argsort(dim=1)
         indices_BL = torch.randint(num_images, (num_tasks, self.length), device=self.device)
-        x_BLX = torch.bmm(self.images_NX[indices_BL], projection_BXX.transpose(1, 2))
+        x_BLX = torch.bmm(self.images_NX[indices_BL] * num_features**-0.5, normal_BXX.transpose(1, 2))
         y_BL = permutation_BC.gather(1, self.labels_N[indices_BL])
         return tokens(x_BLX, y_BL, self.num_classes), y_BL
 

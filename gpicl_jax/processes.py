@@ -25,7 +25,8 @@ def join(kind: str, *, coordinator: str | None = None, num_processes: int | None
     """Makes this process one of those that train a run together; call it before any device is touched.
 
     Args:
-      kind: `off`, alone; `auto`, whatever cluster JAX finds, such as a TPU pod; `slurm`, as srun started it; `manual`.
+      kind: `off`, alone; `auto`, whatever cluster JAX finds, such as a TPU pod (under Open MPI, one device a process);
+        `slurm`, as srun started it; `manual`.
       coordinator: HOST:PORT where process 0 listens. This and the next two are of `manual` alone.
       num_processes: N.
       process_id: 0 … N − 1.
@@ -64,6 +65,8 @@ def _initialize(*found, **options) -> None:
 
 
 def _join_found() -> None:
+    if "SLURM_JOB_ID" in os.environ:
+        raise UserError("--distributed=auto in a Slurm job; give --distributed=slurm, which takes all devices of a node")
     try:
         _initialize()
     except ValueError as error:

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from gpicl_jax.config import hyper_from, load_config
-from gpicl_jax.data import load
+from gpicl_jax.data import ImageDataset, load
 from gpicl_jax.factory import make_tasks
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
@@ -87,6 +87,13 @@ def test_gram_is_refused_where_a_matrix_would_be_used_twice(tasks):
     for change in ("--tasks.num_tasks=8", "--tasks.sequences_per_task=2"):
         with pytest.raises(UserError, match="'gram' is for tasks that are used once"):
             load_config("digits", ("--tasks.entries=gram", change))
+
+
+def test_integer_entries_are_refused_where_they_would_not_be_exact(tasks):
+    images_NX = np.zeros((20, 65 * 65), np.uint8)
+    source = ImageDataset.build(images_NX, np.arange(20) % 2, mean=0.0, std=1.0, name="large")
+    with pytest.raises(UserError, match="exact for up to 4,111 features; X = 4,225; give 'normal'"):
+        dataclasses.replace(tasks, source=source, entries="integer", length=10)
 
 
 def test_the_law_of_a_config_is_that_of_its_training_tasks_alone():

@@ -45,6 +45,7 @@ FOUND = {
         ("jax", "temporaries MB"),
         *((f"jax, {entries}, B = 2", "share of a step") for entries in ENTRIES),
         ("jax, normal, one task, B = 4", "share of a step"),
+        ("jax, one task, B = 4", "× jax, B = 4"),
         ("share of the bound that is reached", "value"),
     ],
     "population": [("one vmapped program", "× one after another"), ("one vmapped program", "largest |Δ loss| after 4 steps")],
@@ -298,6 +299,8 @@ BAD_INPUT = {
     "PyTorch's population": (["population", "--pytorch"], "compares JAX with itself"),
     "a Transformer that PyTorch has not": (["inference", "--pytorch", "--model.smear_keys=true"], "leave out --pytorch"),
     "an optimiser that PyTorch has not": (["step", "--pytorch", "--optimizer.name=muon"], "plain Adam"),
+    "blocks that PyTorch does not recompute": (["step", "--pytorch", "--train.remat_blocks=true"], "leave out --pytorch"),
+    "MAML in another precision": (["maml", "--pytorch", "--model.dtype=bfloat16"], "is in float32"),
     "another learner": (["maml", "--learner.name=sgd"], "measures learner.name = 'maml'"),
 }
 

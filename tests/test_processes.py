@@ -151,6 +151,12 @@ def test_a_wrong_flag_is_one_line(name, tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+def test_auto_is_not_for_slurm(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert main(["train", "digits", "--run-dir", str(tmp_path / "run"), "--distributed=auto"]) == 2
+    assert "--distributed=auto in a Slurm job; give --distributed=slurm" in capsys.readouterr().err
+
+
 def test_a_port_in_use_is_named(tmp_path, capsys):
     with socket.create_server(("", 0)) as server:
         address = f"localhost:{server.getsockname()[1]}"

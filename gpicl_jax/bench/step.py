@@ -43,9 +43,10 @@ def measure(config: Config, asked: Asked) -> list[Row]:
     sides = [single, double, of_one, *theirs[size], *theirs[2 * size], *draws.values(), draw_shared, *limits]
     timings = by_turns(sides, asked.repeats)
     rows = []
-    for each, ours in ((size, [single]), (2 * size, [double, of_one])):
+    for each, ours in ((size, single), (2 * size, double)):
         names = [side.name for side in theirs[each]]
-        rows += timing_rows(_title(config, each), [*ours, *theirs[each]], timings, "steps/s", names, case=f", B = {each}")
+        rows += timing_rows(_title(config, each), [ours, *theirs[each]], timings, "steps/s", names, case=f", B = {each}")
+    rows += timing_rows("training steps of episodes that share one matrix", [of_one], timings, "steps/s", [double.name])
     shares = _shares(timings, single.name, {kind: side.name for kind, side in draws.items()}, config.tasks.entries)
     shares[draw_shared.name] = timings[draw_shared.name] / timings[of_one.name]
     rows += timing_rows(_GENERATION, [*draws.values(), draw_shared], timings, "batches/s")

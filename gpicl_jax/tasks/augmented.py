@@ -18,6 +18,7 @@ from gpicl_jax.tasks.episode import Episode
 from gpicl_jax.tasks.examples import Drawing, check_source, draw_examples
 from gpicl_jax.tasks.mixture import Mixture
 from gpicl_jax.tasks.projection import (
+    MOST_INTEGER_FEATURES,
     Projection,
     Unmade,
     identity_matrix,
@@ -97,6 +98,11 @@ class TaskDistribution:
         check_source(self.source, self.drawing)
         if self.entries == "gram":
             self._check_gram()
+        if self.entries == "integer" and self.source.num_features > MOST_INTEGER_FEATURES:
+            raise UserError(
+                f"tasks.entries = 'integer' is exact for up to {MOST_INTEGER_FEATURES:,} features; X = "
+                f"{self.source.num_features:,}; give 'normal'"
+            )
 
     def _check_gram(self) -> None:
         needs = None

@@ -19,6 +19,7 @@ _LIVE_BYTES_ELSEWHERE = 2**30
 # What integer entries are held in, exact either way: on a CPU the product is faster in float32, elsewhere in bfloat16.
 _INTEGERS = {"cpu": jnp.float32}
 _INTEGERS_ELSEWHERE = jnp.bfloat16
+MOST_INTEGER_FEATURES = 4111  # the largest X with 16 · 255 · X < 2²⁴
 _JITTER = 1e-6  # of the trace; from 1e-7 on, dependent images have a Cholesky factor in float32
 
 
@@ -101,7 +102,7 @@ def integer_matrix(key: jax.Array, num_features: int) -> Matrix:
 
     Binomial(32, ½) has variance 8 and an excess kurtosis of −1/16, the normal law 0. The entries before scaling are integers
     of at most 16, and pixels are uint8, all exact even in bfloat16: so are their products, and their sums in float32 for
-    X ≤ 4,111 (16 · 255 · X < 2²⁴). A x is then the same to the last bit on every device, however it is computed.
+    X ≤ `MOST_INTEGER_FEATURES`. A x is then the same to the last bit on every device, however it is computed.
 
     Args:
       key: the task's projection key.

@@ -12,7 +12,7 @@ from gpicl_jax.evaluation import Evaluator, unseen_episode_keys
 from gpicl_jax.factory import make_learner, make_optimizer, make_tasks
 from gpicl_jax.learners import check_fits
 from gpicl_jax.learners.base import last_rows
-from gpicl_jax.processes import of_first
+from gpicl_jax.processes import agreement, of_first
 from gpicl_jax.runs.checkpoint import Checkpoints
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import MetricsLog
@@ -117,13 +117,14 @@ def train(trainer: Trainer, folder: RunFolder, record: dict[str, Any], profiled:
     with StopRequest() as stop, Checkpoints(folder.checkpoints) as checkpoints:  # a second signal loses no save
         state = trainer.state()
         steps = trainer.config.train.steps if jax.tree.leaves(state.params) else 0  # nothing to meta-learn
-        start = checkpoints.latest_step or 0
-        if start > steps:
-            raise UserError(f"{folder.path} is already at step {start}, past train.steps = {steps}; raise train.steps")
-        if profiled and start >= profiled.stop:
-            raise UserError(f"{folder.path} is already at step {start}, past --profile-steps; give later ones")
-        if start:
-            state = checkpoints.load(start, state)
+        with agreement():
+            start = round(of_first(checkpoints.latest_step or 0))  # a shared folder may be listed late elsewhere
+            if start > steps:
+                raise UserError(f"{folder.path} is already at step {start}, past train.steps = {steps}; raise train.steps")
+            if profiled and start >= profiled.stop:
+                raise UserError(f"{folder.path} is already at step {start}, past --profile-steps; give later ones")
+            if start:
+                state = checkpoints.load(start, state)
         folder.write_config(trainer.config)  # a resumed run may have more steps than it began with
         folder.write_json("run.json", {"commands": [*(folder.read_json("run.json") or {"commands": []})["commands"], record]})
         course, profile = _Course(trainer, folder, evaluator, checkpoints, start), Profile(profiled, folder.path / "profile")

@@ -154,7 +154,7 @@ MLP = (*TINY, "--model.name=mlp", "--model.smear_keys=false")
 
 def test_a_learner_without_meta_parameters_is_not_trained_but_tested(tmp_path, capsys):
     run_dir = tmp_path / "run"
-    sizes = ["--tasks.length=60", "--eval.episodes=256"]  # enough to tell learning from chance
+    sizes = ["--tasks.length=60", "--eval.episodes=64"]  # enough to tell learning from chance
     command = ["train", "digits", *MLP, *sizes, "--learner.name=sgd", "--learner.inner_rate=0.03", "--run-dir", str(run_dir)]
     assert main(command) == 0
     assert "nothing to meta-learn; now the meta-test" in capsys.readouterr().out

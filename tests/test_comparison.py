@@ -77,6 +77,7 @@ def test_trials_are_chosen_on_validation_tasks_and_cells_measured_on_test_tasks(
 
 
 def test_what_is_done_is_not_done_again(asked):
+    asked = dataclasses.replace(asked, learners=("mlp",))
     assert run_comparison(asked) == 0
     before = {path: path.stat().st_mtime_ns for path in asked.runs_dir.rglob("*") if path.name != ".lock"}
     first = (asked.results_dir / "smoke.csv").read_bytes()
@@ -88,7 +89,7 @@ def test_what_is_done_is_not_done_again(asked):
     trained = [path for path in before if path.name in ("metrics.jsonl", "run.json")]
     assert trained and all(path.stat().st_mtime_ns == before[path] for path in trained)
     frame = read(asked)
-    assert frame.dataset.tolist() == ["digits", "random"] * 2
+    assert frame.dataset.tolist() == ["digits", "random"]
     pd.testing.assert_frame_equal(frame[frame.dataset == "digits"].reset_index(drop=True)[["last"]], _first(first)[["last"]])
 
 
@@ -119,7 +120,7 @@ def test_a_cell_of_other_settings_is_refused_and_kept(asked, monkeypatch, capsys
 def test_two_processes_share_the_cells_and_write_one_table(tmp_path):
     """Two seeds of one row, so that both processes want the row's trials at once; each is trained once."""
     command = [sys.executable, "-m", "gpicl_jax", "experiment", "comparison", "--learners", "mlp", "--seeds", "2"]
-    command += ["--datasets", "digits"]
+    command += ["--datasets", "digits", "--seconds", "0.5"]
     command += ["--runs-dir", str(tmp_path / "runs"), "--results-dir", str(tmp_path / "results")]
     processes = [subprocess.Popen([*command, "--part", f"{part}/2"], stdout=subprocess.DEVNULL) for part in (1, 2)]
     assert [process.wait(timeout=300) for process in processes] == [0, 0]

@@ -37,6 +37,22 @@ def hyper_from(config: Config) -> Hyper:
     )
 
 
+def compiled_part(config: Config) -> Config:
+    """`config` without the numbers that are traced: what two runs must share to share a program.
+
+    Example:
+      >>> compiled_part(load_config("digits", ("--train.seed=3",))) == compiled_part(load_config("digits"))
+      True
+    """
+    num_tasks = INFINITE if config.tasks.num_tasks == INFINITE else 1
+    return dataclasses.replace(
+        config,
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=1.0, eps=0.0),
+        tasks=dataclasses.replace(config.tasks, num_tasks=num_tasks, permute_labels_prob=1.0),
+        train=dataclasses.replace(config.train, seed=0),
+    )
+
+
 def load_config(source: str, overrides: tuple[str, ...] = ()) -> Config:
     """Reads a TOML file, or a config of the package by its name, applies `--section.key=value` and checks all.
 

@@ -35,6 +35,27 @@ def paper_comparison() -> pd.DataFrame:
     return _read("comparison")
 
 
+def paper_map() -> pd.DataFrame:
+    """The paper's map: `model` (`mlp`, `transformer`), `tasks` (`seen`, `unseen`), `num_tasks`, `model_size`, `accuracy`.
+
+    Example:
+      >>> table = paper_map()
+      >>> bool(((table.model == "mlp") & (table.tasks == "unseen")).any())
+      False
+    """
+    return _read("heatmap")
+
+
+def paper_transition() -> pd.DataFrame:
+    """Accuracy gained within an episode: `source` (`paper`, `lerostre`), `evaluation`, `num_tasks`, `accuracy_improvement`.
+
+    Example:
+      >>> sorted(set(paper_transition().evaluation))
+      ['seen_mnist', 'unseen_fashion_mnist', 'unseen_mnist']
+    """
+    return _read("transition")
+
+
 def _read(name: str) -> pd.DataFrame:
     with (resources.files("gpicl_jax") / "reference" / f"{name}.csv").open() as file:
         return pd.read_csv(file)

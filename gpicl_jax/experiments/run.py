@@ -1,0 +1,210 @@
+"""`gpicl experiment NAME`: trains the cells that the CSV lacks, a population at a time, then draws the figure."""
+
+import io
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import pandas as pd
+from matplotlib.figure import Figure
+
+from gpicl_jax.experiments.grid import Cell, Row, Table, digest, units
+from gpicl_jax.experiments.trained import Member, Test, member
+from gpicl_jax.factory import make_tasks
+from gpicl_jax.files import write_atomic
+from gpicl_jax.runs.folder import RunFolder, describe_run
+from gpicl_jax.settings import UserError, nearest, one_line
+from gpicl_jax.training.meta_test import held_out_tasks
+from gpicl_jax.training.population import Population
+from gpicl_jax.training.population_loop import train_population
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of an experiment.
+
+    Attributes:
+      seeds: meta-training seeds, 0 to `seeds` − 1.
+      together: members of one program at most.
+      grid: what the experiment's own `cells` makes of it.
+    """
+
+    seeds: int
+    together: int
+    grid: Any
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One figure of the paper, or of ours.
+
+    Attributes:
+      name: as on the command line.
+      about: in a few words.
+      scales: by name.
+      cells: of a scale's `grid` and the number of seeds.
+      score: of a trained member and a scale's `grid` the member's rows, without the columns of the axes.
+      figure: of the rows, and the name of the scale.
+      datasets: to meta-test on, of a scale's `grid`; must be there before anything is trained.
+      validation_permute: chance of validation tasks to permute their labels; None: as in the training of the first member.
+    """
+
+    name: str
+    about: str
+    scales: dict[str, Scale]
+    cells: Callable[[Any, int], list[Cell]]
+    score: Callable[[Member, Any], list[Row]]
+    figure: Callable[[pd.DataFrame, str], Figure]
+    datasets: Callable[[Any], tuple[str, ...]]
+    validation_permute: float | None = None
+
+    @property
+    def folder(self) -> str:
+        """Of its runs and results."""
+        return self.name.replace("-", "_")
+
+    def scale(self, name: str) -> Scale:
+        if name not in self.scales:
+            raise UserError(f"no scale '{name}' of experiment {self.name}{nearest(name, self.scales)}")
+        return self.scales[name]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person asked for.
+
+    Attributes:
+      scale: a name.
+      seeds: replaces the scale's where given.
+      part: (i, n): of every n units of work the i-th, counted from 1.
+      data_dir: folder of prepared TFDS sets.
+      runs_dir, results_dir: of this experiment.
+      command: for the record.
+    """
+
+    scale: str
+    runs_dir: Path
+    results_dir: Path
+    seeds: int | None = None
+    part: tuple[int, int] = (1, 1)
+    data_dir: str = ""
+    command: tuple[str, ...] = field(default=("gpicl",))
+
+
+def run_experiment(experiment: Experiment, asked: Asked) -> int:
+    """Trains and scores what is not done, and brings CSV and figure up to date after each unit; returns the exit code.
+
+    Raises:
+      UserError: an unknown scale, a part without work, a CSV of another grid, a dataset or folder that cannot be used; before
+        anything is trained.
+      Interrupted: by a signal; the same command goes on.
+    """
+    scale = experiment.scale(asked.scale)
+    cells = experiment.cells(scale.grid, asked.seeds or scale.seeds)
+    if asked.data_dir:
+        cells = [_with_data_dir(cell, asked.data_dir) for cell in cells]
+    table = Table(asked.results_dir / f"{asked.scale}.csv", cells)
+    work, (index, parts) = units(cells, scale.together), asked.part
+    mine = work[index - 1 :: parts]
+    if not mine:
+        raise UserError(
+            f"--part {index}/{parts}: this grid has {len(work)} units of work, fewer than {index}; give fewer parts"
+        )
+    _check(experiment, scale, cells, asked)
+    table.check()
+    failed = 0
+    for number, unit in enumerate(mine, 1):
+        missing = [cell for cell in unit if cell.key not in table.done()]
+        print(f"[{number}/{len(mine)}] {_label(unit)}: {len(missing)} of {len(unit)} to do", flush=True)
+        if not missing:
+            continue
+        try:
+            rows = _train_unit(experiment, scale, missing, asked)
+        except (UserError, MemoryError, OSError, jax.errors.JaxRuntimeError) as error:
+            failed += 1
+            print(f"gpicl: {_label(unit)} failed: {one_line(error)}", file=sys.stderr, flush=True)
+            continue
+        finally:
+            jax.clear_caches()
+        with RunFolder(asked.runs_dir / asked.scale).lock(wait=True):  # other parts write the same file
+            table.add(rows)
+            draw(experiment, asked.scale, table.frame(), asked.results_dir)
+    print(f"table and figure: {table.path}, {table.path.with_suffix('.png')}", flush=True)
+    return int(failed > 0)
+
+
+def draw(experiment: Experiment, scale: str, frame: pd.DataFrame, results_dir: Path) -> None:
+    """Writes the figure of the rows that there are."""
+    image = io.BytesIO()
+    experiment.figure(frame, scale).savefig(image, format="png")
+    write_atomic(results_dir / f"{scale}.png", lambda file: file.write(image.getvalue()))
+
+
+def _with_data_dir(cell: Cell, folder: str) -> Cell:
+    return replace(cell, config=replace(cell.config, data=replace(cell.config.data, dir=folder)))
+
+
+def _check(experiment: Experiment, scale: Scale, cells: Sequence[Cell], asked: Asked) -> None:
+    """Refuses now what a unit would refuse later: datasets, folders."""
+    by_data = {cell.config.data: cell.config for cell in cells}
+    for config in by_data.values():
+        for split in ("train", "validation"):
+            make_tasks(config, split)
+        held_out_tasks(config, experiment.datasets(scale.grid))
+    for folder in (asked.runs_dir / asked.scale, asked.results_dir):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --runs-dir or --results-dir") from None
+
+
+def _label(unit: Sequence[Cell]) -> str:
+    """What the cells of a unit have in common."""
+    common = [f"{name} {value}" for name, value in unit[0].axes.items() if all(cell.axes[name] == value for cell in unit)]
+    return ", ".join(common) or "all"
+
+
+def _train_unit(experiment: Experiment, scale: Scale, cells: list[Cell], asked: Asked) -> list[tuple[Cell, list[Row]]]:
+    name = _label(cells).replace(", ", "-").replace(" ", "_") + "-" + digest("".join(str((c.key, c.settings)) for c in cells))
+    folder = RunFolder(asked.runs_dir / asked.scale / name)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with folder.lock():
+        record = describe_run(list(asked.command), "pmap")
+        members = [{**cell.axes, "settings": cell.settings} for cell in cells]
+        folder.write_json("members.json", {"members": members, "last_command": record})
+        configs = [cell.config for cell in cells]
+        population = Population(configs)
+        permute = experiment.validation_permute
+        if permute is None:
+            permute = configs[0].tasks.permute_labels_prob
+        trained = train_population(population, folder, permute)
+        test = Test(configs[0], population.learner)
+        about = {
+            "steps": configs[0].train.steps,
+            "seconds": trained.seconds / len(cells),
+            "commit": (record["commit"] or "")[:7],
+        }
+        found = []
+        for index, cell in enumerate(cells):
+            records = [{name: _of(value, index) for name, value in each.items()} for each in trained.records]
+            diverged = trained.diverged_M[index]
+            one = Member(cell.config, member(trained.params_M, index), records, diverged, test)
+            rows = experiment.score(one, scale.grid) if diverged is None else [{"diverged": diverged}]
+            found.append((cell, [row | about for row in rows]))
+            print(f"    {cell}: {_told(rows)}", flush=True)
+        return found
+
+
+def _of(value: Any, index: int) -> Any:
+    return value[index] if isinstance(value, list) else value
+
+
+def _told(rows: list[Row]) -> str:
+    if "diverged" in rows[0]:
+        return f"diverged by step {rows[0]['diverged']}"
+    return ", ".join(
+        f"{row.get('tasks', '')} {row.get('dataset', '')} {row['last']:.3f}".strip() for row in rows[:4] if "last" in row
+    )

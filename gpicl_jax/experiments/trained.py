@@ -1,0 +1,104 @@
+"""A population that is trained, and the ways to score its members on test tasks."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from gpicl_jax.config import hyper_from
+from gpicl_jax.evaluation import (
+    EpisodeKeys,
+    Evaluator,
+    Scores,
+    drawn_in_parts,
+    score_together,
+    seen_episode_keys,
+    unseen_episode_keys,
+)
+from gpicl_jax.experiments.grid import Row
+from gpicl_jax.factory import make_tasks
+from gpicl_jax.learners import Learner
+from gpicl_jax.sections import Config
+from gpicl_jax.tasks import TaskDistribution
+
+_SEEN_TASKS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One trained member; its task set is finite.
+
+    Attributes:
+      config: of its training.
+      params: its meta-parameters.
+      records: of training: `step`, and `loss`, `validation_loss` or `validation_last` where they were measured.
+      diverged: the step by which its numbers were no longer finite, else None.
+      test: what scores it.
+    """
+
+    config: Config
+    params: Any
+    records: list[dict[str, Any]]
+    diverged: int | None
+    test: "Test"
+
+    def unseen(self, dataset: str) -> Scores:
+        """On tasks that training never drew and test images of `dataset`; labels are permuted as in training."""
+        return self.test.unseen(self.params, dataset, self.config.tasks.permute_labels_prob)
+
+    def seen(self) -> Scores:
+        """On the first 64 tasks of the training set, or on all again and again where there are fewer, with test images."""
+        return self.test.seen(self.params, self.config)
+
+
+class Test:
+    """Scores members of one population; episodes and programs are made once.
+
+    Args:
+      config: of any member.
+      learner: of all.
+    """
+
+    def __init__(self, config: Config, learner: Learner) -> None:
+        self._config, self._evaluator = config, Evaluator(learner)
+        self._unseen = functools.cache(self._draw_unseen)
+
+    def unseen(self, params: Any, dataset: str, permute: float) -> Scores:
+        parts, keys = self._unseen(dataset, permute)
+        return score_together({"": (self._evaluator, params)}, parts, keys)[""]
+
+    def seen(self, params: Any, config: Config) -> Scores:
+        ids_T = np.arange(_SEEN_TASKS) % config.tasks.num_tasks  # always as many: no shape changes, nothing is compiled anew
+        keys = seen_episode_keys(hyper_from(config), config.eval.seed, ids_T, config.eval.episodes)
+        tasks = dataclasses.replace(self._tasks(config.data.train[0]), entries=config.tasks.entries)
+        return self._evaluator(params, tasks, keys, config.tasks.permute_labels_prob)
+
+    def _draw_unseen(self, dataset: str, permute: float) -> tuple[list[Any], EpisodeKeys]:
+        settings = self._config.eval
+        num_tasks = settings.episodes // settings.sequences_per_task
+        keys = unseen_episode_keys(settings.seed, "test", num_tasks, settings.sequences_per_task)
+        return list(drawn_in_parts(self._tasks(dataset), keys, permute)), keys
+
+    @functools.cache  # noqa: B019
+    def _tasks(self, dataset: str) -> TaskDistribution:
+        return make_tasks(self._config, "test", dataset)
+
+
+def ends(scores: Scores, **about: Any) -> Row:
+    """A row of the CSV: accuracy at the first example and over the last tenth, loss (nats) over all rows."""
+    last, error = scores.last()
+    return {
+        **about,
+        "first": scores.first()[0],
+        "last": last,
+        "last_standard_error": error,
+        "loss": float(np.nanmean(scores.loss_TSL)),
+        "episodes": scores.episodes,
+    }
+
+
+def member(tree_M: Any, index: int) -> Any:
+    """The tree of one member on the first device."""
+    return jax.device_put(jax.tree.map(lambda leaf: leaf[index], tree_M), jax.local_devices()[0])

@@ -1,0 +1,69 @@
+"""`gpicl experiment transition`: what an episode teaches, against the number of tasks (the paper's figure 4)."""
+
+import functools
+from typing import NamedTuple
+
+from gpicl_jax import figures
+from gpicl_jax.config import load_config
+from gpicl_jax.experiments.grid import Cell, Row
+from gpicl_jax.experiments.run import Experiment, Scale
+from gpicl_jax.experiments.scaling import SMOKE
+from gpicl_jax.experiments.trained import Member, ends
+from gpicl_jax.paper import paper_transition
+
+
+class Grid(NamedTuple):
+    """Attributes:
+
+    configs: folder of the configs.
+    log2_tasks: numbers of tasks.
+    other: a dataset of unseen tasks that meta-training never saw.
+    overrides: settings that replace those of the config.
+    """
+
+    configs: str
+    log2_tasks: tuple[float, ...]
+    other: str
+    overrides: tuple[str, ...]
+
+
+def cells(grid: Grid, seeds: int) -> list[Cell]:
+    """All of them: they share one program, but for what is too much at once."""
+    return [
+        Cell(
+            {"num_tasks": num_tasks, "seed": seed},
+            load_config(
+                f"experiments/{grid.configs}/transformer",
+                (*grid.overrides, f"--tasks.num_tasks={num_tasks}", f"--train.seed={seed}"),
+            ),
+        )
+        for seed in range(seeds)
+        for num_tasks in (round(2**power) for power in grid.log2_tasks)
+    ]
+
+
+def score(trained: Member, grid: Grid) -> list[Row]:
+    """Seen tasks, unseen tasks, unseen tasks of another dataset."""
+    (dataset,) = trained.config.data.train
+    return [
+        ends(trained.seen(), tasks="seen", dataset=dataset),
+        ends(trained.unseen(dataset), tasks="unseen", dataset=dataset),
+        ends(trained.unseen(grid.other), tasks="unseen", dataset=grid.other),
+    ]
+
+
+EXPERIMENT = Experiment(
+    name="transition",
+    about="accuracy gained within an episode against the number of tasks",
+    scales={
+        "smoke": Scale(2, 4, Grid("laptop", (0, 10), "random", (*SMOKE, "--model.width=8"))),
+        "laptop": Scale(
+            8, 12, Grid("laptop", (0, 3, 5, 6, 6.5, 7, 7.5, 8, 9, 11, 13, 16), "fashion_mnist", ("--model.width=32",))
+        ),
+        "paper": Scale(8, 26, Grid("paper", tuple(range(26)), "fashion_mnist", ())),
+    },
+    cells=cells,
+    score=score,
+    figure=functools.partial(figures.transition, paper=paper_transition()),
+    datasets=lambda grid: (grid.other,),
+)

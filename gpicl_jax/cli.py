@@ -7,12 +7,14 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from gpicl_jax import __version__
 from gpicl_jax.config import absolute_name, load_config, packaged_configs
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.divergence import Diverged
 
+EXPERIMENTS = ("scaling", "transition", "learning-curves", "plateau", "state-size", "features")
 BENCHMARKS = ("tasks", "step", "population", "maml", "inference")
 _START = time.monotonic()
 
@@ -30,12 +32,26 @@ example:
 A dataset is a TFDS name, 'digits', 'random', or a path: ./file.npz (arrays images, labels), ./folder (a sub-folder per class).
 """
 _EXPERIMENT_HELP = """\
+experiments:
+  comparison        every learner under one protocol
+  tasks             what a task is, drawn
+  scaling           model size × number of tasks, seen and unseen tasks
+  transition        accuracy gained within an episode against the number of tasks
+  learning-curves   accuracy at each position, trained on one dataset, tested on another
+  plateau           steps to leave the loss plateau: the paper's remedies, and the architecture's
+  state-size        accuracy on unseen tasks against state size and number of parameters
+  features          learning in the feature space of a frozen network
+
 examples:
-  gpicl experiment comparison --scale smoke
+  gpicl experiment scaling --scale smoke
+  gpicl experiment transition --scale laptop --part 1/2     (and 2/2 in another process: they share the work)
   gpicl experiment comparison --scale laptop --learners transformer sgd --seeds 1
-  gpicl experiment comparison --scale laptop --part 1/2    (and 2/2 in another process: they share the work)
 
 What is done is not done again: run the same command again to go on.
+"""
+_FIGURE_HELP = """\
+example:
+  gpicl figure scaling --scale laptop
 """
 _BENCH_HELP = """\
 examples:
@@ -104,15 +120,20 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--checkpoint", choices=("latest", "best"), default="latest", help="best: on validation tasks")
     evaluate.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="to test on (default: the run's own)")
     experiment = command("experiment", "fill a table or figure: train and test all that it needs", _EXPERIMENT_HELP)
-    experiment.add_argument("name", metavar="NAME", choices=("comparison",), help="comparison: every learner, one protocol")
+    names = ("comparison", "tasks", *EXPERIMENTS)
+    experiment.add_argument("name", metavar="NAME", choices=names, help=", ".join(names))
     experiment.add_argument("--scale", default="smoke", help="smoke (minutes), laptop (hours), paper (a GPU); default: smoke")
-    experiment.add_argument("--learners", nargs="+", default=[], metavar="NAME", help="rows (default: all)")
-    experiment.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="to test on (default: the scale's)")
     experiment.add_argument("--seeds", type=int, metavar="N", help="meta-training seeds (default: the scale's)")
-    experiment.add_argument("--seconds", type=float, metavar="N", help="of meta-training for each cell (default: the scale's)")
-    experiment.add_argument("--part", default="1/1", metavar="I/N", help="only the I-th of every N cells")
-    experiment.add_argument("--runs-dir", type=Path, default=Path("runs/comparison"), metavar="DIR", help="for the cells' runs")
-    experiment.add_argument("--results-dir", type=Path, default=Path("results/comparison"), metavar="DIR", help="for tables")
+    experiment.add_argument("--part", default="1/1", metavar="I/N", help="only the I-th of every N units of work")
+    experiment.add_argument("--runs-dir", type=Path, metavar="DIR", help="for the runs (default: runs/NAME)")
+    experiment.add_argument("--results-dir", type=Path, metavar="DIR", help="for table and figure (default: results/NAME)")
+    experiment.add_argument("--learners", nargs="+", default=[], metavar="NAME", help="comparison: rows (default: all)")
+    experiment.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="comparison: to test on")
+    experiment.add_argument("--seconds", type=float, metavar="N", help="comparison: of meta-training for each cell")
+    figure = command("figure", "draw an experiment's figure again, from its CSV alone", _FIGURE_HELP)
+    figure.add_argument("name", metavar="NAME", choices=EXPERIMENTS, help=", ".join(EXPERIMENTS))
+    figure.add_argument("--scale", default="smoke", help="which CSV of the folder (default: smoke)")
+    figure.add_argument("--results-dir", type=Path, metavar="DIR", help="the experiment's folder (default: results/NAME)")
     bench = command("bench", "measure speed and memory, beside PyTorch if you like", _BENCH_HELP)
     bench.add_argument("name", metavar="NAME", choices=BENCHMARKS, help=", ".join(BENCHMARKS))
     bench.add_argument("--pytorch", action="store_true", help="measure our plain PyTorch version too")
@@ -153,6 +174,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _evaluate(options)
         if options.command == "experiment":
             return _experiment(options, arguments)
+        if options.command == "figure":
+            return _figure(options)
         if options.command == "bench":
             return _bench(options, tuple(rest), arguments)
         return _datasets(options)
@@ -212,30 +235,55 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _experiment(options: argparse.Namespace, arguments: list[str]) -> int:
-    from gpicl_jax.experiments.comparison import Comparison, run_comparison
     from gpicl_jax.training.signals import Interrupted
 
     if options.seeds is not None and options.seeds < 1:
         raise UserError(f"--seeds {options.seeds}; expected 1 or more")
     if options.seconds is not None and not 0 < options.seconds < math.inf:
         raise UserError(f"--seconds {options.seconds:g}; expected more than 0")
-    asked = Comparison(
-        scale=options.scale,
-        learners=tuple(options.learners),
-        datasets=tuple(absolute_name(name) for name in options.datasets),
-        seeds=options.seeds,
-        seconds=options.seconds,
-        part=_part(options.part),
-        data_dir=options.data_dir,
-        runs_dir=options.runs_dir,
-        results_dir=options.results_dir,
-        command=("gpicl", *arguments),
-    )
+    folder = options.name.replace("-", "_")
+    asked = {
+        "scale": options.scale,
+        "seeds": options.seeds,
+        "part": _part(options.part),
+        "data_dir": options.data_dir,
+        "runs_dir": options.runs_dir or Path("runs") / folder,
+        "results_dir": options.results_dir or Path("results") / folder,
+        "command": ("gpicl", *arguments),
+    }
     try:
-        return run_comparison(asked)
+        return (_comparison if options.name == "comparison" else _grid)(options, asked)
     except Interrupted as interrupted:
         print(f"{interrupted}; run the same command again to go on", flush=True)
         return interrupted.exit_code
+
+
+def _comparison(options: argparse.Namespace, asked: dict[str, Any]) -> int:
+    from gpicl_jax.experiments.comparison import Comparison, run_comparison
+
+    datasets = tuple(absolute_name(name) for name in options.datasets)
+    return run_comparison(Comparison(learners=tuple(options.learners), datasets=datasets, seconds=options.seconds, **asked))
+
+
+def _grid(options: argparse.Namespace, asked: dict[str, Any]) -> int:
+    for option, value in (("learners", options.learners), ("datasets", options.datasets), ("seconds", options.seconds)):
+        if value:
+            raise UserError(f"--{option} is of experiment comparison alone; leave it out for {options.name}")
+    from gpicl_jax.experiments import find
+    from gpicl_jax.experiments.run import Asked, run_experiment
+    from gpicl_jax.training.population import one_device_a_core
+
+    one_device_a_core()
+    return run_experiment(find(options.name), Asked(**asked))
+
+
+def _figure(options: argparse.Namespace) -> int:
+    from gpicl_jax.experiments import find
+    from gpicl_jax.experiments.run import redraw
+
+    experiment = find(options.name)
+    print(redraw(experiment, options.scale, options.results_dir or Path("results") / experiment.folder))
+    return 0
 
 
 def _bench(options: argparse.Namespace, overrides: tuple[str, ...], arguments: list[str]) -> int:

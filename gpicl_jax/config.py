@@ -20,6 +20,7 @@ class Hyper(NamedTuple):
     eps: Any
     num_tasks: Any
     permute_labels_prob: Any
+    permute_labels_anneal: Any
     seed: Any
 
 
@@ -33,6 +34,7 @@ def hyper_from(config: Config) -> Hyper:
         eps=np.float32(config.optimizer.eps),
         num_tasks=np.int32(num_tasks),
         permute_labels_prob=np.float32(config.tasks.permute_labels_prob),
+        permute_labels_anneal=np.int32(config.tasks.permute_labels_anneal),
         seed=np.int32(config.train.seed),
     )
 
@@ -48,7 +50,7 @@ def compiled_part(config: Config) -> Config:
     return dataclasses.replace(
         config,
         optimizer=dataclasses.replace(config.optimizer, learning_rate=1.0, eps=0.0),
-        tasks=dataclasses.replace(config.tasks, num_tasks=num_tasks, permute_labels_prob=1.0),
+        tasks=dataclasses.replace(config.tasks, num_tasks=num_tasks, permute_labels_prob=1.0, permute_labels_anneal=0),
         train=dataclasses.replace(config.train, seed=0),
     )
 
@@ -189,6 +191,13 @@ def _check_learner(config: Config) -> None:
         raise UserError(f"model.num_layers = 0; a {model.name} needs at least 1 (only an mlp can do without hidden layers)")
     if model.layout != "shifted" and model.name != "transformer":
         raise UserError(f"model.layout = {model.layout!r} is the transformer's; model.name = {model.name!r} takes 'shifted'")
+    if model.positions != "learned" and (model.name != "transformer" or model.layout == CONTEXT_QUERY):
+        raise UserError(
+            f"model.positions = {model.positions!r} is for model.name = 'transformer' with a layout that knows an order, got "
+            f"{model.name!r} with {model.layout!r}; leave it out"
+        )
+    if model.positions == "rope" and model.head_size % 2:
+        raise UserError(f"model.positions = 'rope' turns pairs of numbers; model.head_size = {model.head_size} is odd")
     if model.layout == CONTEXT_QUERY and model.smear_keys:
         raise UserError(
             f"model.smear_keys = true mixes each key with the one before it, but model.layout = {CONTEXT_QUERY!r} knows no "

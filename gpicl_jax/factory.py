@@ -98,7 +98,9 @@ def make_model(config: Config) -> nn.Module:
     if model.layout == CONTEXT_QUERY:
         return ContextQueryTransformer(**blocks)
     in_order = {**blocks, "max_length": config.tasks.length, "smear_keys": model.smear_keys}
-    return EncoderDecoder(**in_order) if model.name == "encoder_decoder" else Transformer(**in_order, layout=model.layout)
+    if model.name == "encoder_decoder":
+        return EncoderDecoder(**in_order)
+    return Transformer(**in_order, layout=model.layout, positions=model.positions)
 
 
 def _inner_optimizer(config: Config) -> optax.GradientTransformation:
@@ -136,6 +138,10 @@ def make_optimizer(config: Config) -> MakeOptimizer:
                 adam_b1=settings.b1,
                 adam_b2=settings.b2,
                 adam_eps_root=settings.eps_root,
+            )
+        elif settings.name == "sign":  # −rate · sign(mean of the gradients with decay b1), the paper's remedy for its plateau
+            update = optax.chain(
+                optax.ema(settings.b1, debias=False), optax.scale_by_sign(), optax.scale_by_learning_rate(learning_rate)
             )
         else:
             update = optax.sgd(learning_rate, momentum=settings.momentum)

@@ -19,6 +19,7 @@ SEQUENCE_MODELS = (
     "vsml",
     "vsml_without_symmetries",
 )
+POSITIONS = ("learned", "rope", "alibi")
 ENTRIES = ("normal", "integer", "gram")
 ATTENTION_MODELS = ("transformer", "encoder_decoder")
 CONTEXT_QUERY = "context_query"
@@ -45,6 +46,7 @@ class TasksConfig:
     classes_per_task: int = setting(10, "labels of a task; a set with more classes lends it so many", minimum=2)
     balanced: bool = setting(False, "whether an episode shows every class equally often (else: iid)")
     permute_labels_prob: float = setting(1.0, "chance that a task permutes its labels", minimum=0.0, maximum=1.0)
+    permute_labels_anneal: int = setting(0, "steps in which that chance rises to 1 in meta-training; 0: it stays", minimum=0)
     entries: str = setting("normal", "law of the random matrices of meta-training", choices=ENTRIES)
 
 
@@ -59,6 +61,7 @@ class ModelConfig:
     layout: str = setting("shifted", "what a token holds", choices=("shifted", "paired", CONTEXT_QUERY))
     label_scale: float = setting(1.0, "value of the hot entry of a label in a token", above=0.0)
     smear_keys: bool = setting(False, "mix each key with the one before it")
+    positions: str = setting("learned", "how a transformer knows the order of its tokens", choices=POSITIONS)
     activation: str = setting("gelu", "non-linearity of the MLPs", choices=("gelu", "relu"))
     memory_size: int = setting(16, "size of the keys and values of fast weights", minimum=1)
     message_size: int = setting(8, "size of VSML's messages", minimum=1)
@@ -78,11 +81,11 @@ class LearnerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    name: str = setting("adam", "meta-optimiser", choices=("adam", "adamw", "muon", "sgd"))
+    name: str = setting("adam", "meta-optimiser", choices=("adam", "adamw", "muon", "sgd", "sign"))
     learning_rate: float = setting(1e-3, "step size (its peak, under a schedule)", above=0.0)
     schedule: str = setting("constant", "course of the step size after the warm-up", choices=("constant", "cosine"))
     warmup_steps: int = setting(0, "steps of linear warm-up", minimum=0)
-    b1: float = setting(0.9, "Adam's decay of the mean", minimum=0.0, below=1.0)
+    b1: float = setting(0.9, "decay of the mean (all but sgd)", minimum=0.0, below=1.0)
     b2: float = setting(0.999, "Adam's decay of the square", minimum=0.0, below=1.0)
     eps: float = setting(1e-8, "eps of adam, adamw and muon, outside the root", minimum=0.0)
     eps_root: float = setting(1e-8, "Adam's eps, inside the root", minimum=0.0)
@@ -136,6 +139,16 @@ FREE_ON_RESUME = (
     "train.remat_blocks",
     "eval.episodes",
 )
+
+
+def final_permute_prob(config: Config) -> float:
+    """Chance of a task to permute its labels at the end of meta-training, and so in validation and meta-test.
+
+    Example:
+      >>> final_permute_prob(Config(tasks=TasksConfig(permute_labels_prob=0.1, permute_labels_anneal=500)))
+      1.0
+    """
+    return 1.0 if config.tasks.permute_labels_anneal else config.tasks.permute_labels_prob
 
 
 def learner_name(config: Config) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from gpicl_jax.config import compiled_part, to_toml
+from gpicl_jax.config import changed_settings, compiled_part
 from gpicl_jax.files import write_atomic
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
@@ -41,8 +41,9 @@ class Cell:
 
     @property
     def settings(self) -> str:
-        """Eight letters that stand for all settings but the data's folder."""
-        return digest(to_toml(replace(self.config, data=replace(self.config.data, dir=""))))
+        """Eight letters that stand for all settings that are not the defaults, but for the data's folder."""
+        config = replace(self.config, data=replace(self.config.data, dir=""))
+        return digest("; ".join(changed_settings(Config(), config)))  # a setting that a later version adds changes nothing
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self.axes.items())

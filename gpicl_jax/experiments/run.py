@@ -16,6 +16,7 @@ from gpicl_jax.experiments.trained import Member, Test, member
 from gpicl_jax.factory import make_tasks
 from gpicl_jax.files import write_atomic
 from gpicl_jax.runs.folder import RunFolder, describe_run
+from gpicl_jax.sections import final_permute_prob
 from gpicl_jax.settings import UserError, nearest, one_line
 from gpicl_jax.training.meta_test import held_out_tasks
 from gpicl_jax.training.population import Population
@@ -48,6 +49,7 @@ class Experiment:
       cells: of a scale's `grid` and the number of seeds.
       score: of a trained member and a scale's `grid` the member's rows, without the columns of the axes.
       figure: of the rows, and the name of the scale.
+      summary: of the rows, the findings in words and numbers; what the README of its results says comes from here.
       datasets: to meta-test on, of a scale's `grid`; must be there before anything is trained.
       validation_permute: chance of validation tasks to permute their labels; None: as in the training of the first member.
     """
@@ -58,6 +60,7 @@ class Experiment:
     cells: Callable[[Any, int], list[Cell]]
     score: Callable[[Member, Any], list[Row]]
     figure: Callable[[pd.DataFrame, str], Figure]
+    summary: Callable[[pd.DataFrame], str]
     datasets: Callable[[Any], tuple[str, ...]]
     validation_permute: float | None = None
 
@@ -132,8 +135,28 @@ def run_experiment(experiment: Experiment, asked: Asked) -> int:
         with RunFolder(asked.runs_dir / asked.scale).lock(wait=True):  # other parts write the same file
             table.add(rows)
             draw(experiment, asked.scale, table.frame(), asked.results_dir)
+    if len(frame := table.frame()):
+        print(experiment.summary(frame))
     print(f"table and figure: {table.path}, {table.path.with_suffix('.png')}", flush=True)
     return int(failed > 0)
+
+
+def redraw(experiment: Experiment, scale: str, results_dir: Path) -> str:
+    """Draws the figure again from the CSV in `results_dir`; returns the summary and where the figure is.
+
+    Raises:
+      UserError: an unknown scale, no such CSV, one of another grid, or one without a whole cell.
+    """
+    there = experiment.scale(scale)
+    table = Table(results_dir / f"{scale}.csv", experiment.cells(there.grid, there.seeds))
+    if not table.path.is_file():
+        raise UserError(f"no {table.path}; make it with: gpicl experiment {experiment.name} --scale {scale}")
+    table.check()
+    frame = table.frame()
+    if frame.empty:
+        raise UserError(f"{table.path} holds no whole cell; run: gpicl experiment {experiment.name} --scale {scale}")
+    draw(experiment, scale, frame, results_dir)
+    return f"{experiment.summary(frame)}\nfigure: {table.path.with_suffix('.png')}"
 
 
 def draw(experiment: Experiment, scale: str, frame: pd.DataFrame, results_dir: Path) -> None:
@@ -179,7 +202,7 @@ def _train_unit(experiment: Experiment, scale: Scale, cells: list[Cell], asked: 
         population = Population(configs)
         permute = experiment.validation_permute
         if permute is None:
-            permute = configs[0].tasks.permute_labels_prob
+            permute = final_permute_prob(configs[0])
         trained = train_population(population, folder, permute)
         test = Test(configs[0], population.learner)
         about = {

@@ -3,6 +3,9 @@
 import functools
 from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
+
 from gpicl_jax import figures
 from gpicl_jax.config import load_config
 from gpicl_jax.experiments.grid import Cell, Row
@@ -62,6 +65,22 @@ def score(trained: Member, grid: Grid) -> list[Row]:
     return [ends(trained.seen(), tasks="seen"), ends(trained.unseen(dataset), tasks="unseen")]
 
 
+def summary(frame: pd.DataFrame) -> str:
+    """For each size the number of tasks at which unseen tasks are learned half as well as at best, and each boundary of
+    memorisation: the largest number of tasks of which more than half of the seen labels are right."""
+    lines = ["| labels permuted | model | size | seen tasks: > 50% right up to | unseen tasks: best | half of that gain from |"]
+    lines.append("|---|---|---|---|---|---|")
+    for (permute, model, size), rows in frame.groupby(["permute", "model", "size"], sort=False):
+        table = rows.pivot_table(index="num_tasks", columns="tasks", values="last", aggfunc="mean")
+        memorised = table.index[table.seen > 0.5]
+        unseen = table.unseen
+        floor, best = unseen.iloc[0], unseen.max()
+        half = unseen.index[unseen > (floor + best) / 2].min() if best > floor + 0.05 else None
+        cells = (f"{permute:g}", model, size, f"2^{np.log2(memorised.max()):.0f}" if len(memorised) else "none", f"{best:.3f}")
+        lines.append(f"| {' | '.join(map(str, cells))} | {f'2^{np.log2(half):.0f}' if half else '–'} |")
+    return "\n".join(lines)
+
+
 EXPERIMENT = Experiment(
     name="scaling",
     about="model size × number of tasks, seen and unseen tasks",
@@ -101,6 +120,7 @@ EXPERIMENT = Experiment(
     },
     cells=cells,
     score=score,
+    summary=summary,
     figure=functools.partial(figures.scaling, paper=paper_map()),
     datasets=lambda grid: (),
 )

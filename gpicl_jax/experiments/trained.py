@@ -20,7 +20,7 @@ from gpicl_jax.evaluation import (
 from gpicl_jax.experiments.grid import Row
 from gpicl_jax.factory import make_tasks
 from gpicl_jax.learners import Learner
-from gpicl_jax.sections import Config
+from gpicl_jax.sections import Config, final_permute_prob
 from gpicl_jax.tasks import TaskDistribution
 
 _SEEN_TASKS = 64
@@ -46,7 +46,7 @@ class Member:
 
     def unseen(self, dataset: str) -> Scores:
         """On tasks that training never drew and test images of `dataset`; labels are permuted as in training."""
-        return self.test.unseen(self.params, dataset, self.config.tasks.permute_labels_prob)
+        return self.test.unseen(self.params, dataset, final_permute_prob(self.config))
 
     def seen(self) -> Scores:
         """On the first 64 tasks of the training set, or on all again and again where there are fewer, with test images."""
@@ -73,7 +73,7 @@ class Test:
         ids_T = np.arange(_SEEN_TASKS) % config.tasks.num_tasks  # always as many: no shape changes, nothing is compiled anew
         keys = seen_episode_keys(hyper_from(config), config.eval.seed, ids_T, config.eval.episodes)
         tasks = dataclasses.replace(self._tasks(config.data.train[0]), entries=config.tasks.entries)
-        return self._evaluator(params, tasks, keys, config.tasks.permute_labels_prob)
+        return self._evaluator(params, tasks, keys, final_permute_prob(config))
 
     def _draw_unseen(self, dataset: str, permute: float) -> tuple[list[Any], EpisodeKeys]:
         settings = self._config.eval

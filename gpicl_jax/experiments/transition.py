@@ -3,6 +3,8 @@
 import functools
 from typing import NamedTuple
 
+import pandas as pd
+
 from gpicl_jax import figures
 from gpicl_jax.config import load_config
 from gpicl_jax.experiments.grid import Cell, Row
@@ -52,6 +54,28 @@ def score(trained: Member, grid: Grid) -> list[Row]:
     ]
 
 
+def summary(frame: pd.DataFrame) -> str:
+    """Seeds on each side: those that gain more than half of the best mean gain of an episode of unseen tasks."""
+    lines = [
+        "| tasks in meta-training | seen: gain | unseen: gain | unseen, other dataset: gain | seeds above half of the best gain |"
+    ]
+    lines.append("|---|---|---|---|---|")
+    frame = frame.dropna(subset=["last"]).assign(gain=lambda rows: rows["last"] - rows["first"])
+    trained_on = frame[frame.tasks == "seen"].dataset.iloc[0]
+    kinds = [
+        ("seen", trained_on),
+        ("unseen", trained_on),
+        ("unseen", next(d for d in frame.dataset.unique() if d != trained_on)),
+    ]
+    by_kind = [frame[(frame.tasks == tasks) & (frame.dataset == dataset)] for tasks, dataset in kinds]
+    half = by_kind[1].groupby("num_tasks").gain.mean().max() / 2
+    for num_tasks in sorted(frame.num_tasks.unique()):
+        gains = [rows[rows.num_tasks == num_tasks].gain for rows in by_kind]
+        told = [f"{gain.mean():.3f} ({gain.min():.3f}–{gain.max():.3f})" for gain in gains]
+        lines.append(f"| {num_tasks} | {' | '.join(told)} | {(gains[1] > half).sum()} of {len(gains[1])} |")
+    return "\n".join(lines)
+
+
 EXPERIMENT = Experiment(
     name="transition",
     about="accuracy gained within an episode against the number of tasks",
@@ -64,6 +88,7 @@ EXPERIMENT = Experiment(
     },
     cells=cells,
     score=score,
+    summary=summary,
     figure=functools.partial(figures.transition, paper=paper_transition()),
     datasets=lambda grid: (grid.other,),
 )

@@ -7,11 +7,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gpicl_jax.figures.plateau import plateau
 from gpicl_jax.figures.scaling import scaling
 from gpicl_jax.figures.transition import transition
 from gpicl_jax.paper import paper_learning_curve
 
-__all__ = ["benchmarks", "comparison", "learning_curves", "scaling", "transition"]
+__all__ = ["benchmarks", "comparison", "learning_curves", "plateau", "scaling", "transition"]
 
 _LABELS = {
     "unseen_tasks": "unseen tasks",

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpicl_jax.models.blocks import AttentionModel, positions
+from gpicl_jax.models.blocks import AttentionModel, learned_positions
 from gpicl_jax.models.layers import fan_in_normal, labels_before
 
 
@@ -33,11 +33,11 @@ class EncoderDecoder(AttentionModel):
     def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
         causal_LL = jnp.tri(len(y_L), dtype=bool)
         image_LD = nn.Dense(self.width, kernel_init=fan_in_normal, name="embed_images")(x_LX)
-        image_LD = image_LD + positions(self, image_LD, self.max_length, "image_positions")
+        image_LD = image_LD + learned_positions(self, image_LD, self.max_length, "image_positions")
         image_LD = self.run_blocks(image_LD, causal_LL, name="encoder", norm="norm_encoder")
         before_LC = labels_before(y_L, self.num_classes, self.label_scale)
         h_LD = nn.Dense(self.width, kernel_init=fan_in_normal, name="embed_labels")(before_LC)
-        h_LD = h_LD + positions(self, h_LD, self.max_length, "label_positions")
+        h_LD = h_LD + learned_positions(self, h_LD, self.max_length, "label_positions")
         h_LD = self.run_blocks(h_LD, causal_LL, image_LD, smear_keys=self.smear_keys, name="decoder")
         return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(h_LD)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpicl_jax.models.blocks import AttentionModel, positions
+from gpicl_jax.models.blocks import AttentionModel, learned_positions
 from gpicl_jax.models.layers import fan_in_normal, shift_down, shifted_tokens
 
 
@@ -12,10 +12,11 @@ class Transformer(AttentionModel):
     """Maps an episode to logits: row i sees x_0 … x_i and y_0 … y_{i−1}. Attributes beside those of `AttentionModel`:
 
     Attributes:
-      max_length: positions in the learned table; a longer episode raises ValueError.
+      max_length: of an episode; a longer one raises ValueError where positions are learned.
       layout: `shifted`, tokens [x_i, onehot y_{i−1}] (the paper), or `paired`, tokens [x_i, x_{i−1}, onehot y_{i−1}],
         where each token holds a whole labelled example.
       smear_keys: see `blocks.Attention`.
+      positions: `learned`, a table of `max_length` rows that is added to the tokens (the paper), `rope` or `alibi`.
 
     Example:
       >>> model = Transformer(num_classes=10, width=16, num_layers=1, max_length=20)
@@ -28,6 +29,7 @@ class Transformer(AttentionModel):
     max_length: int = 100
     layout: str = "shifted"
     smear_keys: bool = False
+    positions: str = "learned"
 
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
@@ -35,8 +37,10 @@ class Transformer(AttentionModel):
             x_LX = jnp.concatenate([x_LX, shift_down(x_LX)], axis=1)
         tokens_LT = shifted_tokens(x_LX, y_L, self.num_classes, self.label_scale)
         h_LD = nn.Dense(self.width, kernel_init=fan_in_normal, name="embed")(tokens_LT)
-        h_LD = h_LD + positions(self, h_LD, self.max_length)
-        h_LD = self.run_blocks(h_LD, jnp.tri(len(h_LD), dtype=bool), smear_keys=self.smear_keys)
+        if self.positions == "learned":
+            h_LD = h_LD + learned_positions(self, h_LD, self.max_length)
+        causal_LL = jnp.tri(len(h_LD), dtype=bool)
+        h_LD = self.run_blocks(h_LD, causal_LL, smear_keys=self.smear_keys, positions=self.positions)
         return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(h_LD)
 
     def state_size(self, num_features: int, length: int) -> int:

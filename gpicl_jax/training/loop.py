@@ -16,7 +16,7 @@ from gpicl_jax.processes import agreement, of_first
 from gpicl_jax.runs.checkpoint import Checkpoints
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import MetricsLog
-from gpicl_jax.sections import Config
+from gpicl_jax.sections import Config, final_permute_prob
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.divergence import Diverged, advice
 from gpicl_jax.training.parallel import compile_chunk, on_all, own_copy, replicate
@@ -211,7 +211,7 @@ class _Course:
         settings = self._trainer.config.eval
         num_tasks = max(2, VALIDATION_EPISODES // settings.sequences_per_task)
         keys = unseen_episode_keys(settings.seed, "validation", num_tasks, settings.sequences_per_task)
-        permute = self._trainer.config.tasks.permute_labels_prob
+        permute = final_permute_prob(self._trainer.config)
         scores = self._evaluator(own_copy(state.params), self._trainer.validation, keys, permute)
         loss = of_first(float(np.nanmean(scores.loss_TSL)) if scores.finite else np.nan)
         if np.isnan(loss):

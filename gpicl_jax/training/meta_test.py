@@ -24,7 +24,7 @@ from gpicl_jax.evaluation import (
 from gpicl_jax.factory import make_learner, make_optimizer, make_tasks
 from gpicl_jax.runs.checkpoint import Checkpoints
 from gpicl_jax.runs.folder import RunFolder
-from gpicl_jax.sections import INFINITE, Config, learner_name
+from gpicl_jax.sections import INFINITE, Config, final_permute_prob, learner_name
 from gpicl_jax.settings import UserError
 from gpicl_jax.solvers import choose_params, make_solvers
 from gpicl_jax.tasks import TaskDistribution
@@ -161,7 +161,7 @@ def held_out_tasks(config: Config, datasets: tuple[str, ...]) -> dict[str, tuple
 
 def _kinds(config: Config, name: str, test: TaskDistribution) -> dict[str, tuple[TaskDistribution, EpisodeKeys, float]]:
     """The kinds of tasks that a dataset is tested on: tasks, keys, chance of permuted labels."""
-    settings, permute = config.eval, config.tasks.permute_labels_prob
+    settings, permute = config.eval, final_permute_prob(config)
     num_tasks = settings.episodes // settings.sequences_per_task
     keys = unseen_episode_keys(settings.seed, "test", num_tasks, settings.sequences_per_task)
     kinds = {"unseen_tasks": (test, keys, permute), "identity_tasks": (dataclasses.replace(test, identity=True), keys, 1.0)}

@@ -16,6 +16,7 @@ from gpicl_jax.training.signals import Interrupted, StopRequest
 from gpicl_jax.training.state import TrainState
 
 _SECONDS_BETWEEN_LINES = 20.0
+_SECONDS_BETWEEN_SAVES = 30.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class TrainedPopulation:
 def train_population(population: Population, folder: RunFolder, validation_permute_prob: float) -> TrainedPopulation:
     """Trains all members from the latest checkpoint in `folder`, or from the start, to `train.steps`.
 
-    A member that diverges is noted, and the others go on. Validations and checkpoints come every `train.validate_every` steps.
+    A member that diverges is noted, and the others go on. Validations come every `train.validate_every` steps, checkpoints
+    with some of them and at the end.
 
     Args:
       population: what to train.
@@ -94,7 +96,7 @@ class _Course:
         self._step, self._start = start, start
         self._pending: dict[str, jax.Array] | None = None
         self._begun = time.monotonic() - self._log.seconds
-        self._resumed, self._said = time.monotonic(), time.monotonic()
+        self._resumed = self._said = self._saved = time.monotonic()
 
     @property
     def seconds(self) -> float:
@@ -115,7 +117,9 @@ class _Course:
             found = self._population.members(self._validate(state))
             record = {f"validation_{name}": _listed(values_M) for name, values_M in found.items()}
             self._log.append({"step": self._step, **record, "seconds": self.seconds})
-        if due or signum is not None:
+        at_end = self._step == self._settings.steps
+        if signum is not None or at_end or (due and time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES):
+            self._saved = time.monotonic()
             self._checkpoints.save(self._step, self._population.members_of(state), None)
         if signum is not None:
             raise Interrupted(signum, self._step)

@@ -77,6 +77,20 @@ def gradient_in_parts(gradient: BatchGradient, parts: int) -> BatchGradient:
     return summed
 
 
+def annealed(hyper: Hyper, step: jax.Array) -> jax.Array:
+    """The chance of a task of step number `step` to permute its labels: p + (1 − p)·min(step / `permute_labels_anneal`, 1).
+
+    Example:
+      >>> from gpicl_jax.config import hyper_from, load_config
+      >>> hyper = hyper_from(load_config("digits", ("--tasks.permute_labels_prob=0.2", "--tasks.permute_labels_anneal=10")))
+      >>> [round(float(annealed(hyper, step)), 2) for step in (0, 5, 20)]
+      [0.2, 0.6, 1.0]
+    """
+    prob, steps = hyper.permute_labels_prob, hyper.permute_labels_anneal
+    risen = jnp.where(steps > 0, jnp.minimum(step / jnp.maximum(steps, 1), 1.0), 0.0)
+    return prob + (1.0 - prob) * risen
+
+
 def train_step(
     state: TrainState,
     tasks: TaskDistribution,
@@ -88,6 +102,7 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """Draws a batch of `shape` (T, S), and takes one step of the meta-optimiser."""
     keys = draw_batch_keys(tasks, state.step, hyper, shape)
+    hyper = hyper._replace(permute_labels_prob=annealed(hyper, state.step))
     gradients, metrics = gradient(state.params, tasks, keys, hyper)
     updates, opt_state = optimizer(hyper).update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

@@ -72,11 +72,11 @@ class Transformer(nn.Module):
 def check(config: Config) -> None:
     """Raises `UserError` unless `config` asks for the Transformer that this is."""
     model = config.model
-    asked = (config.learner.name, model.name, model.layout, model.smear_keys, model.dtype, config.train.remat_blocks)
-    if asked != ("in_context", "transformer", "shifted", False, "float32", False):
+    asked = (config.learner.name, model.name, model.layout, model.smear_keys, model.positions, model.dtype)
+    if asked != ("in_context", "transformer", "shifted", False, "learned", "float32") or config.train.remat_blocks:
         raise UserError(
             "the PyTorch side is the paper's Transformer in float32, and recomputes nothing; leave learner.name, model.name, "
-            "model.layout, model.smear_keys, model.dtype and train.remat_blocks as they are, or leave out --pytorch"
+            "model.layout, smear_keys, positions, dtype and train.remat_blocks as they are, or leave out --pytorch"
         )
 
 

@@ -110,10 +110,9 @@ def summary(frame: pd.DataFrame) -> str:
     for row in summarise(frame).itertuples():
         steps = " – ".join(f"{value:.0f}" if np.isfinite(value) else f"> {row.cap}" for value in (row.low, row.high))
         median = f"{row.median:.0f}" if np.isfinite(row.median) else f"> {row.cap}"
-        accuracy = f"{row.last:.3f} ± {row.deviation:.3f}"
-        lines.append(
-            f"| {row.condition} | {row.left} of {row.runs} | {median} ({steps}) | {accuracy} | {row.num_params:,.0f} | {row.ms_per_step:.1f} |"
-        )
+        left, accuracy = f"{row.left} of {row.runs}", f"{row.last:.3f} ± {row.deviation:.3f}"
+        costs = f"{row.num_params:,.0f} | {row.ms_per_step:.1f}"
+        lines.append(f"| {row.condition} | {left} | {median} ({steps}) | {accuracy} | {costs} |")
     return "\n".join(lines)
 
 

@@ -228,6 +228,7 @@ def _of(value: Any, index: int) -> Any:
 def _told(rows: list[Row]) -> str:
     if "diverged" in rows[0]:
         return f"diverged by step {rows[0]['diverged']}"
-    return ", ".join(
-        f"{row.get('tasks', '')} {row.get('dataset', '')} {row['last']:.3f}".strip() for row in rows[:4] if "last" in row
+    told = [row for row in rows if "last" in row]
+    return (
+        ", ".join(" ".join([row["tasks"], *filter(None, [row.get("dataset")]), f"{row['last']:.3f}"]) for row in told) or "done"
     )

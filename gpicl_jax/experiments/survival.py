@@ -47,8 +47,8 @@ class Median(NamedTuple):
 def kaplan_meier_median(steps: Sequence[float], cap: float) -> Median:
     """The median of times of which some are known to be above `cap` alone (Kaplan and Meier 1958).
 
-    The interval holds the times at which the survival curve's own 95% interval (log-log) contains a half (Brookmeyer and Crowley
-    1982).
+    The interval holds the times at which the survival curve's own 95% interval (log-log) contains a half (Brookmeyer and
+    Crowley 1982).
 
     Args:
       steps: one for each run, NaN where it did not leave.

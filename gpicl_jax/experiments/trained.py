@@ -19,7 +19,7 @@ from gpicl_jax.evaluation import (
 )
 from gpicl_jax.experiments.grid import Row
 from gpicl_jax.factory import make_tasks
-from gpicl_jax.learners import Learner
+from gpicl_jax.learners import Learner, check_fits
 from gpicl_jax.sections import Config, final_permute_prob
 from gpicl_jax.tasks import TaskDistribution
 
@@ -44,9 +44,14 @@ class Member:
     diverged: int | None
     test: "Test"
 
-    def unseen(self, dataset: str) -> Scores:
-        """On tasks that training never drew and test images of `dataset`; labels are permuted as in training."""
-        return self.test.unseen(self.params, dataset, final_permute_prob(self.config))
+    def unseen(self, dataset: str, length: int | None = None) -> Scores:
+        """On tasks that training never drew and test images of `dataset`; labels are permuted as at the end of training.
+
+        Args:
+          dataset: a base dataset.
+          length: of the episodes, where it is not that of training.
+        """
+        return self.test.unseen(self.params, dataset, final_permute_prob(self.config), length or self.config.tasks.length)
 
     def seen(self) -> Scores:
         """On the first 64 tasks of the training set, or on all again and again where there are fewer, with test images."""
@@ -62,11 +67,11 @@ class Test:
     """
 
     def __init__(self, config: Config, learner: Learner) -> None:
-        self._config, self._evaluator = config, Evaluator(learner)
+        self.learner, self._config, self._evaluator = learner, config, Evaluator(learner)
         self._unseen = functools.cache(self._draw_unseen)
 
-    def unseen(self, params: Any, dataset: str, permute: float) -> Scores:
-        parts, keys = self._unseen(dataset, permute)
+    def unseen(self, params: Any, dataset: str, permute: float, length: int) -> Scores:
+        parts, keys = self._unseen(dataset, permute, length)
         return score_together({"": (self._evaluator, params)}, parts, keys)[""]
 
     def seen(self, params: Any, config: Config) -> Scores:
@@ -75,11 +80,13 @@ class Test:
         tasks = dataclasses.replace(self._tasks(config.data.train[0]), entries=config.tasks.entries)
         return self._evaluator(params, tasks, keys, final_permute_prob(config))
 
-    def _draw_unseen(self, dataset: str, permute: float) -> tuple[list[Any], EpisodeKeys]:
+    def _draw_unseen(self, dataset: str, permute: float, length: int) -> tuple[list[Any], EpisodeKeys]:
         settings = self._config.eval
         num_tasks = settings.episodes // settings.sequences_per_task
         keys = unseen_episode_keys(settings.seed, "test", num_tasks, settings.sequences_per_task)
-        return list(drawn_in_parts(self._tasks(dataset), keys, permute)), keys
+        tasks = dataclasses.replace(self._tasks(dataset), length=length)
+        check_fits(self.learner, tasks)
+        return list(drawn_in_parts(tasks, keys, permute)), keys
 
     @functools.cache  # noqa: B019
     def _tasks(self, dataset: str) -> TaskDistribution:

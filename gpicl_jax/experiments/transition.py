@@ -56,9 +56,7 @@ def score(trained: Member, grid: Grid) -> list[Row]:
 
 def summary(frame: pd.DataFrame) -> str:
     """Seeds on each side: those that gain more than half of the best mean gain of an episode of unseen tasks."""
-    lines = [
-        "| tasks in meta-training | seen: gain | unseen: gain | unseen, other dataset: gain | seeds above half of the best gain |"
-    ]
+    lines = ["| tasks | seen: gain | unseen: gain | unseen, other dataset: gain | seeds above half of the best gain |"]
     lines.append("|---|---|---|---|---|")
     frame = frame.dropna(subset=["last"]).assign(gain=lambda rows: rows["last"] - rows["first"])
     trained_on = frame[frame.tasks == "seen"].dataset.iloc[0]

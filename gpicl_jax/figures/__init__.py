@@ -7,12 +7,23 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gpicl_jax.figures.learning_curves_of_seeds import learning_curves_of_seeds
 from gpicl_jax.figures.plateau import plateau
 from gpicl_jax.figures.scaling import scaling
+from gpicl_jax.figures.state_size import state_size
 from gpicl_jax.figures.transition import transition
 from gpicl_jax.paper import paper_learning_curve
 
-__all__ = ["benchmarks", "comparison", "learning_curves", "plateau", "scaling", "transition"]
+__all__ = [
+    "benchmarks",
+    "comparison",
+    "learning_curves",
+    "learning_curves_of_seeds",
+    "plateau",
+    "scaling",
+    "state_size",
+    "transition",
+]
 
 _LABELS = {
     "unseen_tasks": "unseen tasks",

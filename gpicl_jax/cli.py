@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     experiment.add_argument("--runs-dir", type=Path, metavar="DIR", help="for the runs (default: runs/NAME)")
     experiment.add_argument("--results-dir", type=Path, metavar="DIR", help="for table and figure (default: results/NAME)")
     experiment.add_argument("--learners", nargs="+", default=[], metavar="NAME", help="comparison: rows (default: all)")
-    experiment.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="comparison: to test on")
+    experiment.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="comparison and features: to test on")
     experiment.add_argument("--seconds", type=float, metavar="N", help="comparison: of meta-training for each cell")
     figure = command("figure", "draw an experiment's figure again, from its CSV alone", _FIGURE_HELP)
     figure.add_argument("name", metavar="NAME", choices=EXPERIMENTS, help=", ".join(EXPERIMENTS))
@@ -266,7 +266,7 @@ def _comparison(options: argparse.Namespace, asked: dict[str, Any]) -> int:
 
 
 def _grid(options: argparse.Namespace, asked: dict[str, Any]) -> int:
-    for option, value in (("learners", options.learners), ("datasets", options.datasets), ("seconds", options.seconds)):
+    for option, value in (("learners", options.learners), ("seconds", options.seconds)):
         if value:
             raise UserError(f"--{option} is of experiment comparison alone; leave it out for {options.name}")
     from gpicl_jax.experiments import find
@@ -274,7 +274,7 @@ def _grid(options: argparse.Namespace, asked: dict[str, Any]) -> int:
     from gpicl_jax.training.population import one_device_a_core
 
     one_device_a_core()
-    return run_experiment(find(options.name), Asked(**asked))
+    return run_experiment(find(options.name), Asked(**asked, datasets=tuple(map(absolute_name, options.datasets))))
 
 
 def _figure(options: argparse.Namespace) -> int:

@@ -34,8 +34,15 @@ def make_source(config: Config, name: str, split: str) -> ImageDataset | RandomP
     """The base dataset `name` as `[data]` wants its images."""
     data = config.data
     if name == "random":
-        return RandomPoints(data.size**2 * data.channels)
-    return load(name, split, size=data.size, channels=data.channels, data_dir=data.dir)
+        return RandomPoints(data.num_features)
+    if not data.features:
+        return load(name, split, size=data.size, channels=data.channels, data_dir=data.dir)
+    source = load(name, split, data_dir=data.dir)
+    if source.num_features != data.features:
+        raise UserError(
+            f"'{name}' has {source.num_features} numbers an example, but data.features = {data.features}; make them agree"
+        )
+    return source
 
 
 def make_tasks(config: Config, split: str, name: str | None = None) -> TaskDistribution:
@@ -61,7 +68,7 @@ def make_tasks(config: Config, split: str, name: str | None = None) -> TaskDistr
 
 def make_learner(config: Config) -> Learner:
     """The learner that `[learner]` names, with the model that `[model]` names."""
-    settings, num_features = config.learner, config.data.size**2 * config.data.channels
+    settings, num_features = config.learner, config.data.num_features
     model, remat = make_model(config), config.train.remat
     if settings.name == IN_CONTEXT:
         kind = ContextQuery if config.model.layout == CONTEXT_QUERY else InContext

@@ -34,7 +34,13 @@ class DataConfig:
     weights: tuple[float, ...] = setting((), "chance of a task to be of each of them; [] is equal chances", above=0.0)
     size: int = setting(14, "height and width of the images after resizing", minimum=1, maximum=512)
     channels: int = setting(1, "1 is grey, 3 is colour", choices=(1, 3))
+    features: int = setting(0, "numbers of an example where data.train has `features`; 0: images", minimum=0, maximum=2**16)
     dir: str = setting("", "folder of prepared TFDS sets; '' is TFDS_DATA_DIR, or TFDS's own default")
+
+    @property
+    def num_features(self) -> int:
+        """X, the numbers of an example."""
+        return self.features or self.size**2 * self.channels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,6 +76,9 @@ def test_overrides_are_toml_values_or_plain_text():
         ({"model": {"num_layers": 0}}, "a transformer needs at least 1"),
         ({"model": {"name": "vsml", "layout": "paired"}}, "model.layout = 'paired' is the transformer's"),
         ({"model": {"layout": "context_query", "smear_keys": True}}, "knows no order; set it to false"),
+        ({"model": {"layout": "context_query", "positions": "rope"}}, "a layout that knows an order"),
+        ({"model": {"name": "encoder_decoder", "positions": "alibi"}}, "leave it out"),
+        ({"model": {"head_size": 7, "positions": "rope"}}, "model.head_size = 7 is odd"),
         ({"learner": {"inner_rate": 0.0}}, "expected more than 0"),
     ],
 )

@@ -30,6 +30,7 @@ REGISTRY = {
         )
         for layout, smear in itertools.product(("shifted", "paired"), ("false", "true"))
     },
+    **{f"transformer-{each}": (*PLAIN, f"--model.positions={each}") for each in ("rope", "alibi")},
     "context_query": (*PLAIN, "--model.layout=context_query"),
     "encoder_decoder": (*PLAIN, "--model.name=encoder_decoder"),
     "encoder_decoder-smeared": ("--model.name=encoder_decoder", "--model.num_layers=2"),
@@ -50,6 +51,7 @@ def test_the_registry_names_every_learner_of_a_config():
     assert {config.model.name for config in configs} == {*SEQUENCE_MODELS, "mlp"} == set(_choices(ModelConfig, "name"))
     assert {config.learner.name for config in configs} == {"in_context", *MLP_LEARNERS} == set(_choices(LearnerConfig, "name"))
     assert {config.model.layout for config in configs} == set(_choices(ModelConfig, "layout"))
+    assert {config.model.positions for config in configs} == set(_choices(ModelConfig, "positions"))
 
 
 def _choices(section, name):

@@ -14,7 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from gpicl_jax.config import hyper_from
 from gpicl_jax.evaluation import Evaluator, seen_episode_keys, unseen_episode_keys
-from gpicl_jax.factory import make_learner, make_tasks
+from gpicl_jax.factory import make_learner, make_optimizer, make_tasks
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode, draw_episodes
 from gpicl_jax.training.loop import Trainer
@@ -248,3 +248,33 @@ def test_few_tasks_are_memorised_and_tell_nothing_about_others():
     unseen = evaluate(state.params, make_tasks(config, "test"), unseen_episode_keys(0, "test", 16, 4))
     assert seen.first()[0] > 0.6 and seen.last()[0] > 0.6  # known before any example, on images never seen
     assert unseen.last()[0] < 0.3
+
+
+def test_the_sign_optimiser_follows_its_equation():
+    """params −= rate · sign(m), m ← b1 m + (1 − b1) g."""
+    config = tiny_config("--optimizer.name=sign", "--optimizer.learning_rate=0.125", "--optimizer.b1=0.75")
+    optimizer = make_optimizer(config)(hyper_from(config))
+    params, mean = np.zeros(3, np.float32), np.zeros(3, np.float32)
+    state, ours = optimizer.init(jnp.zeros(3)), jnp.zeros(3)
+    for gradient in np.array([[1, -2, 0], [-2, -1, 0], [-9, 7, 0]], np.float32):
+        updates, state = optimizer.update(jnp.asarray(gradient), state, ours)
+        ours = optax.apply_updates(ours, updates)
+        mean = 0.75 * mean + 0.25 * gradient
+        params = params - 0.125 * np.sign(mean)
+        np.testing.assert_allclose(ours, params)
+
+
+def test_annealed_permutation_ends_with_permuted_labels():
+    """The same batches as with p = 1 once the steps are over, and as with p = 0 at the start."""
+    kept, annealed, permuted = (
+        make_trainer(f"--tasks.permute_labels_prob={p}", f"--tasks.permute_labels_anneal={steps}", "--train.chunk=1")
+        for p, steps in ((0, 0), (0, 20), (1, 0))
+    )
+
+    def loss(trainer, step):
+        state = trainer.state()
+        _, metrics = trainer.chunk(state._replace(step=jnp.int32(step)), trainer.tasks, trainer.hyper)
+        return float(metrics["loss"])
+
+    assert loss(annealed, 0) == loss(kept, 0) != loss(permuted, 0)
+    assert loss(annealed, 20) == loss(permuted, 20) != loss(kept, 20)

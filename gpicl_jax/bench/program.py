@@ -22,7 +22,7 @@ NUM_IMAGES = 60_000
 def random_images(config: Config) -> ImageDataset:
     """60,000 random uint8 images of 10 classes, of the size that `[data]` says."""
     random = np.random.default_rng(0)
-    num_features = config.data.size**2 * config.data.channels
+    num_features = config.data.num_features
     images_NX = random.integers(0, 256, (NUM_IMAGES, num_features), dtype=np.uint8)
     return ImageDataset.build(images_NX, random.integers(0, 10, NUM_IMAGES), mean=127.5, std=73.9, name="random images")
 

@@ -52,7 +52,7 @@ def flops_by_hand(config: Config) -> float:
     """Of a step, see the top of the file."""
     model, tasks = config.model, config.tasks
     wide, mlp_width = model.num_heads * model.head_size, model.mlp_width or 4 * model.width
-    num_features, num_classes = config.data.size**2 * config.data.channels, tasks.classes_per_task
+    num_features, num_classes = config.data.num_features, tasks.classes_per_task
     blocks = model.num_layers * (4 * model.width * wide + 2 * model.width * mlp_width + 2 * tasks.length * wide)
     per_token = 3 * (blocks + num_classes * model.width) + 2 * (num_features + num_classes) * model.width
     return 2.0 * np.prod(shape_of(config)) * tasks.length * (per_token + num_features**2)

@@ -55,7 +55,7 @@ def measure(config: Config, asked: Asked) -> list[Row]:
 
 
 def _title(config: Config, size: int) -> str:
-    model, width = config.model, config.data.size**2 * config.data.channels
+    model, width = config.model, config.data.num_features
     return (
         f"training steps of {size} episodes of {config.tasks.length} × {width}, generation included "
         f"(width {model.width}, {model.num_layers} layers)"

@@ -34,17 +34,20 @@ def read_own(name: str) -> Stored:
 def read_npz(path: Path) -> Stored:
     """Arrays `images` (uint8 [N, height, width] or [N, height, width, 1 or 3]) and `labels` (N integers from 0).
 
+    In place of images an array `features` (floats [N, X]) may hold what a frozen network made of them: see `from_features`.
+
     Raises:
       UserError: no such arrays, Python objects in them, other shapes or types, one class only.
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            missing = [each for each in ("images", "labels") if each not in arrays]
+            has_features = "features" in arrays and "images" not in arrays
+            missing = [each for each in ("features" if has_features else "images", "labels") if each not in arrays]
             if missing:
                 raise UserError(
                     f"{path} has no array '{missing[0]}'; expected 'images' and 'labels', found: {', '.join(arrays) or 'none'}"
                 )
-            images, labels_N = arrays["images"], arrays["labels"]
+            images, labels_N = arrays["features" if has_features else "images"], arrays["labels"]
     except UserError:
         raise
     except Exception as error:  # damage shows as whatever the readers of zip and npy files happen to raise
@@ -53,6 +56,8 @@ def read_npz(path: Path) -> Stored:
                 f"{path} holds Python objects, which are not read; save plain arrays: uint8 images, integer labels"
             ) from None
         raise UserError(f"{path} is no readable .npz file ({one_line(error)}); save it anew with numpy.savez") from None
+    if has_features:
+        images = from_features(str(path), images)
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (1,), (3,)) or 0 in images.shape:
         raise UserError(
             f"'images' in {path} are {images.dtype} {images.shape}; expected uint8 (0 to 255) "
@@ -60,6 +65,29 @@ def read_npz(path: Path) -> Stored:
         )
     images_NHWc = images.reshape(*images.shape[:3], -1) if images.ndim == 4 else images[:, :, :, None]
     return _stored(path, images_NHWc, labels_N)
+
+
+def from_features(where: str, features_NX: np.ndarray) -> np.ndarray:
+    """uint8 [N, 1, X, 1] of float [N, X]: each row standardised by its own mean and deviation, tanh, 256 levels.
+
+    The authors standardise a ResNet's features over the dataset, then take tanh (google/learned_optimization, resnet.py). A
+    row's own statistics need no other row, so that nothing of the test images is in the training images'.
+
+    Raises:
+      UserError: not floats [N, X] with X above 1, or not finite.
+
+    Example:
+      >>> from_features("mine.npz", np.array([[0.0, 1.0, 2.0]]))[0, 0, :, 0].tolist()
+      [20, 128, 235]
+    """
+    if features_NX.dtype.kind != "f" or features_NX.ndim != 2 or features_NX.shape[1] < 2:
+        raise UserError(f"'features' in {where} are {features_NX.dtype} {features_NX.shape}; expected floats [N, X]")
+    rows_NX = features_NX.astype(np.float32)
+    if not np.isfinite(rows_NX).all():
+        raise UserError(f"'features' in {where} are not all finite; leave out the rows with NaN or infinity")
+    deviation_N1 = np.maximum(rows_NX.std(axis=1, keepdims=True), 1e-6)
+    squashed_NX = np.tanh((rows_NX - rows_NX.mean(axis=1, keepdims=True)) / deviation_N1)
+    return np.round(127.5 + 127.5 * squashed_NX).astype(np.uint8)[:, None, :, None]
 
 
 def read_folder(path: Path) -> Stored:

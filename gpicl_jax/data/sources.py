@@ -27,8 +27,8 @@ def load(
     """Loads one split of a base dataset, standardised by its training split.
 
     Args:
-      name: `digits`; a TFDS set (`mnist`, `emnist/letters`, `mnist:3.0.1`); the path of an .npz file (`images`, `labels`)
-        or of a folder with one sub-folder for each class, which begins with `.`, `/` or `~`.
+      name: `digits`; a TFDS set (`mnist`, `emnist/letters`, `mnist:3.0.1`); the path of an .npz file (`images` or
+        `features`, and `labels`) or of a folder with one sub-folder for each class, which begins with `.`, `/` or `~`.
       split: `train`, `validation` or `test`, or another split that the set has. Where a set has fewer than these three,
         `data.stored.divide` makes them, without an image in two.
       size: height and width to resize to; None leaves the images as they are.
@@ -45,6 +45,10 @@ def load(
     """
     stored = find(name, prepared.data_folder(str(data_dir)))
     parts = divide(stored)
+    if size is not None and stored.shape[0] == 1:
+        raise UserError(
+            f"'{name}' holds rows of {stored.shape[1]} features, not images; give --data.features={stored.shape[1]}"
+        )
     if split not in parts:
         only = "; it can be meta-tested on, not trained on" if list(parts) == ["test"] else ""
         raise UserError(f"'{name}' has no split '{split}' in {stored.where}; there: {', '.join(parts)}{only}")

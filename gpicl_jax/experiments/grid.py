@@ -69,12 +69,12 @@ class Table:
 
     Args:
       path: of the CSV.
-      cells: of the whole grid.
+      axes: names of the first columns.
+      cells: of the whole grid; without any, what is there can only be read.
     """
 
-    def __init__(self, path: Path, cells: Sequence[Cell]) -> None:
-        self.path, self._cells = path, {cell.key: cell for cell in cells}
-        self._axes = tuple(cells[0].axes)
+    def __init__(self, path: Path, axes: Sequence[str], cells: Sequence[Cell] = ()) -> None:
+        self.path, self._axes, self._cells = path, tuple(axes), {cell.key: cell for cell in cells}
 
     def check(self) -> None:
         """Whether the CSV that is there, if any, is of this grid; more seeds than the grid has are welcome.
@@ -89,7 +89,7 @@ class Table:
                 f"{self.path} is of another grid: its columns begin {', '.join(header[: len(axes)])}, and those of this grid "
                 f"{', '.join(axes)}; move that file away, or choose another --results-dir"
             )
-        for line in lines:
+        for line in lines if self._cells else ():
             key, settings = self._key(line), line[len(self._axes)]
             cell = self._cells.get(key)
             there = ", ".join(f"{name} {value}" for name, value in zip(self._axes, key, strict=True))

@@ -80,6 +80,7 @@ EXPERIMENT = Experiment(
         "laptop": Scale(4, 4, Grid("laptop", ("mnist", "fashion_mnist"))),
         "paper": Scale(8, 8, Grid("paper", ("mnist", "fashion_mnist"))),
     },
+    axes=("learner", "trained_on", "seed"),
     cells=cells,
     score=score,
     figure=figures.learning_curves_of_seeds,

@@ -143,6 +143,7 @@ EXPERIMENT = Experiment(
         "laptop": Scale(6, 24, Grid("laptop", tuple(CONDITIONS))),
         "paper": Scale(8, 8, Grid("paper", tuple(CONDITIONS))),
     },
+    axes=("kind", "condition", "seed"),
     cells=cells,
     score=score,
     figure=draw,

@@ -46,23 +46,27 @@ class Experiment:
       name: as on the command line.
       about: in a few words.
       scales: by name.
+      axes: of its cells; `seed` is one.
       cells: of a scale's `grid` and the number of seeds.
       score: of a trained member and a scale's `grid` the member's rows, without the columns of the axes.
       figure: of the rows, and the name of the scale.
       summary: of the rows, the findings in words and numbers; what the README of its results says comes from here.
       datasets: to meta-test on, of a scale's `grid`; must be there before anything is trained.
       validation_permute: chance of validation tasks to permute their labels; None: as in the training of the first member.
+      takes_datasets: whether the person who runs it names the datasets, which replace those of the grid.
     """
 
     name: str
     about: str
     scales: dict[str, Scale]
+    axes: tuple[str, ...]
     cells: Callable[[Any, int], list[Cell]]
     score: Callable[[Member, Any], list[Row]]
     figure: Callable[[pd.DataFrame, str], Figure]
     summary: Callable[[pd.DataFrame], str]
     datasets: Callable[[Any], tuple[str, ...]]
     validation_permute: float | None = None
+    takes_datasets: bool = False
 
     @property
     def folder(self) -> str:
@@ -83,6 +87,7 @@ class Asked:
       scale: a name.
       seeds: replaces the scale's where given.
       part: (i, n): of every n units of work the i-th, counted from 1.
+      datasets: of an experiment that takes them.
       data_dir: folder of prepared TFDS sets.
       runs_dir, results_dir: of this experiment.
       command: for the record.
@@ -93,6 +98,7 @@ class Asked:
     results_dir: Path
     seeds: int | None = None
     part: tuple[int, int] = (1, 1)
+    datasets: tuple[str, ...] = ()
     data_dir: str = ""
     command: tuple[str, ...] = field(default=("gpicl",))
 
@@ -106,10 +112,14 @@ def run_experiment(experiment: Experiment, asked: Asked) -> int:
       Interrupted: by a signal; the same command goes on.
     """
     scale = experiment.scale(asked.scale)
+    if asked.datasets:
+        if "datasets" not in scale.grid._fields or not experiment.takes_datasets:
+            raise UserError(f"experiment {experiment.name} has its own datasets; leave out --datasets")
+        scale = replace(scale, grid=scale.grid._replace(datasets=asked.datasets))
     cells = experiment.cells(scale.grid, asked.seeds or scale.seeds)
     if asked.data_dir:
         cells = [_with_data_dir(cell, asked.data_dir) for cell in cells]
-    table = Table(asked.results_dir / f"{asked.scale}.csv", cells)
+    table = Table(asked.results_dir / f"{asked.scale}.csv", experiment.axes, cells)
     work, (index, parts) = units(cells, scale.together), asked.part
     mine = work[index - 1 :: parts]
     if not mine:
@@ -147,8 +157,8 @@ def redraw(experiment: Experiment, scale: str, results_dir: Path) -> str:
     Raises:
       UserError: an unknown scale, no such CSV, one of another grid, or one without a whole cell.
     """
-    there = experiment.scale(scale)
-    table = Table(results_dir / f"{scale}.csv", experiment.cells(there.grid, there.seeds))
+    experiment.scale(scale)
+    table = Table(results_dir / f"{scale}.csv", experiment.axes)
     if not table.path.is_file():
         raise UserError(f"no {table.path}; make it with: gpicl experiment {experiment.name} --scale {scale}")
     table.check()

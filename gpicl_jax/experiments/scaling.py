@@ -118,6 +118,7 @@ EXPERIMENT = Experiment(
             grid=Grid("paper", {"transformer": _POWERS[:9], "mlp": _POWERS}, tuple(range(26)), (0.0, 1.0)),
         ),
     },
+    axes=("permute", "model", "size", "num_tasks", "seed"),
     cells=cells,
     score=score,
     summary=summary,

@@ -101,6 +101,7 @@ EXPERIMENT = Experiment(
         "laptop": Scale(2, 2, Grid("laptop", SIZES, _STEPS)),
         "paper": Scale(3, 3, Grid("paper", SIZES, ())),
     },
+    axes=("learner", "size", "seed"),
     cells=cells,
     score=score,
     figure=figures.state_size,

@@ -1,6 +1,7 @@
 """How long a loss plateau lasts, where some runs never leave it."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -63,7 +64,8 @@ def kaplan_meier_median(steps: Sequence[float], cap: float) -> Median:
     if len(left) == 0:
         return Median(math.inf, cap, math.inf)
     estimate = stats.ecdf(stats.CensoredData(uncensored=left, right=np.full(len(times) - len(left), cap))).sf
-    with np.errstate(all="ignore"):
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # undefined before the first and after the last that left: no bound there
         interval = estimate.confidence_interval(method="log-log")
     curves = (estimate.probabilities, interval.low.probabilities, interval.high.probabilities)
     median, low, high = (_half(estimate.quantiles, curve) for curve in curves)

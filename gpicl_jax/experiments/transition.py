@@ -78,12 +78,13 @@ EXPERIMENT = Experiment(
     name="transition",
     about="accuracy gained within an episode against the number of tasks",
     scales={
-        "smoke": Scale(2, 4, Grid("laptop", (0, 10), "random", (*SMOKE, "--model.width=8"))),
+        "smoke": Scale(2, 2, Grid("laptop", (0, 10), "random", (*SMOKE, "--model.width=8"))),
         "laptop": Scale(
             8, 12, Grid("laptop", (0, 3, 5, 6, 6.5, 7, 7.5, 8, 9, 11, 13, 16), "fashion_mnist", ("--model.width=32",))
         ),
         "paper": Scale(8, 26, Grid("paper", tuple(range(26)), "fashion_mnist", ())),
     },
+    axes=("num_tasks", "seed"),
     cells=cells,
     score=score,
     summary=summary,

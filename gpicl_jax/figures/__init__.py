@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gpicl_jax.figures.features import features
 from gpicl_jax.figures.learning_curves_of_seeds import learning_curves_of_seeds
 from gpicl_jax.figures.plateau import plateau
 from gpicl_jax.figures.scaling import scaling
@@ -17,6 +18,7 @@ from gpicl_jax.paper import paper_learning_curve
 __all__ = [
     "benchmarks",
     "comparison",
+    "features",
     "learning_curves",
     "learning_curves_of_seeds",
     "plateau",

@@ -6,6 +6,7 @@ member-steps/s under `vmap`, 78 and 42 in turns, and 127 and 56 in turns on two 
 50; `gpicl bench population`). So a CPU is best cut into one device a core: `one_device_a_core`.
 """
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -31,8 +32,9 @@ VALIDATION_EPISODES = 128
 
 
 def one_device_a_core() -> None:
-    """Lets JAX see a device for each core where it runs on a CPU; to be called before it looks for devices."""
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    """Lets JAX see a device for each core where it runs on a CPU; has no effect once it has looked for devices."""
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
 
 def hypers_of(configs: list[Config]) -> Hyper:
@@ -82,6 +84,11 @@ class Population:
         self._chunk = self._spread(lambda tasks, state, hyper: chunk(state, tasks, hyper), 2, donate=(1,))
         self._validate = self._spread(functools.partial(_validate, self.learner), 1)
 
+    @property
+    def in_turns(self) -> bool:
+        """Whether the members of a device take their steps one after another."""
+        return self._devices[0].platform == "cpu"
+
     def state(self) -> TrainState:
         """The members before their first step."""
         return self._init((), self._hyper)
@@ -121,7 +128,7 @@ class Population:
         """`function(shared, *of_one_member)` over all members: leading axes [D, P] of what comes in and goes out."""
 
         def of_device(shared: Any, *shares: Any) -> Any:
-            if self._devices[0].platform == "cpu":
+            if self.in_turns:
                 return jax.lax.map(lambda share: function(shared, *share), shares)
             return jax.vmap(lambda *share: function(shared, *share))(*shares)
 

@@ -19,7 +19,7 @@ class MLP(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        model, size = config.model, config.data.size**2 * config.data.channels
+        model, size = config.model, config.data.num_features
         self.layers = []
         for layer in range(model.num_layers):
             self.layers.append(nn.Linear(size, model.width))

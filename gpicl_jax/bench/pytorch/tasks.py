@@ -73,7 +73,7 @@ def tokens(x_BLX: torch.Tensor, y_BL: torch.Tensor, num_classes: int, label_scal
 
 def bytes_per_task(config: Config) -> int:
     """What a stored task keeps: float32 tokens and int64 labels."""
-    length, num_features = config.tasks.length, config.data.size**2 * config.data.channels
+    length, num_features = config.tasks.length, config.data.num_features
     return length * (4 * (num_features + config.tasks.classes_per_task) + 8)
 
 

@@ -53,7 +53,7 @@ class Transformer(nn.Module):
         super().__init__()
         check(config)
         model, num_classes = config.model, config.tasks.classes_per_task
-        self.embed = nn.Linear(config.data.size**2 * config.data.channels + num_classes, model.width)
+        self.embed = nn.Linear(config.data.num_features + num_classes, model.width)
         self.positions = nn.Parameter(0.1 * torch.randn(config.tasks.length, model.width))
         self.blocks = []
         for layer in range(model.num_layers):

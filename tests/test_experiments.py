@@ -1,0 +1,195 @@
+"""Grids: what is done is not done again, nothing is lost, parts make the same CSV as one run, mistakes are one line."""
+
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from gpicl_jax.cli import EXPERIMENTS, main
+from gpicl_jax.config import load_config
+from gpicl_jax.experiments import find, run
+from gpicl_jax.experiments.grid import Cell, Table, units
+from gpicl_jax.experiments.run import Asked, Scale, redraw, run_experiment
+from gpicl_jax.settings import UserError
+from tests.helpers import TINY
+
+SMALL = (*TINY, "--data.train=digits", "--train.steps=5", "--train.validate_every=5")
+
+
+def make_axes(size, num_tasks, seed):
+    return f"--model.width={size}", f"--tasks.num_tasks={num_tasks}", f"--train.seed={seed}"
+
+
+def make_cells(*axes, overrides=()):
+    return [
+        Cell(
+            {"size": size, "num_tasks": num_tasks, "seed": seed},
+            load_config(
+                "digits",
+                (*SMALL, f"--model.width={size}", f"--tasks.num_tasks={num_tasks}", f"--train.seed={seed}", *overrides),
+            ),
+        )
+        for size, num_tasks, seed in axes
+    ]
+
+
+AXES = ("size", "num_tasks", "seed")
+CELLS = make_cells((8, 1, 0), (8, 4, 0), (16, 1, 0), (8, 1, 1))
+
+
+def add_all(table, cells=CELLS):
+    table.add((cell, [{"tasks": kind, "last": 0.5} for kind in ("seen", "unseen")]) for cell in cells)
+
+
+@pytest.fixture
+def asked(tmp_path):
+    return Asked("smoke", tmp_path / "runs", tmp_path / "results")
+
+
+@pytest.fixture
+def transition():
+    """Of two units of two members that train five steps."""
+    experiment = find("transition")
+    grid = experiment.scales["smoke"].grid._replace(overrides=SMALL)
+    return dataclasses.replace(experiment, scales={"smoke": Scale(2, 2, grid)})
+
+
+def test_every_experiment_has_a_scale_for_all_and_configs_that_load():
+    for name in EXPERIMENTS:
+        experiment = find(name)
+        if experiment.takes_datasets:
+            continue
+        assert experiment.name == name and set(experiment.scales) == {"smoke", "laptop", "paper"}
+        for scale in experiment.scales.values():
+            cells = experiment.cells(scale.grid, scale.seeds)
+            assert len({cell.key for cell in cells}) == len(cells)
+            assert {tuple(cell.axes) for cell in cells} == {experiment.axes} and "seed" in experiment.axes
+            assert len({cell.settings for cell in cells}) == len(cells)  # no axis is without effect
+
+
+def test_cells_that_differ_in_traced_numbers_share_a_program():
+    assert [[cell.key for cell in unit] for unit in units(CELLS, 9)] == [
+        [("8", "1", "0"), ("8", "4", "0"), ("8", "1", "1")],
+        [("16", "1", "0")],
+    ]
+    assert [len(unit) for unit in units(CELLS, 2)] == [2, 1, 1]
+
+
+def test_a_cell_is_done_when_all_its_rows_are_whole(tmp_path):
+    table = Table(tmp_path / "grid.csv", AXES, CELLS)
+    table.add([])
+    add_all(table)
+    assert table.done() == {cell.key for cell in CELLS}
+    lines = table.path.read_text().splitlines()
+    table.path.write_text("\n".join([*lines[:3], lines[3][:-2], '"', "\x00,,", *lines[4:-1], lines[-1][:-1]]))
+    assert table.done() == {CELLS[0].key, CELLS[2].key}  # a line of CELLS[1] and one of CELLS[3] are cut short
+    assert len(table.frame()) == 4
+    add_all(table, [CELLS[1], CELLS[3]])
+    assert table.path.read_text().splitlines() == lines
+
+
+def test_new_columns_join_the_old(tmp_path):
+    table = Table(tmp_path / "grid.csv", AXES, CELLS)
+    table.add([(CELLS[0], [{"last": 0.25}])])
+    table.add([(CELLS[1], [{"diverged": 5}])])
+    frame = table.frame()
+    assert list(frame.columns) == ["size", "num_tasks", "seed", "settings", "last", "diverged", "rows"]
+    assert frame["last"].tolist()[0] == 0.25 and frame["last"].isna()[1] and frame.diverged[1] == 5
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (make_cells((8, 1, 0), (32, 1, 0)), r"it has size 8, num_tasks 4, seed 0, and this grid has size 8, 32; num_tasks 1;"),
+        (make_cells(*((8, n, 0) for n in (1, 4)), (16, 1, 0), overrides=("--train.steps=10",)), "is of other settings: size 8"),
+        ([dataclasses.replace(CELLS[0], axes={"width": 8, "seed": 0})], "its columns begin size, num_tasks, seed"),
+    ],
+)
+def test_a_csv_of_another_grid_is_refused(tmp_path, cells, message):
+    add_all(Table(tmp_path / "grid.csv", AXES, CELLS))
+    with pytest.raises(UserError, match=message) as error:
+        Table(tmp_path / "grid.csv", tuple(cells[0].axes), cells).check()
+    assert "\n" not in str(error.value) and "--results-dir" in str(error.value)
+
+
+def test_more_seeds_in_the_csv_are_welcome(tmp_path):
+    add_all(Table(tmp_path / "grid.csv", AXES, CELLS))
+    Table(tmp_path / "grid.csv", AXES, CELLS[:3]).check()
+
+
+def test_what_is_done_is_not_done_again_and_a_broken_line_is(transition, asked, monkeypatch, capsys):
+    trained = []
+    train = run.train_population
+    monkeypatch.setattr(
+        run, "train_population", lambda population, *rest: trained.append(population) or train(population, *rest)
+    )
+    assert run_experiment(transition, asked) == 0 and [each.size for each in trained] == [2, 2]
+    frame = pd.read_csv(asked.results_dir / "smoke.csv")
+    assert len(frame) == 4 * 3 and set(frame.tasks) == {"seen", "unseen"} and set(frame.dataset) == {"digits", "random"}
+    assert frame["last"].between(0, 1).all() and (frame.steps == 5).all()
+    assert (asked.results_dir / "smoke.png").read_bytes().startswith(b"\x89PNG")
+    assert run_experiment(transition, asked) == 0 and len(trained) == 2
+    lines = (asked.results_dir / "smoke.csv").read_text().splitlines()
+    (asked.results_dir / "smoke.csv").write_text("\n".join([*lines[:2], lines[2][:20], *lines[3:]]))
+    assert run_experiment(transition, asked) == 0 and [each.size for each in trained] == [2, 2, 1]
+    assert "1 of 2 to do" in capsys.readouterr().out
+    again = pd.read_csv(asked.results_dir / "smoke.csv")
+    pd.testing.assert_frame_equal(again.drop(columns="seconds"), frame.drop(columns="seconds"), atol=1e-5)
+    (asked.results_dir / "smoke.png").unlink()
+    assert "figure: " in redraw(transition, "smoke", asked.results_dir) and (asked.results_dir / "smoke.png").is_file()
+
+
+def test_a_member_that_diverges_says_so_and_the_others_go_on(transition, asked, capsys):
+    cells = transition.cells(transition.scales["smoke"].grid, 1)
+    wild = load_config("digits", (*SMALL, "--tasks.num_tasks=1", "--optimizer.learning_rate=1e38"))
+    cells[0] = dataclasses.replace(cells[0], config=dataclasses.replace(cells[1].config, optimizer=wild.optimizer))
+    assert run_experiment(dataclasses.replace(transition, cells=lambda *_: cells), asked) == 0
+    assert "diverged by step 5" in capsys.readouterr().out
+    frame = pd.read_csv(asked.results_dir / "smoke.csv")
+    assert frame.diverged.tolist()[0] == 5 and frame["last"].isna().tolist() == [True, False, False, False]
+    assert run_experiment(dataclasses.replace(transition, cells=lambda *_: cells), asked) == 0  # it stays diverged
+    assert "0 of 2 to do" in capsys.readouterr().out
+
+
+def command(folder, part):
+    options = ["--scale", "smoke", "--runs-dir", str(folder / "runs"), "--results-dir", str(folder / "results")]
+    return [sys.executable, "-m", "gpicl_jax", "experiment", "transition", *options, "--part", part]
+
+
+def test_parts_make_the_csv_of_one_run_though_one_is_killed(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert subprocess.run(command(whole, "1/1"), capture_output=True).returncode == 0
+    with subprocess.Popen(command(parts, "2/2"), stdout=subprocess.PIPE, text=True) as killed:
+        killed.stdout.readline()  # it has begun
+        time.sleep(2)
+        killed.send_signal(signal.SIGKILL)
+    for part in ("2/2", "1/2"):
+        assert subprocess.run(command(parts, part), capture_output=True).returncode == 0
+    one, other = (pd.read_csv(folder / "results" / "smoke.csv") for folder in (whole, parts))
+    pd.testing.assert_frame_equal(one.drop(columns="seconds"), other.drop(columns="seconds"), atol=0.02)
+    assert len(one) == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["experiment", "scalin"], "invalid choice: 'scalin'"),
+        (["experiment", "scaling", "--scale", "labtop"], "no scale 'labtop' of experiment scaling; did you mean laptop?"),
+        (["experiment", "scaling", "--part", "3/2"], "--part 3/2; expected I/N"),
+        (["experiment", "transition", "--part", "5/9"], "has 2 units of work, fewer than 5; give fewer parts"),
+        (["experiment", "scaling", "--seeds", "0"], "--seeds 0; expected 1 or more"),
+        (["experiment", "scaling", "--seconds", "5"], "--seconds is of experiment comparison alone"),
+        (["experiment", "scaling", "--results-dir", "/proc/none"], "cannot write to /proc/none"),
+        (["figure", "plateau"], "gpicl experiment plateau --scale smoke"),
+        (["figure", "plateau", "--scale", "larg"], "no scale 'larg' of experiment plateau"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1

@@ -1,0 +1,95 @@
+"""Populations: a member is what it is alone, on any number of devices; one that diverges leaves the others; resume = whole."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from gpicl_jax.runs.folder import RunFolder
+from gpicl_jax.runs.metrics import read_metrics
+from gpicl_jax.settings import UserError
+from gpicl_jax.training import population_loop
+from gpicl_jax.training.loop import Trainer
+from gpicl_jax.training.population import Population
+from gpicl_jax.training.population_loop import train_population
+from gpicl_jax.training.signals import Interrupted, StopRequest
+from tests.helpers import tiny_config
+
+# SGD without momentum: where a gradient is rounding, Adam would enlarge it
+SGD = ("--optimizer.name=sgd", "--optimizer.momentum=0")
+HYPER = (
+    ("--train.seed=1", "--tasks.num_tasks=3"),
+    ("--train.seed=2", "--tasks.num_tasks=50", "--optimizer.learning_rate=3e-2"),
+    ("--train.seed=2", "--tasks.num_tasks=50", "--tasks.permute_labels_prob=0.5", "--tasks.permute_labels_anneal=7"),
+)
+
+
+def configs(*overrides):
+    return [tiny_config(*SGD, *hyper, *overrides) for hyper in HYPER]
+
+
+def assert_close(one, other):
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-5), one, other)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_a_member_trains_as_it_does_alone(num_devices):
+    population = Population(configs(), jax.devices()[:num_devices])
+    state, losses = population.state(), []
+    for _ in range(2):
+        state, metrics = population.chunk(state)
+        losses.append(population.members(metrics["loss"]))
+    together = population.members(state.params)
+    for number, config in enumerate(configs()):
+        trainer = Trainer(config, devices=jax.devices()[:1])
+        alone = trainer.state()
+        for chunk in range(2):
+            alone, metrics = trainer.chunk(alone, trainer.tasks, trainer.hyper)
+            np.testing.assert_allclose(losses[chunk][number], metrics["loss"], rtol=1e-5)
+        assert_close(jax.tree.map(lambda leaf, number=number: leaf[number], together), alone.params)
+
+
+def test_vmapped_members_are_the_same(monkeypatch):
+    """As on a GPU or TPU, where members of a device run under one vmap."""
+    in_turns = Population(configs(), jax.devices()[:1])
+    monkeypatch.setattr(population_loop.Population, "in_turns", False)
+    vmapped = Population(configs(), jax.devices()[:1])
+    results = [each.members(each.chunk(each.state())) for each in (in_turns, vmapped)]
+    assert_close(results[0][0].params, results[1][0].params)
+    np.testing.assert_allclose(results[0][1]["loss"], results[1][1]["loss"], rtol=1e-5)
+
+
+def test_members_must_share_their_shapes():
+    with pytest.raises(UserError, match="may differ in the numbers of Hyper alone"):
+        Population([tiny_config(), tiny_config("--model.width=8")])
+
+
+def test_a_member_that_diverges_leaves_the_others_alone(tmp_path):
+    wild = tiny_config(*SGD, *HYPER[0], "--optimizer.learning_rate=1e30", "--train.steps=10")
+    both = Population([wild, *configs("--train.steps=10")[1:2]], jax.devices()[:1])
+    found = train_population(both, RunFolder(tmp_path), 1.0)
+    assert found.diverged_M[0] in (5, 10) and found.diverged_M[1] is None
+    alone = Population(configs("--train.steps=10")[1:2], jax.devices()[:1])
+    (tmp_path / "alone").mkdir()
+    expected = train_population(alone, RunFolder(tmp_path / "alone"), 1.0)
+    assert_close(jax.tree.map(lambda leaf: leaf[1:], found.params_M), expected.params_M)
+    validated = [record for record in found.records if "validation_loss" in record]
+    assert [record["step"] for record in validated] == [10] and np.isfinite(validated[0]["validation_loss"][1])
+
+
+def test_resumed_is_uninterrupted_on_another_number_of_devices(tmp_path, monkeypatch):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    expected = train_population(Population(configs(), jax.devices()[:1]), RunFolder(whole), 1.0)
+    with monkeypatch.context() as context:
+        context.setattr(StopRequest, "signum", property(lambda _: 15, lambda *_: None), raising=False)
+        with pytest.raises(Interrupted, match="at step 5"):
+            train_population(Population(configs(), jax.devices()[:1]), RunFolder(parts), 1.0)
+    found = train_population(Population(configs(), jax.devices()[:2]), RunFolder(parts), 1.0)
+    assert_close(found.params_M, expected.params_M)
+    steps = [record["step"] for record in read_metrics(parts)]
+    assert steps == [record["step"] for record in read_metrics(whole)] and steps[-1] == 40
+    for one, other in zip(read_metrics(parts), read_metrics(whole), strict=True):
+        for name in one.keys() - {"seconds"}:
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-4)

@@ -1,0 +1,63 @@
+"""Steps to leave the plateau: the definition, and the median of runs of which some never leave."""
+
+import math
+
+import numpy as np
+import pytest
+
+from gpicl_jax.experiments.survival import kaplan_meier_median, steps_to_leave
+
+CHANCE = math.log(10)
+
+
+def records(*losses):
+    """A training record between any two validations, as in `metrics.jsonl`."""
+    return [
+        record
+        for at, loss in enumerate(losses, 1)
+        for record in ({"step": 10 * at, "loss": 0.1}, {"step": 10 * at, "validation_loss": loss})
+    ]
+
+
+@pytest.mark.parametrize(
+    ("losses", "step"),
+    [
+        ((2.3, 2.3, 2.3), None),
+        ((2.3, 2.0, 1.9), 20),
+        ((2.0, 2.3, 1.9), 30),  # it fell back: it had not left
+        ((2.3, 2.0, 2.3), None),
+        ((2.3, None, 1.9), 30),  # not finite there
+        ((0.951 * CHANCE, 0.949 * CHANCE), 20),
+        ((), None),
+    ],
+)
+def test_the_plateau_is_left_where_the_loss_falls_below_chance_for_good(losses, step):
+    assert steps_to_leave(records(*losses), 10) == step
+
+
+def test_the_loss_of_training_does_not_count():
+    assert steps_to_leave([{"step": 10, "loss": 0.1}], 10) is None
+
+
+def test_without_censoring_the_median_is_the_median():
+    times = [70, 10, 50, 30, 90]
+    median = kaplan_meier_median(times, 1000)
+    assert median.median == 50 and median.low < 50 < median.high
+
+
+def test_runs_that_stay_move_the_median_as_kaplan_and_meier_say():
+    """By hand: survival after 10, 20, 30 of five runs, two censored at the cap: 0.8, 0.6, 0.4."""
+    assert kaplan_meier_median([10, 20, 30, np.nan, np.nan], 100).median == 30
+    assert kaplan_meier_median([10, 20, np.nan, np.nan, np.nan], 100).median == math.inf  # 0.6 never leave
+    assert kaplan_meier_median([np.nan] * 4, 100) == (math.inf, 100, math.inf)
+    assert kaplan_meier_median([10, 20, np.nan, np.nan], 100).median == 20  # exactly a half is left
+
+
+def test_the_interval_covers_the_true_median():
+    """95 of 100, give or take: times of an exponential law with median 1, censored at 2."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for times in rng.exponential(1 / math.log(2), (200, 30)):
+        median = kaplan_meier_median(np.where(times < 2, times, np.nan), 2)
+        covered += median.low <= 1 <= median.high
+    assert 180 <= covered <= 199

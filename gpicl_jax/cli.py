@@ -271,10 +271,14 @@ def _grid(options: argparse.Namespace, asked: dict[str, Any]) -> int:
             raise UserError(f"--{option} is of experiment comparison alone; leave it out for {options.name}")
     from gpicl_jax.experiments import find
     from gpicl_jax.experiments.run import Asked, run_experiment
+    from gpicl_jax.experiments.tasks import run_tasks
     from gpicl_jax.training.population import one_device_a_core
 
+    wanted = Asked(**asked, datasets=tuple(map(absolute_name, options.datasets)))
+    if options.name == "tasks":
+        return run_tasks(wanted)
     one_device_a_core()
-    return run_experiment(find(options.name), Asked(**asked, datasets=tuple(map(absolute_name, options.datasets))))
+    return run_experiment(find(options.name), wanted)
 
 
 def _figure(options: argparse.Namespace) -> int:

@@ -59,7 +59,7 @@ examples:
   gpicl bench tasks --pytorch-repo ~/gpicl --json tasks.json
   gpicl bench tasks --tasks.tasks_per_step=8 --results-dir results/benchmarks
 
-Images are random; sizes may follow as --section.key=value, as for 'gpicl train'.
+Images are random; sizes may follow as --section.key=value; what a benchmark does not follow is refused.
 Both sides use all processors that this process may use: taskset -c 0,1 gpicl bench … gives them two.
 """
 _DATASETS_HELP = """\

@@ -84,7 +84,7 @@ def roofline_rows(config: Config, images: ImageDataset, timings: Timings, step: 
         "a step without generation, as XLA counts: GFLOP": compiled.flops / 1e9,
         "a step without generation, as XLA counts: GB": compiled.bytes / 1e9,
     }
-    if config.model.name == "transformer":
+    if (config.model.name, config.model.layout) == ("transformer", "shifted"):
         flops, moved = flops_by_hand(config), bytes_by_hand(config, params)
         bound_R = np.maximum(flops * product, moved * copy)
         found |= {

@@ -9,6 +9,16 @@ from gpicl_jax.bench.rows import text, write_json, write_results
 from gpicl_jax.config import load_config
 from gpicl_jax.settings import UserError
 
+_SIZES = ("data.size", "data.channels", "tasks.tasks_per_step", "tasks.length", "tasks.classes_per_task")
+# Of each benchmark: the settings, or whole sections of them, that it follows.
+_TAKES = {
+    "tasks": (*_SIZES, "tasks.sequences_per_task"),
+    "step": (*_SIZES, "model", "optimizer", "train.chunk", "train.remat_blocks"),
+    "population": (*_SIZES, "model", "optimizer", "train.chunk", "train.steps"),
+    "maml": (*_SIZES, "model", "learner", "optimizer"),
+    "inference": (*_SIZES, "model", "learner"),
+}
+
 
 def run_bench(
     name: str, overrides: tuple[str, ...], asked: Asked, command: list[str], *, json_file: Path | None, results: Path | None
@@ -27,10 +37,8 @@ def run_bench(
       UserError: a setting or an option is wrong, or a file cannot be written; said before anything is measured.
     """
     asked.check()
-    for override in overrides:
-        if override.startswith(("--data.train", "--data.weights", "--data.dir")):
-            raise UserError(f"{override}: gpicl bench draws random images; only data.size and data.channels matter to it")
     config = load_config(f"bench/{name}", overrides)
+    _check_taken(name, overrides)
     _check_writable(json_file, "--json")
     _check_writable(results and results / f"{name}.csv", "--results-dir")
     record = describe(command)
@@ -44,6 +52,17 @@ def run_bench(
     if results:
         write_results(results, name, record, rows)
     return 0
+
+
+def _check_taken(name: str, overrides: tuple[str, ...]) -> None:
+    """Refuses what would change nothing."""
+    for override in overrides:
+        setting = override[2:].split("=")[0]
+        if not {setting, setting.split(".")[0]} & set(_TAKES[name]):
+            raise UserError(
+                f"{override} changes nothing of gpicl bench {name}, which draws random images; "
+                f"it takes {', '.join(_TAKES[name])}"
+            )
 
 
 def _check_writable(file: Path | None, option: str) -> None:

@@ -10,6 +10,8 @@ from gpicl_jax.settings import UserError
 def prepare() -> str:
     """Gives PyTorch as many threads as JAX has; returns the device that is JAX's.
 
+    On a GPU float32 products are in TF32 on both sides: it is JAX's default there, and PyTorch is told so.
+
     Raises:
       UserError: JAX runs on a device that this PyTorch cannot use.
     """
@@ -21,6 +23,7 @@ def prepare() -> str:
         raise UserError(
             f"JAX runs on a {backend}, this PyTorch does not; install one that does, or compare on the CPU: JAX_PLATFORMS=cpu"
         )
+    torch.set_float32_matmul_precision("high")
     return "cuda"
 
 

@@ -106,6 +106,7 @@ class TrainConfig:
     chunk: int = setting(100, "steps of one compiled call", minimum=1)
     seed: int = setting(0, "seed of weights, tasks and images", minimum=0, maximum=2**31 - 1)
     validate_every: int = setting(1000, "steps between validations, each with a checkpoint", minimum=1)
+    patience: int = setting(0, "validations in a row without a lower loss that end a run; 0: it goes on", minimum=0)
     accumulate: int = setting(1, "parts of a step's tasks, worked through one after another to save memory", minimum=1)
     remat: bool = setting(True, "recompute each example of VSML and each inner step in the backward pass, to save memory")
     remat_blocks: bool = setting(False, "recompute each block of a Transformer in the backward pass, to save memory")
@@ -116,6 +117,11 @@ class EvalConfig:
     episodes: int = setting(1024, "meta-test episodes of each kind of task", minimum=2)
     sequences_per_task: int = setting(4, "meta-test episodes of one task", minimum=1)
     seed: int = setting(0, "seed of the validation and the test tasks", minimum=0, maximum=2**31 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    to: str = setting("", "where metrics go beside metrics.jsonl", choices=("", "tensorboard", "wandb"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,16 +140,19 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
+    log: LogConfig = LogConfig()
 
 
 # What a resumed run may change: nothing that its weights depend on, but for the rounding of accumulate and remat.
 FREE_ON_RESUME = (
     "data.dir",
     "train.validate_every",
+    "train.patience",
     "train.accumulate",
     "train.remat",
     "train.remat_blocks",
     "eval.episodes",
+    "log.to",
 )
 
 

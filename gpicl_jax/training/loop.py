@@ -16,6 +16,7 @@ from gpicl_jax.processes import agreement, of_first
 from gpicl_jax.runs.checkpoint import Checkpoints
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import MetricsLog
+from gpicl_jax.runs.tracker import make_tracker
 from gpicl_jax.sections import Config, final_permute_prob
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.divergence import Diverged, advice
@@ -92,11 +93,12 @@ class Trainer:
 
 class Trained(NamedTuple):
     """What training leaves: the last state, the evaluator of the validations (its compiled program serves the meta-test
-    too), and the training seconds of earlier commands where this one resumed a run."""
+    too), the training seconds of earlier commands where this one resumed a run, and whether `train.patience` ended it."""
 
     state: TrainState
     evaluator: Evaluator
     seconds_before: float
+    stopped_early: bool
 
 
 def train(trainer: Trainer, folder: RunFolder, record: dict[str, Any], profiled: range = range(0)) -> Trained:
@@ -130,6 +132,8 @@ def train(trainer: Trainer, folder: RunFolder, record: dict[str, Any], profiled:
         course, profile = _Course(trainer, folder, evaluator, checkpoints, start), Profile(profiled, folder.path / "profile")
         try:
             for step in range(start, steps, trainer.config.train.chunk):
+                if course.stalled:
+                    break
                 chunk = range(step, step + trainer.config.train.chunk)
                 profile.before(chunk, state)
                 stop.ask()
@@ -141,8 +145,8 @@ def train(trainer: Trainer, folder: RunFolder, record: dict[str, Any], profiled:
                 raise Interrupted(signum, steps)
         finally:
             profile.close()
-            course.progress.close()
-    return Trained(state, evaluator, course.seconds_before)
+            course.close()
+    return Trained(state, evaluator, course.seconds_before, course.stalled)
 
 
 class _Course:
@@ -151,9 +155,11 @@ class _Course:
     def __init__(self, trainer: Trainer, folder: RunFolder, evaluator: Evaluator, checkpoints: Checkpoints, start: int):
         self._trainer, self._evaluator, self._checkpoints = trainer, evaluator, checkpoints
         self._settings = trainer.config.train
-        self._log = MetricsLog(folder, step=start)
+        self._log = MetricsLog(folder, step=start, tracker=make_tracker(trainer.config, folder, start))
+        self._losses = self._log.validation_losses
         self.progress = Progress(self._settings.steps, start)
         self._step = self._reported = start
+        self.stalled = self._is_stalled()
         self._pending: dict[str, jax.Array] | None = None
         self._compiled = False
         self.seconds_before = self._log.seconds
@@ -179,9 +185,24 @@ class _Course:
         if due or signum is not None:
             self._report()  # nothing that is not finite may be saved
             self._checkpoints.save(self._step, state, self._validate(state) if due else None)
+            self.stalled = due and self._is_stalled()
             self._mark = time.monotonic()
         if signum is not None:
             raise Interrupted(signum, self._step)
+
+    def close(self) -> None:
+        self.progress.close()
+        self._log.close()
+
+    def _is_stalled(self) -> bool:
+        """Whether the lowest validation loss is `train.patience` validations old."""
+        if not self._settings.patience:
+            return False
+        since = len(self._losses) - 1 - int(np.argmin(self._losses)) if self._losses else 0
+        stalled = bool(of_first(float(since >= self._settings.patience)))  # the first process alone has read all of them
+        if stalled:
+            self.progress.say(f"step {self._step}: stops early, no lower validation loss in {since} validations")
+        return stalled
 
     def _report(self) -> None:
         if self._pending is None:
@@ -225,6 +246,7 @@ class _Course:
         }
         self._log.append(record)
         self.progress.validation(record)
+        self._losses.append(loss)
         return loss
 
 

@@ -14,7 +14,14 @@ from gpicl_jax.training.state import num_params
 
 
 def write_report(
-    folder: RunFolder, result: MetaTest, params: Any, *, step: int, checkpoint: str, total_seconds: float | None
+    folder: RunFolder,
+    result: MetaTest,
+    params: Any,
+    *,
+    step: int,
+    checkpoint: str,
+    total_seconds: float | None,
+    stopped_early: bool,
 ) -> None:
     """Writes `learning_curves.csv`, `learning_curves.png` and `summary.json` into the run's folder."""
     chance = {dataset: 1 / test.num_labels for dataset, test in result.tests.items()}
@@ -23,6 +30,7 @@ def write_report(
     figure.savefig(image, format="png")
     summary = {
         "steps": step,
+        "stopped_early": stopped_early,
         "checkpoint": checkpoint,
         "train_seconds": max((record["seconds"] for record in read_metrics(folder.path)), default=0.0),
         "total_seconds": total_seconds,

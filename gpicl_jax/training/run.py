@@ -14,6 +14,7 @@ from gpicl_jax.config import absolute_name, changed_settings, config_from_dict
 from gpicl_jax.data import ImageDataset
 from gpicl_jax.processes import agreement, first_alone
 from gpicl_jax.runs.folder import CONFIG, RunFolder, describe_run
+from gpicl_jax.runs.tracker import check_tracker
 from gpicl_jax.sections import FREE_ON_RESUME, Config, learner_name
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture
@@ -57,6 +58,7 @@ def train_run(
         with agreement():
             if resume:
                 _check_resumable(RunFolder.open(run_dir), config)
+            check_tracker(config)
             trainer = Trainer(config, parallel=parallel, devices=jax.devices())
             held_out_tasks(config, config.data.train)  # what the end would refuse is refused now
             folder = RunFolder.open(run_dir) if resume else RunFolder.create(run_dir, config)
@@ -85,7 +87,8 @@ def _test(trained: Trained, config: Config, folder: RunFolder, run_dir: Path, st
     params = own_copy(trained.state.params)
     result = meta_test(config, params, trained.evaluator)
     total = trained.seconds_before + time.monotonic() - started
-    write_report(folder, result, params, step=int(trained.state.step), checkpoint="latest", total_seconds=total)
+    step, early = int(trained.state.step), trained.stopped_early
+    write_report(folder, result, params, step=step, checkpoint="latest", total_seconds=total, stopped_early=early)
     print(table(result))
     print(f"run: {run_dir}   (learning_curves.png, learning_curves.csv, summary.json, metrics.jsonl, checkpoints/)")
 
@@ -119,8 +122,9 @@ def evaluate_run(
         result = meta_test(
             config, params, datasets=tested, say=lambda name: print(f"tested on {name}", file=sys.stderr, flush=True)
         )
-        total = (folder.read_json("summary.json") or {}).get("total_seconds")
-        write_report(folder, result, params, step=step, checkpoint=checkpoint, total_seconds=total)
+        before = folder.read_json("summary.json") or {}
+        total, early = before.get("total_seconds"), before.get("stopped_early", False)
+        write_report(folder, result, params, step=step, checkpoint=checkpoint, total_seconds=total, stopped_early=early)
     print(table(result))
     print(f"written anew in {run_dir}: learning_curves.png, learning_curves.csv, summary.json")
     return 0

@@ -16,14 +16,23 @@ exit {code}
 """
 
 
-def call(folder: Path, script: str, *arguments: str, srun: int = 0) -> tuple[int, list[list[str]]]:
+def call(folder: Path, script: str, *arguments: str, srun: int = 0, **variables: str) -> tuple[int, list[list[str]]]:
     """The script's exit code, and what it called."""
     (folder / "gpicl_jax").mkdir(exist_ok=True)
     for name, code in {"srun": srun, "scontrol": 0, "gcloud": 0}.items():
         (folder / name).write_text(FAKE.format(name=name, code=code))
         (folder / name).chmod(0o755)
+    (folder / ".venv" / "bin").mkdir(parents=True, exist_ok=True)
+    (folder / ".venv" / "bin" / "gpicl").write_text(FAKE.format(name="gpicl", code=srun))
+    (folder / ".venv" / "bin" / "gpicl").chmod(0o755)
     (folder / "calls").unlink(missing_ok=True)
-    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(folder)}
+    environment = {
+        **os.environ,
+        **variables,
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "7",
+        "SLURM_SUBMIT_DIR": str(folder),
+    }
     done = subprocess.run(["bash", BIN / script, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.stdout == "" and ("usage" in done.stderr) == (done.returncode == 2), done.stderr
     calls = (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
@@ -56,6 +65,17 @@ def test_a_tpu_pod_starts_on_all_workers_and_then_resumes(tmp_path):
         (run_dir / "config.toml").touch()
 
 
-@pytest.mark.parametrize("script", ["slurm_train.sbatch", "tpu_pod.sh"])
+@pytest.mark.parametrize("code", [0, 1, 143])
+def test_an_array_job_shares_an_experiment_and_queues_a_stopped_part_again(code, tmp_path):
+    array = {"SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MIN": "1"}
+    array |= {"SLURM_ARRAY_TASK_MAX": "8", "SLURM_ARRAY_TASK_COUNT": "8"}
+    arguments = ("slurm_experiment.sbatch", "scaling", "paper", "--seeds", "2")
+    returned, calls = call(tmp_path, *arguments, srun=code, **array)
+    assert calls[0] == ["gpicl", "experiment", "scaling", "--scale", "paper", "--part", "3/8", "--seeds", "2"]
+    assert returned == code and calls[1:] == ([["scontrol", "requeue", "9_3"]] if code == 143 else [])
+    assert call(tmp_path, *arguments, **{**array, "SLURM_ARRAY_TASK_MIN": "0"})[1] == []  # 0-7 would leave a part out
+
+
+@pytest.mark.parametrize("script", ["slurm_train.sbatch", "tpu_pod.sh", "slurm_experiment.sbatch"])
 def test_too_few_arguments_tell_the_usage(script, tmp_path):
     assert call(tmp_path, script, "digits") == (2, [])

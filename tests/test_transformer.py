@@ -87,7 +87,7 @@ def test_a_block_equals_torchs_encoder_layer(activation):
     torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
     width, heads, length = 16, 4, 9
     block = Block(
-        attention={"num_heads": heads, "head_size": width // heads, "smear_keys": False},
+        attention={"num_heads": heads, "head_size": width // heads, "smear_keys": False, "positions": ""},
         mlp_width=4 * width,
         activation=activation,
         kernel_init=jax.nn.initializers.normal(0.3),

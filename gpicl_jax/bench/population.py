@@ -1,5 +1,10 @@
-"""`gpicl bench population`: many small members that differ in `Hyper`, trained by one program or one after another."""
+"""`gpicl bench population`: many small members that differ in `Hyper`, trained by one program or one after another.
 
+Three ways: `training.population.Population` on all devices of this process, as the experiments do it (a CPU is cut into one
+device a core); one vmapped program on one device; the same compiled step for one member after another on one device.
+"""
+
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -10,27 +15,29 @@ from gpicl_jax.bench.asked import Asked
 from gpicl_jax.bench.measure import Compiled, Side, by_turns, compile_apart
 from gpicl_jax.bench.program import make_chunk, random_images, random_tasks
 from gpicl_jax.bench.rows import Row, number, timing_rows
-from gpicl_jax.config import Hyper, hyper_from
+from gpicl_jax.config import Hyper
 from gpicl_jax.factory import make_learner, make_optimizer
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
+from gpicl_jax.training.population import Population, hypers_of
 from gpicl_jax.training.state import TrainState, init_state
 
 MEMBERS = 16
 
 
 class _Population(NamedTuple):
-    """The two ways to train the same members."""
+    """The three ways to train the same members."""
 
     tasks: Any
     hyper_M: Hyper
     init: Any  # hyper -> state, for one member or all
     together: Compiled
     alone: Compiled
+    spread: Population
 
 
 def measure(config: Config, asked: Asked) -> list[Row]:
-    """Member-steps/s of both ways, and the largest difference of the members' losses after `train.steps` steps.
+    """Member-steps/s of each way, and how far its losses after `train.steps` steps lie from those of members trained alone.
 
     Raises:
       UserError: PyTorch is asked for: there is no such thing there to compare with.
@@ -41,29 +48,36 @@ def measure(config: Config, asked: Asked) -> list[Row]:
     sides = _sides(population, config)
     timings = by_turns(sides, asked.repeats)
     table = f"{MEMBERS} members of width {config.model.width}, {config.model.num_layers} layers"
-    rows = timing_rows(table, sides, timings, "member-steps/s", [sides[1].name])
-    losses = _final_losses(population, config.train.steps // config.train.chunk)
-    difference = np.abs(losses[0] - losses[1]).max()
-    return [*rows, number(table, sides[0].name, f"largest |Δ loss| after {config.train.steps} steps", difference)]
+    rows = timing_rows(table, sides, timings, "member-steps/s", [sides[-1].name])
+    *others, alone = _final_losses(population, config.train.steps // config.train.chunk)
+    quantity = f"largest |Δ loss| after {config.train.steps} steps"
+    return rows + [
+        number(table, side.name, quantity, np.abs(each - alone).max()) for side, each in zip(sides, others, strict=False)
+    ]
 
 
-def members(config: Config) -> Hyper:
-    """Hyper [M]: seeds 0 … M − 1, learning rates from a third of the config's to three times it."""
-    hyper = hyper_from(config)
-    rates_M = hyper.learning_rate * np.geomspace(1 / 3, 3, MEMBERS, dtype=np.float32)
-    hyper_M = jax.tree.map(lambda value: jnp.full(MEMBERS, value), hyper)
-    return hyper_M._replace(learning_rate=jnp.asarray(rates_M), seed=hyper.seed + jnp.arange(MEMBERS))
+def members(config: Config) -> list[Config]:
+    """Seeds 0 … M − 1, learning rates from a third of the config's to three times it."""
+    rates_M = config.optimizer.learning_rate * np.geomspace(1 / 3, 3, MEMBERS)
+    return [
+        dataclasses.replace(
+            config,
+            optimizer=dataclasses.replace(config.optimizer, learning_rate=float(rate)),
+            train=dataclasses.replace(config.train, seed=config.train.seed + number),
+        )
+        for number, rate in enumerate(rates_M)
+    ]
 
 
 def _build(config: Config) -> _Population:
     learner, tasks = make_learner(config), random_tasks(config, random_images(config))
-    chunk, hyper_M = make_chunk(config, learner), members(config)
+    chunk, hyper_M = make_chunk(config, learner), jax.tree.map(jnp.asarray, hypers_of(members(config)))
     init = jax.jit(lambda hyper: init_state(learner, make_optimizer(config), hyper))
     init_M = jax.jit(jax.vmap(init))
     together = compile_apart(jax.vmap(chunk, in_axes=(0, None, 0)), init_M(hyper_M), tasks, hyper_M, donate=(0,))
     first = _member(hyper_M, 0)
     alone = compile_apart(chunk, init(first), tasks, first, donate=(0,))
-    return _Population(tasks, hyper_M, (init, init_M), together, alone)
+    return _Population(tasks, hyper_M, (init, init_M), together, alone, Population(members(config), tasks=tasks))
 
 
 def _member(tree: Any, index: int) -> Any:
@@ -77,7 +91,12 @@ def _hypers(population: _Population) -> list[Hyper]:
 def _sides(population: _Population, config: Config) -> list[Side]:
     tasks, hypers, steps = population.tasks, _hypers(population), MEMBERS * config.train.chunk
     together: TrainState = population.init[1](population.hyper_M)
-    states = [population.init[0](hyper) for hyper in hypers]
+    states, spread = [population.init[0](hyper) for hyper in hypers], population.spread.state()
+
+    def run_spread() -> Any:
+        nonlocal spread
+        spread, metrics = population.spread.chunk(spread)
+        return metrics["loss"]
 
     def run_together() -> Any:
         nonlocal together
@@ -92,19 +111,21 @@ def _sides(population: _Population, config: Config) -> list[Side]:
         return losses
 
     return [
+        Side(f"population on {min(MEMBERS, jax.local_device_count())} devices", run_spread, steps),
         Side("one vmapped program", run_together, steps, population.together),
         Side("one after another", run_alone, steps, population.alone),
     ]
 
 
-def _final_losses(population: _Population, chunks: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean loss of every member's last chunk, [M]: trained together, and alone."""
-    together, alone = population.init[1](population.hyper_M), []
+def _final_losses(population: _Population, chunks: int) -> list[np.ndarray]:
+    """Mean loss of every member's last chunk, [M], each way."""
+    spread, together, alone = population.spread.state(), population.init[1](population.hyper_M), []
     for _ in range(chunks):
+        spread, spread_metrics = population.spread.chunk(spread)
         together, metrics_M = population.together.run(together, population.tasks, population.hyper_M)
     for hyper in _hypers(population):
         state = population.init[0](hyper)
         for _ in range(chunks):
             state, metrics = population.alone.run(state, population.tasks, hyper)
         alone.append(float(metrics["loss"]))
-    return np.asarray(metrics_M["loss"]), np.array(alone)
+    return [population.spread.members(spread_metrics["loss"]), np.asarray(metrics_M["loss"]), np.array(alone)]

@@ -23,7 +23,7 @@ from gpicl_jax.learners import Learner, check_fits
 from gpicl_jax.learners.base import last_rows
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
-from gpicl_jax.tasks import Episode
+from gpicl_jax.tasks import Episode, TaskDistribution
 from gpicl_jax.training.parallel import replicate
 from gpicl_jax.training.state import TrainState, init_state
 from gpicl_jax.training.step import Metrics, batch_gradient, gradient_in_parts, train_chunk, train_step
@@ -55,6 +55,7 @@ class Population:
     Args:
       configs: one for each member.
       devices: of this process; as many as there are members at most are used.
+      tasks: of meta-training, where they are not those of the configs.
 
     Example:
       >>> from gpicl_jax.config import load_config
@@ -65,19 +66,21 @@ class Population:
       (3,)
     """
 
-    def __init__(self, configs: list[Config], devices: list[jax.Device] | None = None) -> None:
+    def __init__(
+        self, configs: list[Config], devices: list[jax.Device] | None = None, tasks: TaskDistribution | None = None
+    ) -> None:
         self.size, self.config = len(configs), configs[0]
         self._devices = (devices or jax.local_devices())[: self.size]
         self._hyper = self.split(hypers_of(configs))
-        self._tasks = replicate(make_tasks(self.config, "train"), self._devices)
+        self._tasks = replicate(tasks or make_tasks(self.config, "train"), self._devices)
         self.learner = make_learner(self.config)
         check_fits(self.learner, self._tasks)
-        optimizer, tasks = make_optimizer(self.config), self.config.tasks
+        optimizer, settings = make_optimizer(self.config), self.config.tasks
         step = functools.partial(
             train_step,
             gradient=gradient_in_parts(batch_gradient(self.learner), self.config.train.accumulate),
             optimizer=optimizer,
-            shape=(tasks.tasks_per_step, tasks.sequences_per_task),
+            shape=(settings.tasks_per_step, settings.sequences_per_task),
         )
         chunk = train_chunk(step, self.config.train.chunk)
         self._init = self._spread(lambda _, hyper: init_state(self.learner, optimizer, hyper), 1)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from gpicl_jax.experiments.survival import kaplan_meier_median, steps_to_leave
 
@@ -40,24 +41,31 @@ def test_the_loss_of_training_does_not_count():
 
 
 def test_without_censoring_the_median_is_the_median():
-    times = [70, 10, 50, 30, 90]
-    median = kaplan_meier_median(times, 1000)
-    assert median.median == 50 and median.low < 50 < median.high
+    assert kaplan_meier_median([70, 10, 50, 30, 90, 60, 20]) == (50, 10, 90)
 
 
 def test_runs_that_stay_move_the_median_as_kaplan_and_meier_say():
-    """By hand: survival after 10, 20, 30 of five runs, two censored at the cap: 0.8, 0.6, 0.4."""
-    assert kaplan_meier_median([10, 20, 30, np.nan, np.nan], 100).median == 30
-    assert kaplan_meier_median([10, 20, np.nan, np.nan, np.nan], 100).median == math.inf  # 0.6 never leave
-    assert kaplan_meier_median([np.nan] * 4, 100) == (math.inf, 100, math.inf)
-    assert kaplan_meier_median([10, 20, np.nan, np.nan], 100).median == 20  # exactly a half is left
+    """By SciPy's estimate of the survival curve, for every number of runs that stay."""
+    times = np.array([10, 20, 30, 40, 50, 60, 70, 80])
+    for stay in range(8):
+        left, cap = times[: 8 - stay], 100
+        curve = stats.ecdf(stats.CensoredData(uncensored=left, right=np.full(stay, cap))).sf
+        below = curve.quantiles[(curve.probabilities <= 0.5) & (curve.quantiles < cap)]
+        expected = below[0] if len(below) else math.inf
+        assert kaplan_meier_median([*left, *[np.nan] * stay]).median == expected
+    assert kaplan_meier_median([np.nan] * 8) == (math.inf, math.inf, math.inf)
+
+
+def test_few_runs_have_no_interval():
+    assert kaplan_meier_median([10, 20, 30, 40, 50]) == (30, 0, math.inf)
+    assert kaplan_meier_median([10, 20, 30, 40, 50, np.nan]) == (30, 10, math.inf)
 
 
 def test_the_interval_covers_the_true_median():
-    """95 of 100, give or take: times of an exponential law with median 1, censored at 2."""
+    """95 of 100 or more: times of an exponential law with median 1, censored at 2."""
     rng = np.random.default_rng(0)
     covered = 0
-    for times in rng.exponential(1 / math.log(2), (200, 30)):
-        median = kaplan_meier_median(np.where(times < 2, times, np.nan), 2)
+    for times in rng.exponential(1 / math.log(2), (400, 30)):
+        median = kaplan_meier_median(np.where(times < 2, times, np.nan))
         covered += median.low <= 1 <= median.high
-    assert 180 <= covered <= 199
+    assert 372 <= covered <= 396

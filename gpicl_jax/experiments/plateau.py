@@ -65,13 +65,13 @@ def cells(grid: Grid, seeds: int) -> list[Cell]:
 
 
 def score(trained: Member, grid: Grid) -> list[Row]:
-    """When it left the plateau (empty: it did not), and what it was worth at the end, on unseen tasks and test images."""
+    """When it left the plateau (empty: it did not), and what it was worth at the end, on unseen tasks, all permuted, and test images."""
     config = trained.config
     return [
         {
             "left_plateau": steps_to_leave(trained.records, config.tasks.classes_per_task),
             "num_params": num_params(trained.params),
-            **ends(trained.unseen(config.data.train[0]), tasks="unseen"),
+            **ends(trained.unseen(config.data.train[0], permute_labels_prob=1.0), tasks="unseen"),
         }
     ]
 
@@ -87,7 +87,7 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
             {
                 "kind": kind,
                 "condition": condition,
-                **kaplan_meier_median(part.left_plateau.to_numpy(), cap)._asdict(),
+                **kaplan_meier_median(part.left_plateau.to_numpy())._asdict(),
                 "left": int(part.left_plateau.notna().sum()),
                 "runs": len(part),
                 "cap": cap,
@@ -107,8 +107,8 @@ def summary(frame: pd.DataFrame) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in summarise(frame).itertuples():
-        steps = " – ".join(f"{value:.0f}" if np.isfinite(value) else f"> {row.cap}" for value in (row.low, row.high))
-        median = f"{row.median:.0f}" if np.isfinite(row.median) else f"> {row.cap}"
+        median, low, high = (f"{value:.0f}" if np.isfinite(value) else f"> {row.cap}" for value in row[3:6])
+        steps = f"{low} – {high}" if low != high else low
         left, accuracy = f"{row.left} of {row.runs}", f"{row.last:.3f} ± {row.deviation:.3f}"
         costs = f"{row.num_params:,.0f} | {row.ms_per_step:.1f}"
         lines.append(f"| {row.condition} | {left} | {median} ({steps}) | {accuracy} | {costs} |")

@@ -1,7 +1,6 @@
 """How long a loss plateau lasts, where some runs never leave it."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -38,41 +37,29 @@ def steps_to_leave(records: Sequence[dict[str, Any]], num_labels: int) -> int | 
 
 
 class Median(NamedTuple):
-    """A median and its 95% interval; infinite where too few left."""
+    """A median and its 95% interval; infinite is beyond the cap."""
 
     median: float
     low: float
     high: float
 
 
-def kaplan_meier_median(steps: Sequence[float], cap: float) -> Median:
-    """The median of times of which some are known to be above `cap` alone (Kaplan and Meier 1958).
+def kaplan_meier_median(steps: Sequence[float]) -> Median:
+    """The median of times of which some are known to lie beyond one cap alone, the same for all.
 
-    The interval holds the times at which the survival curve's own 95% interval (log-log) contains a half (Brookmeyer and
-    Crowley 1982).
+    With one cap the estimate of Kaplan and Meier (1958) is the share of runs that have not left, and the median is where it
+    first is a half or less. The interval is the exact one between two order statistics (binomial, of 95% at least); fewer than
+    six runs give none: 0 to infinity.
 
     Args:
       steps: one for each run, NaN where it did not leave.
-      cap: the last step of all runs.
 
     Example:
-      >>> kaplan_meier_median([10, 20, 30, float("nan"), float("nan")], cap=100).median
-      30.0
+      >>> kaplan_meier_median([10, 20, 30, float("nan"), float("nan"), float("nan")])
+      Median(median=30.0, low=10.0, high=inf)
     """
-    times = np.asarray(steps, float)
-    left = times[~np.isnan(times)]
-    if len(left) == 0:
-        return Median(math.inf, cap, math.inf)
-    estimate = stats.ecdf(stats.CensoredData(uncensored=left, right=np.full(len(times) - len(left), cap))).sf
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # undefined before the first and after the last that left: no bound there
-        interval = estimate.confidence_interval(method="log-log")
-    curves = (estimate.probabilities, interval.low.probabilities, interval.high.probabilities)
-    median, low, high = (_half(estimate.quantiles, curve) for curve in curves)
-    return Median(median, low, high)
-
-
-def _half(times: np.ndarray, survival: np.ndarray) -> float:
-    """The first time at which no more than a half survive."""
-    below = np.flatnonzero(np.nan_to_num(survival, nan=1.0) <= 0.5)
-    return float(times[below[0]]) if len(below) else math.inf
+    times = np.sort(np.nan_to_num(np.asarray(steps, float), nan=math.inf))
+    runs = len(times)
+    rank = int(stats.binom.ppf(0.025, runs, 0.5))
+    low, high = (float(times[rank - 1]), float(times[runs - rank])) if rank else (0.0, math.inf)
+    return Median(float(times[(runs - 1) // 2]), low, high)

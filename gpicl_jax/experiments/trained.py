@@ -44,14 +44,16 @@ class Member:
     diverged: int | None
     test: "Test"
 
-    def unseen(self, dataset: str, length: int | None = None) -> Scores:
-        """On tasks that training never drew and test images of `dataset`; labels are permuted as at the end of training.
+    def unseen(self, dataset: str, *, length: int | None = None, permute_labels_prob: float | None = None) -> Scores:
+        """On tasks that training never drew and test images of `dataset`.
 
         Args:
           dataset: a base dataset.
           length: of the episodes, where it is not that of training.
+          permute_labels_prob: where it is not that at the end of training.
         """
-        return self.test.unseen(self.params, dataset, final_permute_prob(self.config), length or self.config.tasks.length)
+        permute = final_permute_prob(self.config) if permute_labels_prob is None else permute_labels_prob
+        return self.test.unseen(self.params, dataset, permute, length or self.config.tasks.length)
 
     def seen(self) -> Scores:
         """On the first 64 tasks of the training set, or on all again and again where there are fewer, with test images."""

@@ -38,9 +38,11 @@ def plateau(frame: pd.DataFrame, scale: str, summary: pd.DataFrame) -> Figure:
     steps.set_yticks(range(len(summary)), summary.condition)
     steps.axvline(cap, color="grey", linewidth=0.8, linestyle=(0, (1, 3)))
     steps.set(
-        xlabel="steps to leave the plateau (▷: not before the cap)", xscale="log", title=f"{scale}: runs, median, 95% interval"
+        xlabel="steps to leave the plateau (▷: not before the cap)",
+        xlim=(0, 1.05 * cap),
+        title=f"{scale}: runs, median, 95% interval",
     )
-    accuracy.set(xlabel="accuracy over the last tenth, unseen tasks", title="at the cap", xlim=(0, None))
+    accuracy.set(xlabel="accuracy, last tenth, unseen tasks", title="at the cap", xlim=(0, None))
     entries = dict(zip(*accuracy.get_legend_handles_labels()[::-1], strict=True))
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=3)
     return figure

@@ -52,7 +52,7 @@ def score(trained: Member, grid: Grid) -> list[Row]:
     rows = []
     for dataset in grid.datasets:
         for each in lengths:
-            scores = trained.unseen(dataset, each)
+            scores = trained.unseen(dataset, length=each)
             for position in range(each):
                 accuracy, error = scores.accuracy(slice(position, position + 1))
                 if not np.isnan(accuracy):

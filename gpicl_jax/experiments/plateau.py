@@ -65,7 +65,7 @@ def cells(grid: Grid, seeds: int) -> list[Cell]:
 
 
 def score(trained: Member, grid: Grid) -> list[Row]:
-    """When it left the plateau (empty: it did not), and what it was worth at the end, on unseen tasks, all permuted, and test images."""
+    """When it left the plateau (empty: it did not); what it was worth at the end, on unseen, permuted tasks and test images."""
     config = trained.config
     return [
         {

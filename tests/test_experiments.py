@@ -160,16 +160,15 @@ def command(folder, part):
     return [sys.executable, "-m", "gpicl_jax", "experiment", "transition", *options, "--part", part]
 
 
-def test_parts_make_the_csv_of_one_run_though_one_is_killed(tmp_path):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert subprocess.run(command(whole, "1/1"), capture_output=True).returncode == 0
-    with subprocess.Popen(command(parts, "2/2"), stdout=subprocess.PIPE, text=True) as killed:
+def test_parts_make_the_csv_of_one_run_though_one_is_killed(tmp_path, asked):
+    assert run_experiment(find("transition"), asked) == 0
+    with subprocess.Popen(command(tmp_path / "parts", "2/2"), stdout=subprocess.PIPE, text=True) as killed:
         killed.stdout.readline()  # it has begun
         time.sleep(2)
         killed.send_signal(signal.SIGKILL)
-    for part in ("2/2", "1/2"):
-        assert subprocess.run(command(parts, part), capture_output=True).returncode == 0
-    one, other = (pd.read_csv(folder / "results" / "smoke.csv") for folder in (whole, parts))
+    both = [subprocess.Popen(command(tmp_path / "parts", part), stdout=subprocess.DEVNULL) for part in ("2/2", "1/2")]
+    assert [each.wait() for each in both] == [0, 0]
+    one, other = (pd.read_csv(folder / "smoke.csv") for folder in (asked.results_dir, tmp_path / "parts" / "results"))
     names = ["seconds", "commit"]
     pd.testing.assert_frame_equal(one.drop(columns=names), other.drop(columns=names), atol=0.02)
     assert len(one) == 12

@@ -9,7 +9,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpicl_jax.sections import ATTENTION_MODELS, CONTEXT_QUERY, IN_CONTEXT, INFINITE, MAX_TASKS, MLP_LEARNERS, Config
+from gpicl_jax.sections import (
+    ATTENTION_MODELS,
+    CONTEXT_QUERY,
+    CONV_MODELS,
+    IN_CONTEXT,
+    INFINITE,
+    MAX_TASKS,
+    MLP_LEARNERS,
+    ROW_MODELS,
+    Config,
+)
 from gpicl_jax.settings import UserError, checked, nearest
 
 
@@ -180,13 +190,17 @@ def short_name(name: str) -> str:
 
 def _check_learner(config: Config) -> None:
     model, learner = config.model, config.learner
-    if learner.name == IN_CONTEXT and model.name == "mlp":
+    if learner.name == IN_CONTEXT and model.name in ROW_MODELS:
         raise UserError(
-            "model.name = 'mlp' sees one example alone and cannot learn in context; "
+            f"model.name = {model.name!r} sees one example alone and cannot learn in context; "
             f"give learner.name = {', '.join(map(repr, MLP_LEARNERS))}, or another model"
         )
-    if learner.name != IN_CONTEXT and model.name != "mlp":
-        raise UserError(f"learner.name = {learner.name!r} needs model.name = 'mlp', got {model.name!r}; change one of them")
+    if learner.name != IN_CONTEXT and model.name != "mlp" and (learner.name != "maml" or model.name not in CONV_MODELS):
+        models = ROW_MODELS if learner.name == "maml" else ("mlp",)
+        raise UserError(
+            f"learner.name = {learner.name!r} needs model.name = {' or '.join(map(repr, models))}, got {model.name!r}; "
+            "change one of them"
+        )
     if model.num_layers == 0 and model.name != "mlp":
         raise UserError(f"model.num_layers = 0; a {model.name} needs at least 1 (only an mlp can do without hidden layers)")
     if model.layout != "shifted" and model.name != "transformer":

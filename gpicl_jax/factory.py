@@ -8,8 +8,8 @@ import optax
 from flax import linen as nn
 
 from gpicl_jax.config import Hyper
-from gpicl_jax.data import ImageDataset, load
-from gpicl_jax.learners import ContextQuery, InContext, Instance, Learner, Maml, Online
+from gpicl_jax.data import PAIRS, ImageDataset, load, pairs
+from gpicl_jax.learners import ContextQuery, InContext, InnerLoop, Instance, Learner, Maml, Online
 from gpicl_jax.models import (
     LSTM,
     MLP,
@@ -17,26 +17,29 @@ from gpicl_jax.models import (
     ContextQueryTransformer,
     EncoderDecoder,
     FastWeights,
+    FewShotConv,
     OuterProductLSTM,
+    StudyConv,
     Transformer,
     VSMLWithoutSymmetries,
 )
 from gpicl_jax.sections import CONTEXT_QUERY, IN_CONTEXT, INFINITE, ONLINE_LEARNERS, Config
 from gpicl_jax.settings import UserError
-from gpicl_jax.tasks import Mixture, RandomPoints, TaskDistribution
+from gpicl_jax.tasks import Mixture, Pairs, RandomPoints, TaskDistribution
 
 _STARTS = {"sgd": "fresh", "finetune": "pretrained", "maml_online": "meta_learned"}
 _INNER_EPS_ROOT = 1e-8  # the authors' Adam; without it no gradient flows through the root
 MakeOptimizer = Callable[[Hyper], optax.GradientTransformation]
 
 
-def make_source(config: Config, name: str, split: str) -> ImageDataset | RandomPoints:
+def make_source(config: Config, name: str, split: str) -> ImageDataset | Pairs | RandomPoints:
     """The base dataset `name` as `[data]` wants its images."""
     data = config.data
     if name == "random":
         return RandomPoints(data.num_features)
     if not data.features:
-        return load(name, split, size=data.size, channels=data.channels, data_dir=data.dir)
+        source = load(name, split, size=data.size, channels=data.channels, data_dir=data.dir, standardize=data.standardize)
+        return Pairs(source, jnp.asarray(pairs(split, data.dir))) if name == PAIRS else source
     source = load(name, split, data_dir=data.dir)
     if source.num_features != data.features:
         raise UserError(
@@ -58,9 +61,11 @@ def make_tasks(config: Config, split: str, name: str | None = None) -> TaskDistr
             source=sources[0] if len(sources) == 1 else Mixture(tuple(sources), config.data.weights),
             length=settings.length,
             classes_per_task=settings.classes_per_task,
+            num_context=settings.num_context,
             balanced=settings.balanced,
             infinite=split != "train" or settings.num_tasks == INFINITE,
-            entries=settings.entries if split == "train" else "normal",
+            identity=settings.entries == "identity",
+            entries=settings.entries if split == "train" and settings.entries != "identity" else "normal",
         )
     except UserError as error:
         raise UserError(f"{split} images: {error}") from None
@@ -71,12 +76,23 @@ def make_learner(config: Config) -> Learner:
     settings, num_features = config.learner, config.data.num_features
     model, remat = make_model(config), config.train.remat
     if settings.name == IN_CONTEXT:
-        kind = ContextQuery if config.model.layout == CONTEXT_QUERY else InContext
-        return kind(model, num_features, config.tasks.length)
+        if config.model.layout == CONTEXT_QUERY:
+            return ContextQuery(model, num_features, config.tasks.length, config.tasks.num_context)
+        return InContext(model, num_features, config.tasks.length)
     if settings.name in ONLINE_LEARNERS:
         return Online(model, num_features, _inner_optimizer(config), start=_STARTS[settings.name], remat=remat)
     if settings.name == "maml":
-        return Maml(model, num_features, settings.inner_rate, settings.inner_steps, settings.first_order, remat)
+        inner = InnerLoop(
+            rate=settings.inner_rate,
+            steps=settings.inner_steps,
+            batch=settings.inner_batch,
+            first_order=settings.first_order,
+            learn_rates=settings.learn_rates,
+            head_only=settings.head_only,
+            remat=remat,
+        )
+        meta = {name: getattr(settings, name) for name in ("num_queries", "squash", "unit_gradients")}
+        return Maml(model, num_features, inner, config.tasks.num_context, **meta)
     return Instance(model, num_features)
 
 
@@ -86,6 +102,10 @@ def make_model(config: Config) -> nn.Module:
     common = {"num_classes": config.tasks.classes_per_task, "dtype": jnp.dtype(model.dtype), "width": model.width}
     if model.name == "mlp":
         return MLP(**common, num_layers=model.num_layers)
+    if model.name == "few_shot_conv":
+        return FewShotConv(common["num_classes"], model.width, model.num_layers, config.data.channels)
+    if model.name == "study_conv":
+        return StudyConv(model.padding)
     common["label_scale"] = model.label_scale
     heads = {"num_heads": model.num_heads, "head_size": model.head_size}
     pairs = {"message_size": model.message_size, "micro_ticks": model.micro_ticks, "remat": config.train.remat}

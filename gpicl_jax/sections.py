@@ -20,12 +20,14 @@ SEQUENCE_MODELS = (
     "vsml_without_symmetries",
 )
 POSITIONS = ("learned", "rope", "alibi")
-ENTRIES = ("normal", "integer", "gram")
+ENTRIES = ("normal", "integer", "gram", "identity")
 ATTENTION_MODELS = ("transformer", "encoder_decoder")
 CONTEXT_QUERY = "context_query"
 IN_CONTEXT = "in_context"
 ONLINE_LEARNERS = ("sgd", "finetune", "maml_online")
 MLP_LEARNERS = ("instance", *ONLINE_LEARNERS, "maml")
+CONV_MODELS = ("few_shot_conv", "study_conv")
+ROW_MODELS = ("mlp", *CONV_MODELS)  # which see one example alone, or a set of them at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,7 @@ class DataConfig:
     size: int = setting(14, "height and width of the images after resizing", minimum=1, maximum=512)
     channels: int = setting(1, "1 is grey, 3 is colour", choices=(1, 3))
     features: int = setting(0, "numbers of an example where data.train has `features`; 0: images", minimum=0, maximum=2**16)
+    standardize: bool = setting(True, "pixels to mean 0, deviation 1 of the training images; false: 0 … 255 to 0 … 1")
     dir: str = setting("", "folder of prepared TFDS sets; '' is TFDS_DATA_DIR, or TFDS's own default")
 
     @property
@@ -49,18 +52,19 @@ class TasksConfig:
     tasks_per_step: int = setting(16, "tasks drawn for every meta-training step", minimum=1)
     sequences_per_task: int = setting(32, "episodes of each of these tasks", minimum=1)
     length: int = setting(100, "examples of an episode", minimum=2)
+    num_context: int = setting(0, "examples before the queries; 0: each row is predicted from those before it", minimum=0)
     classes_per_task: int = setting(10, "labels of a task; a set with more classes lends it so many", minimum=2)
     balanced: bool = setting(False, "whether an episode shows every class equally often (else: iid)")
     permute_labels_prob: float = setting(1.0, "chance that a task permutes its labels", minimum=0.0, maximum=1.0)
     permute_labels_anneal: int = setting(0, "steps in which that chance rises to 1 in meta-training; 0: it stays", minimum=0)
-    entries: str = setting("normal", "law of the random matrices of meta-training", choices=ENTRIES)
+    entries: str = setting("normal", "law of the random matrices of meta-training; identity: none, anywhere", choices=ENTRIES)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    name: str = setting("transformer", "architecture", choices=(*SEQUENCE_MODELS, "mlp"))
-    width: int = setting(256, "size of the residual stream, of an LSTM, of an MLP's hidden layers", minimum=1)
-    num_layers: int = setting(4, "blocks; hidden layers of an MLP; layers of VSML", minimum=0)
+    name: str = setting("transformer", "architecture", choices=(*SEQUENCE_MODELS, *ROW_MODELS))
+    width: int = setting(256, "size of the residual stream, of an LSTM, of hidden layers; filters", minimum=1)
+    num_layers: int = setting(4, "blocks; hidden layers of an MLP; convolutions; layers of VSML", minimum=0)
     num_heads: int = setting(8, "heads of attention, or of an outer-product LSTM", minimum=1)
     head_size: int = setting(32, "size of a key, query and value; of a head of an outer-product LSTM", minimum=1)
     mlp_width: int = setting(0, "hidden units of a block's MLP, 0 is 4 × width; units between VSML's layers", minimum=0)
@@ -72,6 +76,7 @@ class ModelConfig:
     memory_size: int = setting(16, "size of the keys and values of fast weights", minimum=1)
     message_size: int = setting(8, "size of VSML's messages", minimum=1)
     micro_ticks: int = setting(2, "LSTM steps of VSML for each example", minimum=1)
+    padding: str = setting("VALID", "of study_conv; SAME is for images below 76 pixels a side", choices=("VALID", "SAME"))
     grid_size: int = setting(8, "VSML without symmetries is a grid of so many by so many LSTMs", minimum=1)
     dtype: str = setting("float32", "precision inside the blocks", choices=("float32", "bfloat16"))
 
@@ -82,7 +87,13 @@ class LearnerConfig:
     inner_optimizer: str = setting("adam", "of sgd, finetune and maml_online", choices=("sgd", "adam", "adamw"))
     inner_rate: float = setting(1e-3, "step size of the inner loop", above=0.0)
     inner_steps: int = setting(5, "gradient steps of maml on the context", minimum=0)
+    inner_batch: int = setting(0, "examples of each of these steps; 0: the whole context", minimum=0)
     first_order: bool = setting(False, "whether maml leaves out the derivative of the inner gradient")
+    learn_rates: bool = setting(False, "whether maml meta-learns a step size for each array of weights")
+    head_only: bool = setting(False, "whether maml adapts the last layer alone (ANIL)")
+    num_queries: int = setting(0, "queries that maml's meta-loss counts; 0: all", minimum=0)
+    squash: bool = setting(False, "whether maml's losses squash their logit to 0 … 1 first, as the study does by mistake")
+    unit_gradients: bool = setting(False, "whether maml scales each episode's meta-gradient to norm 1")
 
 
 @dataclass(frozen=True, kw_only=True)

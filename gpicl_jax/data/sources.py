@@ -3,12 +3,13 @@
 import functools
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from gpicl_jax.config import is_path
-from gpicl_jax.data import prepared
+from gpicl_jax.data import omniglot, prepared
 from gpicl_jax.data.cache import fingerprint
 from gpicl_jax.data.images import ImageDataset, check_labels, pixel_statistics
 from gpicl_jax.data.own import read_own
@@ -18,23 +19,32 @@ from gpicl_jax.settings import UserError
 
 # 1,797 digits: images, not writers, are split (the set does not say who wrote what).
 _DIGITS = {"train": slice(0, 1200), "validation": slice(1200, 1400), "test": slice(1400, 1797)}
+_TURNS = 4
 _LISTED = ("mnist", "fashion_mnist", "kmnist", "cifar10", "svhn_cropped", "emnist/balanced", "omniglot")
 
 
 def load(
-    name: str, split: str, *, size: int | None = None, channels: int | None = None, data_dir: str | Path = ""
+    name: str,
+    split: str,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    data_dir: str | Path = "",
+    standardize: bool = True,
 ) -> ImageDataset:
     """Loads one split of a base dataset, standardised by its training split.
 
     Args:
-      name: `digits`; a TFDS set (`mnist`, `emnist/letters`, `mnist:3.0.1`); the path of an .npz file (`images` or
-        `features`, and `labels`) or of a folder with one sub-folder for each class, which begins with `.`, `/` or `~`.
+      name: `digits`; a TFDS set (`mnist`, `emnist/letters`, `mnist:3.0.1`); a name of `data.omniglot`; the path of an .npz
+        file (`images` or `features`, and `labels`) or of a folder with one sub-folder for each class, which begins with `.`,
+        `/` or `~`.
       split: `train`, `validation` or `test`, or another split that the set has. Where a set has fewer than these three,
         `data.stored.divide` makes them, without an image in two.
       size: height and width to resize to; None leaves the images as they are.
       channels: 1 (grey) or 3; None likewise.
       data_dir: folder of prepared TFDS sets; see `data.prepared.data_folder`. A set that is missing is downloaded and
         prepared there, if TensorFlow is installed.
+      standardize: false leaves pixels in the units of 0 … 1.
 
     Raises:
       UserError: an unknown set or split, damaged or unfit images or labels, more than the device's memory holds.
@@ -57,7 +67,9 @@ def load(
     check_fits(name, stored.counts[stored_split] * (stop - start) // 10, num_features)
     images_NX, labels_N = _arrays(stored, parts[split], size, channels)
     statistics = next((each for each in ("train", "validation") if each in parts), split)
-    mean, std = pixel_statistics(_arrays(stored, parts[statistics], size, channels)[0])
+    mean, std = 0.0, 255.0
+    if standardize:
+        mean, std = pixel_statistics(_arrays(stored, parts[statistics], size, channels)[0])
     return ImageDataset.build(
         images_NX, labels_N, mean=mean, std=std, name=stored.name, num_classes=stored.num_classes, statistics=statistics
     )
@@ -73,16 +85,23 @@ def find(name: str, folder: Path) -> Stored:
             return read_own(str(path))
     if name == "digits":
         return _digits()
+    if name in omniglot.NAMES:
+        return _or_prepared("omniglot", folder, lambda: omniglot.read_omniglot(name, folder))
     if name == "random":
         raise UserError("'random' is no stored set: its points are fresh in every task; see gpicl_jax.RandomPoints")
+    return _or_prepared(name, folder, lambda: prepared.read_prepared(name, folder))
+
+
+def _or_prepared(name: str, folder: Path, read: Callable[[], Stored]) -> Stored:
+    """What `read` returns, once the TFDS set `name` that it needs is there."""
     try:
-        return prepared.read_prepared(name, folder)
+        return read()
     except prepared.NotPrepared:
         if Path(name).is_dir():
             raise UserError(f"no dataset '{name}'; for the folder of that name, give ./{name}") from None
         prepared.check_name(name)
         prepared.prepare(name, folder)
-        return prepared.read_prepared(name, folder)
+        return read()
 
 
 @functools.lru_cache(maxsize=4)
@@ -96,8 +115,16 @@ def _arrays(stored: Stored, part: Part, size: int | None, channels: int | None) 
     split, tenths = part
     images_NHWc, labels_N = stored.read(split)
     rows = part_rows(images_NHWc, labels_N, tenths)
-    check_labels(stored.name, labels_N[rows], len(rows), stored.num_classes)
-    return prepare(images_NHWc[rows], size, channels), labels_N[rows]
+    check_labels(stored.name, labels_N[rows], len(rows), stored.num_classes // stored.rotations)
+    images_NX, labels_N = prepare(images_NHWc[rows], size, channels), labels_N[rows]
+    return (images_NX, labels_N) if stored.rotations == 1 else _rotated(images_NX, labels_N, size or stored.shape[0])
+
+
+def _rotated(images_NX: np.ndarray, labels_N: np.ndarray, size: int) -> Arrays:
+    """Every image and its three quarter turns, each turn a class of its own."""
+    images_NHWc = images_NX.reshape(len(images_NX), size, size, -1)
+    turns = [np.rot90(images_NHWc, turn, axes=(1, 2)).reshape(images_NX.shape) for turn in range(_TURNS)]
+    return np.concatenate(turns), np.concatenate([labels_N * _TURNS + turn for turn in range(_TURNS)])
 
 
 @functools.cache

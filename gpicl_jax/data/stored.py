@@ -20,6 +20,7 @@ class Stored:
       counts: images of each split, by the split's own name.
       read: a split's own name -> its arrays.
       shape: height, width, channels, as declared; None where images differ.
+      rotations: quarter turns (1 or 4) of an image that are classes of their own: the r-th of class c is c · rotations + r.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Stored:
     counts: dict[str, int]
     read: Callable[[str], Arrays]
     shape: tuple[int | None, int | None, int | None]
+    rotations: int = 1
 
 
 Part = tuple[str, tuple[int, int]]  # a stored split, and which tenths of its images

@@ -18,10 +18,12 @@ class FromContext(Learner):
     Attributes:
       fewest_context: smallest context of meta-training.
       fewest_queries: smallest number of queries of meta-training, in episodes that have so many examples.
+      num_context: of every episode, where it is fixed; else 0.
     """
 
     fewest_context: int = 0
     fewest_queries: int = 1
+    num_context: int = 0
 
     def scored_rows(self, episode: Episode) -> jax.Array:
         return jnp.arange(len(episode.y_L)) >= episode.num_context
@@ -35,7 +37,9 @@ class FromContext(Learner):
         return super().loss(params, episode._replace(num_context=jnp.where(whole, cut, episode.num_context)), key=predict_key)
 
     def cuts(self, length: int) -> tuple[int, ...]:
-        """A few small ones, and the last tenth."""
+        """A few small ones, and the last tenth; none where the context is fixed."""
+        if self.num_context:
+            return ()
         positions = range(length)
         return tuple(sorted({*(cut for cut in FIRST_POSITIONS if cut < length), *positions[last_rows(length)]}))
 
@@ -49,6 +53,7 @@ class ContextQuery(FromContext):
       model: a Flax module, `model(x_LX, y_L, num_context) -> logits_LC`.
       num_features: X.
       length: L of the episodes that `init` traces with.
+      num_context: of every episode, where it is fixed (few-shot problems); else 0.
 
     Example:
       >>> from gpicl_jax.models import ContextQueryTransformer
@@ -62,6 +67,7 @@ class ContextQuery(FromContext):
     model: nn.Module
     num_features: int
     length: int
+    num_context: int = 0
 
     def init(self, key: jax.Array) -> Params:
         x_LX, y_L = jnp.zeros((self.length, self.num_features)), jnp.zeros(self.length, jnp.int32)

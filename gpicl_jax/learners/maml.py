@@ -1,15 +1,43 @@
 """Model-agnostic meta-learning (Finn, Abbeel & Levine 2017, arXiv 1703.03400)."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpicl_jax.learners.base import Params, score_rows
+from gpicl_jax.learners.base import Metrics, Params, score_rows, scored_loss
 from gpicl_jax.learners.context_query import FromContext
 from gpicl_jax.learners.instance import Instance
 from gpicl_jax.tasks.episode import Episode
+
+HEAD = "head"  # name of the last layer of every model
+
+
+class InnerLoop(NamedTuple):
+    """How the weights adapt to a context.
+
+    Attributes:
+      rate: α.
+      steps: K; 0 is no adaptation.
+      batch: examples of a step, in an order that is shuffled anew in every pass over the context; those that fill no batch
+        are left out of that pass. 0: every step sees the whole context.
+      first_order: whether the inner gradient counts as a constant (first-order MAML, the paper's section 5.2).
+      learn_rates: whether each array of weights has a step size of its own, α at first, meta-learned with the weights (as in
+        Antoniou et al. 2019, arXiv 1810.09502, the same at every step).
+      head_only: whether the last layer alone adapts (ANIL, Raghu et al. 2020, arXiv 1909.09157).
+      remat: recompute each step in the backward pass: memory is then K copies of the weights and one step.
+    """
+
+    rate: float
+    steps: int
+    batch: int = 0
+    first_order: bool = False
+    learn_rates: bool = False
+    head_only: bool = False
+    remat: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,19 +45,21 @@ class Maml(FromContext):
     """θ ← θ − α ∇_θ (mean cross-entropy of the context), K times from the meta-learned weights; then queries are predicted.
 
     The meta-gradient of the queries' loss goes through all K steps (paper, equation 1 and algorithm 2). The context of a
-    meta-training episode is at least one example, and leaves at least 20 queries.
+    meta-training episode is at least one example, and leaves at least 20 queries, unless all episodes have `num_context`.
 
     Attributes:
-      model: a Flax module, `model(x_LX) -> logits_LC`.
+      model: a Flax module, `model(x_LX) -> logits_LC`. One with batch statistics needs `num_context`: it sees the context in
+        one pass, and the queries in another (transductive).
       num_features: X.
-      inner_rate: α.
-      inner_steps: K; 0 is no adaptation.
-      first_order: whether the inner gradient counts as a constant (first-order MAML, the paper's section 5.2).
-      remat: recompute each inner step in the backward pass: memory is then K copies of the weights and one step.
+      inner: the inner loop.
+      num_context: of every episode, where it is fixed (few-shot problems); else 0.
+      num_queries: how many queries the meta-loss counts, from the first; 0: all.
+      squash: whether losses are those of logits (0, σ(z)) in place of (0, z), z = logit 1 − logit 0: a fault of the study.
+      unit_gradients: whether the meta-gradient of each episode is scaled to norm 1 before the mean over episodes.
 
     Example:
       >>> from gpicl_jax.models import MLP
-      >>> learner = Maml(MLP(num_classes=10, width=16), 64, inner_rate=0.1, inner_steps=5)
+      >>> learner = Maml(MLP(num_classes=10, width=16), 64, InnerLoop(rate=0.1, steps=5))
       >>> episode = Episode(jnp.zeros((40, 64)), jnp.zeros(40, jnp.int32), jnp.int32(20))
       >>> learner.predict(learner.init(jax.random.key(0)), episode, key=jax.random.key(1)).shape
       (40, 10)
@@ -37,38 +67,131 @@ class Maml(FromContext):
 
     model: nn.Module
     num_features: int
-    inner_rate: float
-    inner_steps: int
-    first_order: bool = False
-    remat: bool = True
+    inner: InnerLoop
+    num_context: int = 0
+    num_queries: int = 0
+    squash: bool = False
+    unit_gradients: bool = False
 
     fewest_context = 1
     fewest_queries = 20
 
+    @property
+    def transductive(self) -> bool:
+        return getattr(self.model, "transductive", False)
+
     def init(self, key: jax.Array) -> Params:
-        return Instance(self.model, self.num_features).init(key)
+        """The weights; with learned rates `weights`, and `log_rates` of the logarithms of α′/α."""
+        weights = Instance(self.model, self.num_features).init(key)
+        if not self.inner.learn_rates:
+            return weights
+        return {"weights": weights, "log_rates": jax.tree.map(lambda _: jnp.float32(0.0), self._adapted(weights))}
 
-    def adapt(self, params: Params, episode: Episode) -> Params:
-        """The weights after K steps on the context."""
-        is_context_L = (jnp.arange(len(episode.y_L)) < episode.num_context).astype(jnp.float32)
+    def adapt(
+        self, params: Params, episode: Episode, key: jax.Array, watch: Callable[[Params], Any] = lambda weights: None
+    ) -> tuple[Params, tuple[jax.Array, Any]]:
+        """The weights after K steps on the context; and for each step the loss that it descends, [K], and what `watch` makes
+        of the weights after it."""
+        weights, rates = (params["weights"], params["log_rates"]) if self.inner.learn_rates else (params, None)
+        still = {} if not self.inner.head_only else {name: each for name, each in weights.items() if name != HEAD}
 
-        def context_loss(weights: Params) -> jax.Array:
-            loss_L, _ = score_rows(self.model.apply({"params": weights}, episode.x_LX), episode.y_L)
-            return (loss_L * is_context_L).sum() / jnp.maximum(is_context_L.sum(), 1.0)
-
-        def inner_step(weights: Params, _: None) -> tuple[Params, None]:
-            gradient = jax.grad(context_loss)(weights)
-            if self.first_order:
+        def inner_step(adapted: Params, rows_b: jax.Array | None) -> tuple[Params, tuple[jax.Array, Any]]:
+            start = jax.lax.stop_gradient(adapted) if self.inner.first_order else adapted
+            loss, gradient = jax.value_and_grad(lambda each: self._context_loss(still | each, episode, rows_b))(start)
+            if self.inner.first_order:  # also of the weights that do not adapt
                 gradient = jax.lax.stop_gradient(gradient)
-            return jax.tree.map(lambda weight, slope: weight - self.inner_rate * slope, weights, gradient), None
+            if rates is None:
+                moved = jax.tree.map(lambda weight, slope: weight - self.inner.rate * slope, adapted, gradient)
+            else:
+                moved = jax.tree.map(
+                    lambda weight, slope, rate: weight - self.inner.rate * jnp.exp(rate) * slope, adapted, gradient, rates
+                )
+            return moved, (loss, watch(still | moved))
 
-        step = jax.checkpoint(inner_step, prevent_cse=False) if self.remat else inner_step
-        return jax.lax.scan(step, params, length=self.inner_steps)[0]
+        step = jax.checkpoint(inner_step, prevent_cse=False) if self.inner.remat else inner_step
+        rows_Kb = self._batches(key) if self.inner.batch else None
+        adapted, found_K = jax.lax.scan(step, self._adapted(weights), rows_Kb, length=self.inner.steps)
+        return still | adapted, found_K
 
     def predict(self, params: Params, episode: Episode, *, key: jax.Array) -> jax.Array:
-        del key  # nothing random in it
-        return self.model.apply({"params": self.adapt(params, episode)}, episode.x_LX)
+        weights, _ = self.adapt(params, episode, key)
+        return self._logits(weights, episode)
+
+    def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        if self.unit_gradients:
+            params = with_unit_gradient(params)
+        if not (self.num_queries or self.squash):
+            return super().loss(params, episode, key=key)
+        logits_LC = self.predict(params, episode, key=key)
+        queries_L = self.scored_rows(episode)
+        counted_L = queries_L & (jnp.arange(len(queries_L)) < self.num_context + (self.num_queries or len(queries_L)))
+        losses_LC = squashed(logits_LC) if self.squash else logits_LC
+        loss, _ = scored_loss(losses_LC, episode.y_L, counted_L)
+        of_all, metrics = scored_loss(losses_LC, episode.y_L, queries_L)
+        return loss, metrics | {"queries_loss": of_all}
 
     def state_size(self, length: int) -> int:
         """The context itself: inputs and labels."""
         return length * (self.num_features + 1)
+
+    def queries_loss(self, weights: Params, episode: Episode) -> jax.Array:
+        """Mean cross-entropy of all queries, nats, with weights as they are."""
+        logits_LC = self._logits(weights, episode)
+        return scored_loss(squashed(logits_LC) if self.squash else logits_LC, episode.y_L, self.scored_rows(episode))[0]
+
+    def _adapted(self, weights: Params) -> Params:
+        return {HEAD: weights[HEAD]} if self.inner.head_only else weights
+
+    def _logits(self, weights: Params, episode: Episode) -> jax.Array:
+        """All rows; zeros for the context where it is fixed, since its rows are not scored."""
+        logits = self.model.apply({"params": weights}, episode.x_LX[self.num_context :])
+        return jnp.pad(logits, ((self.num_context, 0), (0, 0)))
+
+    def _context_loss(self, weights: Params, episode: Episode, rows_b: jax.Array | None) -> jax.Array:
+        rows = slice(0, self.num_context or None) if rows_b is None else rows_b
+        x_LX, y_L = episode.x_LX[rows], episode.y_L[rows]
+        logits_LC = self.model.apply({"params": weights}, x_LX)
+        loss_L, _ = score_rows(squashed(logits_LC) if self.squash else logits_LC, y_L)
+        if self.num_context:
+            return loss_L.mean()
+        is_context_L = (jnp.arange(len(y_L)) < episode.num_context).astype(jnp.float32)
+        return (loss_L * is_context_L).sum() / jnp.maximum(is_context_L.sum(), 1.0)
+
+    def _batches(self, key: jax.Array) -> jax.Array:
+        """Rows of the context that each step sees, [K, batch]."""
+        each = self.num_context // self.inner.batch
+        passes = -(-self.inner.steps // each)
+        orders_PN = jax.vmap(lambda key: jax.random.permutation(key, self.num_context))(jax.random.split(key, passes))
+        rows_Kb = orders_PN[:, : each * self.inner.batch].reshape(passes * each, self.inner.batch)
+        return rows_Kb[: self.inner.steps]
+
+
+def squashed(logits_LC: jax.Array) -> jax.Array:
+    """(0, z) of two classes becomes (0, σ(z)): its cross-entropy lies between log(1 + 1/e) = 0.313 and 1.313 for class 1, and
+    above log 2 for class 0, so above 0.503 for as many of each.
+
+    Example:
+      >>> squashed(jnp.array([[0.0, 100.0]])).tolist()
+      [[0.0, 1.0]]
+    """
+    z_L = logits_LC[:, 1] - logits_LC[:, 0]
+    return jnp.stack([jnp.zeros_like(z_L), nn.sigmoid(z_L)], axis=1)
+
+
+@jax.custom_vjp
+def with_unit_gradient(tree: Any) -> Any:
+    """`tree` as it is; what flows back through it is scaled to norm 1 over all leaves.
+
+    Example:
+      >>> jax.grad(lambda pair: (with_unit_gradient(pair) * jnp.array([30.0, 40.0])).sum())(jnp.zeros(2)).tolist()
+      [0.6000000238418579, 0.800000011920929]
+    """
+    return tree
+
+
+def _unit_backward(_: None, gradient: Any) -> tuple[Any]:
+    norm = jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient)))
+    return (jax.tree.map(lambda leaf: leaf / jnp.maximum(norm, 1e-12), gradient),)
+
+
+with_unit_gradient.defvjp(lambda tree: (tree, None), _unit_backward)

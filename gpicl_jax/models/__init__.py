@@ -1,5 +1,6 @@
 """Flax modules, each for one episode without a batch axis."""
 
+from gpicl_jax.models.conv import FewShotConv, StudyConv
 from gpicl_jax.models.encoder_decoder import EncoderDecoder
 from gpicl_jax.models.fast_weights import FastWeights
 from gpicl_jax.models.lstm import LSTM
@@ -16,7 +17,9 @@ __all__ = [
     "ContextQueryTransformer",
     "EncoderDecoder",
     "FastWeights",
+    "FewShotConv",
     "OuterProductLSTM",
+    "StudyConv",
     "Transformer",
     "VSMLWithoutSymmetries",
 ]

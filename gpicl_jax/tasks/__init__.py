@@ -3,6 +3,17 @@
 from gpicl_jax.tasks.augmented import Task, TaskDistribution, draw_episode, draw_episodes, draw_task
 from gpicl_jax.tasks.episode import Episode
 from gpicl_jax.tasks.mixture import Mixture
+from gpicl_jax.tasks.omniglot import Pairs
 from gpicl_jax.tasks.random_points import RandomPoints
 
-__all__ = ["Episode", "Mixture", "RandomPoints", "Task", "TaskDistribution", "draw_episode", "draw_episodes", "draw_task"]
+__all__ = [
+    "Episode",
+    "Mixture",
+    "Pairs",
+    "RandomPoints",
+    "Task",
+    "TaskDistribution",
+    "draw_episode",
+    "draw_episodes",
+    "draw_task",
+]

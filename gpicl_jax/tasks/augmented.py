@@ -17,11 +17,12 @@ from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.episode import Episode
 from gpicl_jax.tasks.examples import Drawing, check_source, draw_examples
 from gpicl_jax.tasks.mixture import Mixture
+from gpicl_jax.tasks.omniglot import Pairs
 from gpicl_jax.tasks.projection import (
     MOST_INTEGER_FEATURES,
+    NoProjection,
     Projection,
     Unmade,
-    identity_matrix,
     integer_matrix,
     normal_matrix,
     project,
@@ -69,6 +70,7 @@ class TaskDistribution:
       length: examples of an episode, L ≤ number of images (drawn without replacement).
       classes_per_task: C labels; a source with more classes lends each task so many, relabelled in ascending order.
       balanced: whether an episode shows every class equally often; else examples are iid, as in the paper.
+      num_context: examples before the queries (few-shot problems); 0: each row is predicted from those before it.
       infinite: whether every step draws tasks that were never seen before; else task ids below `hyper.num_tasks`.
       identity: whether the projection is left out (A = I): the labels alone are permuted.
       entries: law of A: `normal` and `integer` matrices; `gram` has normal ones that are never made, for tasks that are used
@@ -86,10 +88,11 @@ class TaskDistribution:
       (3, 2, 20, 64)
     """
 
-    source: ImageDataset | RandomPoints | Mixture
+    source: ImageDataset | Pairs | RandomPoints | Mixture
     length: int = dataclasses.field(metadata={"static": True})
     classes_per_task: int = dataclasses.field(default=10, metadata={"static": True})
     balanced: bool = dataclasses.field(default=False, metadata={"static": True})
+    num_context: int = dataclasses.field(default=0, metadata={"static": True})
     infinite: bool = dataclasses.field(default=True, metadata={"static": True})
     identity: bool = dataclasses.field(default=False, metadata={"static": True})
     entries: str = dataclasses.field(default="normal", metadata={"static": True})
@@ -118,7 +121,7 @@ class TaskDistribution:
     @property
     def drawing(self) -> Drawing:
         """How episodes draw their examples."""
-        return Drawing(self.length, self.classes_per_task, self.balanced)
+        return Drawing(self.length, self.classes_per_task, self.balanced, self.num_context)
 
     @property
     def num_labels(self) -> int:
@@ -144,7 +147,7 @@ def draw_task(tasks: TaskDistribution, key: jax.Array, permute_labels_prob: jax.
 def _draw_projection(tasks: TaskDistribution, key: jax.Array) -> Projection:
     num_features = tasks.source.num_features
     if tasks.identity:
-        return identity_matrix(num_features)
+        return NoProjection()
     if tasks.entries == "gram":
         return Unmade(key)
     return (integer_matrix if tasks.entries == "integer" else normal_matrix)(key, num_features)
@@ -156,12 +159,12 @@ def source_key(key: jax.Array) -> jax.Array:
 
 
 def draw_sequence(tasks: TaskDistribution, task: Task, key: jax.Array) -> Episode:
-    """An episode of `task`, prequential (num_context = L). Of a `gram` task there is one only."""
+    """An episode of `task`, prequential (num_context = L) unless `tasks` has a context. Of a `gram` task there is one only."""
     examples = draw_examples(tasks.source, task.source_key, key, tasks.drawing)
     return Episode(
         x_LX=project(task.projection, examples.pixels_LX, examples.mean, examples.std),
         y_L=task.permutation_C[examples.labels_L],
-        num_context=jnp.int32(tasks.length),
+        num_context=jnp.int32(tasks.num_context or tasks.length),
     )
 
 
@@ -188,7 +191,8 @@ def draw_episodes(
         task = draw_task(tasks, task_key, permute_labels_prob)
         return jax.vmap(draw_sequence, in_axes=(None, None, 0))(tasks, task, sequence_keys_S)
 
-    at_once = tasks_at_once(tasks.entries, tasks.source.num_features, tasks.length)
+    entries = "identity" if tasks.identity else tasks.entries
+    at_once = tasks_at_once(entries, tasks.source.num_features, tasks.length)
     if at_once >= len(task_keys_T):
         return jax.vmap(draw_one)((task_keys_T, sequence_keys_TS))
     # one at a time is a plain map: a vmap over a single task makes XLA's CPU programs twice as slow

@@ -23,11 +23,13 @@ class Drawing(NamedTuple):
       length: L examples of an episode.
       classes_per_task: labels of a task; a set with more classes lends a task so many, one with fewer all of its own.
       balanced: whether an episode shows every class of its task equally often; else examples are iid, as in the paper.
+      num_context: examples before the queries; where balanced, both show every class equally often. 0: there are no queries.
     """
 
     length: int
     classes_per_task: int
     balanced: bool
+    num_context: int = 0
 
 
 class Examples(NamedTuple):
@@ -86,8 +88,13 @@ def draw_images(dataset: ImageDataset, task_key: jax.Array, key: jax.Array, draw
     each = length // num_classes
     order_key, *class_keys = jax.random.split(key, num_classes + 1)
     places_Ke = jax.vmap(lambda key, count: draw_image_indices(key, count, each))(jnp.stack(class_keys), counts_K)
-    order_L = jnp.argsort(random_words(order_key, (length,)), stable=True)
-    labels_L = jnp.repeat(jnp.arange(num_classes, dtype=jnp.int32), each)[order_L]
+    words_L = random_words(order_key, (length,))
+    labels_L = jnp.repeat(jnp.arange(num_classes, dtype=jnp.int32), each)
+    if drawing.num_context:  # the first of every class before the others
+        is_query_L = np.tile(np.arange(each) >= drawing.num_context // num_classes, num_classes)
+        words_L = (words_L >> 1) | jnp.where(is_query_L, np.uint32(2**31), np.uint32(0))
+    order_L = jnp.argsort(words_L, stable=True)
+    labels_L = labels_L[order_L]
     return (starts_K[:, None] + places_Ke).reshape(-1)[order_L], labels_L
 
 
@@ -101,7 +108,7 @@ def draw_classes(dataset: ImageDataset, task_key: jax.Array, num_classes: int) -
 
 @check_source.register
 def _(dataset: ImageDataset, drawing: Drawing) -> None:
-    length, classes_per_task, balanced = drawing
+    length, classes_per_task, balanced, num_context = drawing
     name, num_classes = f"'{dataset.name}'", min(dataset.num_classes, classes_per_task)
     if isinstance(dataset.counts_C, jax.core.Tracer) or not isinstance(dataset.counts_C, jax.Array):
         return  # JAX rebuilds a TaskDistribution from placeholders too
@@ -113,6 +120,11 @@ def _(dataset: ImageDataset, drawing: Drawing) -> None:
     if balanced and length % num_classes:
         raise UserError(
             f"tasks.length = {length} is not a multiple of {num_classes} classes, as tasks.balanced = true needs; change it"
+        )
+    if balanced and num_context % num_classes:
+        raise UserError(
+            f"tasks.num_context = {num_context} is not a multiple of {num_classes} classes, as tasks.balanced = true needs; "
+            "change it"
         )
     if balanced and counts_C[0] < length // num_classes:
         raise UserError(

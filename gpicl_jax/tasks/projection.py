@@ -79,7 +79,11 @@ class Unmade(NamedTuple):
     key: jax.Array
 
 
-Projection = Matrix | Unmade
+class NoProjection(NamedTuple):
+    """A = I, which is no product at all."""
+
+
+Projection = Matrix | Unmade | NoProjection
 
 
 def normal_matrix(key: jax.Array, num_features: int) -> Matrix:
@@ -122,17 +126,14 @@ def integer_matrix(key: jax.Array, num_features: int) -> Matrix:
     return Matrix(entries_XX.astype(dtype), jnp.float32(1 / math.sqrt(8 * num_features)))
 
 
-def identity_matrix(num_features: int) -> Matrix:
-    """A = I."""
-    return Matrix(jnp.eye(num_features), jnp.float32(1))
-
-
 def project(projection: Projection, pixels_LX: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
     """A (x − μ)/σ for every row x of pixels, as (A x − μ A1)/σ: pixels stay uint8 up to the product.
 
     Returns:
       float32 [L, X].
     """
+    if isinstance(projection, NoProjection):
+        return (pixels_LX.astype(jnp.float32) - mean) / std
     if isinstance(projection, Unmade):
         return _project_once(projection.key, (pixels_LX.astype(jnp.float32) - mean) / std)
     entries_XX, scale = projection
@@ -162,6 +163,6 @@ def _project_once(key: jax.Array, x_LX: jax.Array) -> jax.Array:
 
 def tasks_at_once(entries: str, num_features: int, length: int) -> int:
     """How many tasks to draw at a time on the default backend; memory then does not grow with the batch."""
-    numbers = length * (num_features + length) if entries == "gram" else num_features**2
+    numbers = length * (num_features + length) if entries in ("gram", "identity") else num_features**2
     live = _LIVE_BYTES.get(jax.default_backend(), _LIVE_BYTES_ELSEWHERE)
     return max(1, live // (4 * numbers))

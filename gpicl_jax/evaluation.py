@@ -12,7 +12,7 @@ import pandas as pd
 
 from gpicl_jax.config import Hyper
 from gpicl_jax.learners import Learner, check_fits, score_rows
-from gpicl_jax.learners.base import last_rows
+from gpicl_jax.learners.base import final_rows
 from gpicl_jax.tasks import Episode, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.augmented import seen_task_keys, source_key, stream
 from gpicl_jax.tasks.examples import draw_images
@@ -51,10 +51,14 @@ def seen_episode_keys(hyper: Hyper, seed: int, ids_T: np.ndarray, episodes: int)
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Loss (nats) and accuracy of every row of T tasks × S episodes; rows that the learner does not predict are NaN."""
+    """Loss (nats) and accuracy of every row of T tasks × S episodes; rows that the learner does not predict are NaN.
+
+    `num_context` is that of the tasks: 0 where each row is predicted from those before it.
+    """
 
     loss_TSL: np.ndarray
     accuracy_TSL: np.ndarray
+    num_context: int = 0
 
     @property
     def finite(self) -> bool:
@@ -74,8 +78,8 @@ class Scores:
         return self.accuracy(slice(0, 1))
 
     def last(self) -> tuple[float, float]:
-        """Accuracy over the last 10% of rows and its standard error."""
-        return self.accuracy(last_rows(self.accuracy_TSL.shape[-1]))
+        """Accuracy over the last 10% of rows, or over all queries after a fixed context, and its standard error."""
+        return self.accuracy(final_rows(self.accuracy_TSL.shape[-1], self.num_context))
 
 
 class Evaluator:
@@ -112,13 +116,15 @@ def score_together(
 ) -> dict[str, Scores]:
     """Scores several learners, each with its params, on the very same episodes: `parts` of `drawn_in_parts(…, keys, …)`."""
     results: dict[str, list] = {name: [] for name in entrants}
+    num_context = 0
     for episodes, learner_keys in parts:
+        num_context = int(episodes.num_context.max()) % episodes.y_L.shape[-1]
         for name, (evaluator, params) in entrants.items():
             results[name].append(evaluator.score(params, episodes, learner_keys))
     scores = {}
     for name, each in results.items():
         rows = [np.concatenate(leaf) for leaf in zip(*jax.device_get(each), strict=True)]
-        scores[name] = Scores(*(leaf.reshape(*keys.sequence_TS.shape, -1) for leaf in rows))
+        scores[name] = Scores(*(leaf.reshape(*keys.sequence_TS.shape, -1) for leaf in rows), num_context)
     return scores
 
 

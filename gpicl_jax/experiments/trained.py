@@ -55,6 +55,10 @@ class Member:
         permute = final_permute_prob(self.config) if permute_labels_prob is None else permute_labels_prob
         return self.test.unseen(self.params, dataset, permute, length or self.config.tasks.length)
 
+    def with_learner(self, learner: Learner) -> "Member":
+        """The same weights in a learner that uses them in another way."""
+        return dataclasses.replace(self, test=Test(self.config, learner))
+
     def seen(self) -> Scores:
         """On the first 64 tasks of the training set, or on all again and again where there are fewer, with test images."""
         return self.test.seen(self.params, self.config)

@@ -3,6 +3,7 @@
 from gpicl_jax.figures.benchmarks import benchmarks
 from gpicl_jax.figures.comparison import comparison
 from gpicl_jax.figures.features import features
+from gpicl_jax.figures.few_shot import few_shot
 from gpicl_jax.figures.learning_curves import learning_curves
 from gpicl_jax.figures.learning_curves_of_seeds import learning_curves_of_seeds
 from gpicl_jax.figures.plateau import plateau
@@ -15,6 +16,7 @@ __all__ = [
     "benchmarks",
     "comparison",
     "features",
+    "few_shot",
     "learning_curves",
     "learning_curves_of_seeds",
     "plateau",

@@ -79,6 +79,16 @@ def last_rows(length: int) -> slice:
     return slice(length - max(1, round(0.1 * length)), length)
 
 
+def final_rows(length: int, num_context: int = 0) -> slice:
+    """The rows that the accuracy of an episode is told by: all queries after a fixed context, else the last 10%.
+
+    Example:
+      >>> final_rows(100), final_rows(10, num_context=5)
+      (slice(90, 100, None), slice(5, 10, None))
+    """
+    return slice(num_context, length) if num_context else last_rows(length)
+
+
 def check_fits(learner: Any, tasks: TaskDistribution) -> None:
     """Whether a learner that was made for inputs, classes and lengths of its own can be given these tasks.
 

@@ -11,7 +11,7 @@ from gpicl_jax.config import hyper_from
 from gpicl_jax.evaluation import Evaluator, unseen_episode_keys
 from gpicl_jax.factory import make_learner, make_optimizer, make_tasks
 from gpicl_jax.learners import check_fits
-from gpicl_jax.learners.base import last_rows
+from gpicl_jax.learners.base import final_rows
 from gpicl_jax.processes import agreement, of_first
 from gpicl_jax.runs.checkpoint import Checkpoints
 from gpicl_jax.runs.folder import RunFolder
@@ -219,7 +219,7 @@ class _Course:
         record = {
             "step": self._step,
             "loss": float(metrics["loss"]),
-            **_accuracy_ends(metrics["correct_L"], metrics["scored_L"]),
+            **_accuracy_ends(metrics["correct_L"], metrics["scored_L"], self._trainer.config.tasks.num_context),
             "gradient_norm": float(metrics["gradient_norm"]),
             "steps_per_second": self._settings.chunk / (now - self._mark),
             "seconds": now - self._begun,
@@ -250,8 +250,8 @@ class _Course:
         return loss
 
 
-def _accuracy_ends(correct_L: np.ndarray, scored_L: np.ndarray) -> dict[str, float | None]:
-    """Accuracy at the first row and over the last 10%; None where no row was scored."""
-    ends = {"accuracy_first": slice(0, 1), "accuracy_last": last_rows(len(correct_L))}
+def _accuracy_ends(correct_L: np.ndarray, scored_L: np.ndarray, num_context: int) -> dict[str, float | None]:
+    """Accuracy at the first row and over the `final_rows`; None where no row was scored."""
+    ends = {"accuracy_first": slice(0, 1), "accuracy_last": final_rows(len(correct_L), num_context)}
     counts = {name: (float(correct_L[rows].sum()), float(scored_L[rows].sum())) for name, rows in ends.items()}
     return {name: correct / scored if scored else None for name, (correct, scored) in counts.items()}

@@ -20,7 +20,7 @@ from gpicl_jax.config import Hyper, compiled_part, hyper_from
 from gpicl_jax.evaluation import drawn_in_parts, unseen_episode_keys
 from gpicl_jax.factory import make_learner, make_optimizer, make_tasks
 from gpicl_jax.learners import Learner, check_fits
-from gpicl_jax.learners.base import last_rows
+from gpicl_jax.learners.base import final_rows
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode, TaskDistribution
@@ -85,7 +85,8 @@ class Population:
         chunk = train_chunk(step, self.config.train.chunk)
         self._init = self._spread(lambda _, hyper: init_state(self.learner, optimizer, hyper), 1)
         self._chunk = self._spread(lambda tasks, state, hyper: chunk(state, tasks, hyper), 2, donate=(1,))
-        self._validate = self._spread(functools.partial(_validate, self.learner), 1)
+        final = final_rows(self.config.tasks.length, self.config.tasks.num_context)
+        self._validate = self._spread(functools.partial(_validate, self.learner, final), 1)
 
     @property
     def in_turns(self) -> bool:
@@ -101,7 +102,7 @@ class Population:
         return self._chunk(self._tasks, state, self._hyper)
 
     def validation(self, permute_labels_prob: float) -> Callable[[TrainState], Metrics]:
-        """A function of the state: `loss` (nats, of all rows) and `last` (accuracy over the last tenth), [M] each.
+        """A function of the state: `loss` (nats, of all rows) and `last` (accuracy over the `final_rows`), [M] each.
 
         All members see the same unseen tasks and held-out images; there are `VALIDATION_EPISODES` of them.
         """
@@ -138,11 +139,10 @@ class Population:
         return jax.pmap(of_device, in_axes=(None, *[0] * shares), devices=self._devices, donate_argnums=donate)
 
 
-def _validate(learner: Learner, shared: tuple[Episode, jax.Array], params: Any) -> Metrics:
+def _validate(learner: Learner, final: slice, shared: tuple[Episode, jax.Array], params: Any) -> Metrics:
     def score(episode: Episode, key: jax.Array) -> tuple[jax.Array, Metrics]:
         return learner.loss(params, episode, key=key)
 
     loss_B, counts_B = jax.vmap(score)(*shared)
-    last = last_rows(shared[0].y_L.shape[-1])
-    correct, scored = (counts_B[name][:, last].sum() for name in ("correct_L", "scored_L"))
+    correct, scored = (counts_B[name][:, final].sum() for name in ("correct_L", "scored_L"))
     return {"loss": loss_B.mean(), "last": correct / jnp.maximum(scored, 1.0)}

@@ -129,7 +129,8 @@ class _Course:
             return
         metrics, self._pending = self._population.members(self._pending), None
         loss_M = np.where(metrics["finite"], metrics["loss"], np.nan)
-        self._log.append({"step": self._step, "loss": _listed(loss_M), "seconds": self.seconds})
+        others = {name: _listed(values) for name, values in metrics.items() if name.endswith("_loss")}
+        self._log.append({"step": self._step, "loss": _listed(loss_M), **others, "seconds": self.seconds})
         if time.monotonic() - self._said > _SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
             rate = (self._step - self._start) / (self._said - self._resumed)

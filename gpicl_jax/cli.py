@@ -14,7 +14,7 @@ from gpicl_jax.config import absolute_name, load_config, packaged_configs
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.divergence import Diverged
 
-EXPERIMENTS = ("scaling", "transition", "learning-curves", "plateau", "state-size", "features", "few-shot")
+EXPERIMENTS = ("scaling", "transition", "learning-curves", "plateau", "state-size", "features", "few-shot", "omniglot-maml")
 BENCHMARKS = ("tasks", "step", "population", "maml", "inference")
 _START = time.monotonic()
 

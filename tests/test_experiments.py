@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -52,10 +53,19 @@ def asked(tmp_path):
 
 @pytest.fixture
 def transition():
+    return small_transition()
+
+
+def small_transition():
     """Of two units of two members that train five steps."""
     experiment = find("transition")
     grid = experiment.scales["smoke"].grid._replace(overrides=SMALL)
     return dataclasses.replace(experiment, scales={"smoke": Scale(2, 2, grid)})
+
+
+def small_part(folder, index):
+    """Part `index` of two of it, in a process of its own."""
+    run_experiment(small_transition(), Asked("smoke", Path(folder) / "runs", Path(folder) / "results", part=(index, 2)))
 
 
 def test_every_experiment_has_a_scale_for_all_and_configs_that_load():
@@ -155,18 +165,17 @@ def test_a_member_that_diverges_says_so_and_the_others_go_on(transition, asked, 
     assert "0 of 2 to do" in capsys.readouterr().out
 
 
-def command(folder, part):
-    options = ["--scale", "smoke", "--runs-dir", str(folder / "runs"), "--results-dir", str(folder / "results")]
-    return [sys.executable, "-m", "gpicl_jax", "experiment", "transition", *options, "--part", part]
+def command(folder, index):
+    return [sys.executable, "-c", f"from tests.test_experiments import small_part; small_part({str(folder)!r}, {index})"]
 
 
-def test_parts_make_the_csv_of_one_run_though_one_is_killed(tmp_path, asked):
-    assert run_experiment(find("transition"), asked) == 0
-    with subprocess.Popen(command(tmp_path / "parts", "2/2"), stdout=subprocess.PIPE, text=True) as killed:
+def test_parts_make_the_csv_of_one_run_though_one_is_killed(tmp_path, asked, transition):
+    assert run_experiment(transition, asked) == 0
+    with subprocess.Popen(command(tmp_path / "parts", 2), stdout=subprocess.PIPE, text=True) as killed:
         killed.stdout.readline()  # it has begun
         time.sleep(2)
         killed.send_signal(signal.SIGKILL)
-    both = [subprocess.Popen(command(tmp_path / "parts", part), stdout=subprocess.DEVNULL) for part in ("2/2", "1/2")]
+    both = [subprocess.Popen(command(tmp_path / "parts", index), stdout=subprocess.DEVNULL) for index in (2, 1)]
     assert [each.wait() for each in both] == [0, 0]
     one, other = (pd.read_csv(folder / "smoke.csv") for folder in (asked.results_dir, tmp_path / "parts" / "results"))
     names = ["seconds", "commit"]

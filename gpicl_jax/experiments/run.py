@@ -16,11 +16,13 @@ from gpicl_jax.experiments.trained import Member, Test, member
 from gpicl_jax.factory import make_tasks
 from gpicl_jax.files import write_atomic
 from gpicl_jax.runs.folder import RunFolder, describe_run
+from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.sections import final_permute_prob
 from gpicl_jax.settings import UserError, nearest, one_line
 from gpicl_jax.training.meta_test import held_out_tasks
 from gpicl_jax.training.population import Population
 from gpicl_jax.training.population_loop import train_population
+from gpicl_jax.training.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Experiment:
       summary: of the rows, the findings in words and numbers; what the README of its results says comes from here.
       datasets: to meta-test on, of a scale's `grid`; must be there before anything is trained.
       validation_permute: chance of validation tasks to permute their labels; None: as in the training of the first member.
+      watch: of a population, what its training records beside losses; see `train_population`.
+      curves: figures by name, drawn from the axes and the records of all members that there are.
       takes_datasets: whether the person who runs it names the datasets, which replace those of the grid.
     """
 
@@ -66,6 +70,8 @@ class Experiment:
     summary: Callable[[pd.DataFrame], str]
     datasets: Callable[[Any], tuple[str, ...]]
     validation_permute: float | None = None
+    watch: Callable[[Population], Callable[[TrainState], dict[str, Any]]] | None = None
+    curves: Callable[[list[tuple[dict[str, Any], list[dict[str, Any]]]]], dict[str, Figure]] | None = None
     takes_datasets: bool = False
 
     @property
@@ -145,6 +151,7 @@ def run_experiment(experiment: Experiment, asked: Asked) -> int:
         with RunFolder(asked.runs_dir / asked.scale).lock(wait=True):  # other parts write the same file
             table.add(rows)
             draw(experiment, asked.scale, table.frame(), asked.results_dir)
+            draw_curves(experiment, asked.scale, asked.runs_dir, asked.results_dir)
     if len(frame := table.frame()):
         print(experiment.summary(frame))
     print(f"table and figure: {table.path}, {table.path.with_suffix('.png')}", flush=True)
@@ -174,6 +181,32 @@ def draw(experiment: Experiment, scale: str, frame: pd.DataFrame, results_dir: P
     image = io.BytesIO()
     experiment.figure(frame, scale).savefig(image, format="png")
     write_atomic(results_dir / f"{scale}.png", lambda file: file.write(image.getvalue()))
+
+
+def draw_curves(experiment: Experiment, scale: str, runs_dir: Path, results_dir: Path) -> None:
+    """Draws what the experiment makes of the `metrics.jsonl` of all its runs that are in `runs_dir`."""
+    if experiment.curves is None:
+        return
+    runs = []
+    for path in sorted((runs_dir / scale).glob("*/members.json")):
+        folder = RunFolder(path.parent)
+        records = read_metrics(folder.path)
+        members = (folder.read_json("members.json") or {}).get("members", [])
+        runs += [(axes, of_member(records, index)) for index, axes in enumerate(members) if records]
+    for name, figure in experiment.curves(runs).items() if runs else ():
+        image = io.BytesIO()
+        figure.savefig(image, format="png")
+        write_atomic(results_dir / f"{scale}_{name}.png", lambda file, image=image: file.write(image.getvalue()))
+
+
+def of_member(records: list[dict[str, Any]], index: int) -> list[dict[str, Any]]:
+    """The records of a population, with what belongs to one member where there is a value for each.
+
+    Example:
+      >>> of_member([{"step": 5, "loss": [0.1, 0.2]}], 1)
+      [{'step': 5, 'loss': 0.2}]
+    """
+    return [{name: value[index] if isinstance(value, list) else value for name, value in record.items()} for record in records]
 
 
 def _with_data_dir(cell: Cell, folder: str) -> Cell:
@@ -213,7 +246,8 @@ def _train_unit(experiment: Experiment, scale: Scale, cells: list[Cell], asked: 
         permute = experiment.validation_permute
         if permute is None:
             permute = final_permute_prob(configs[0])
-        trained = train_population(population, folder, permute)
+        watch = experiment.watch and experiment.watch(population)
+        trained = train_population(population, folder, permute, watch)
         test = Test(configs[0], population.learner)
         about = {
             "steps": configs[0].train.steps,
@@ -222,17 +256,13 @@ def _train_unit(experiment: Experiment, scale: Scale, cells: list[Cell], asked: 
         }
         found = []
         for index, cell in enumerate(cells):
-            records = [{name: _of(value, index) for name, value in each.items()} for each in trained.records]
+            records = of_member(trained.records, index)
             diverged = trained.diverged_M[index]
             one = Member(cell.config, member(trained.params_M, index), records, diverged, test)
             rows = experiment.score(one, scale.grid) if diverged is None else [{"diverged": diverged}]
             found.append((cell, [row | about for row in rows]))
             print(f"    {cell}: {_told(rows)}", flush=True)
         return found
-
-
-def _of(value: Any, index: int) -> Any:
-    return value[index] if isinstance(value, list) else value
 
 
 def _told(rows: list[Row]) -> str:

@@ -55,6 +55,10 @@ class Member:
         permute = final_permute_prob(self.config) if permute_labels_prob is None else permute_labels_prob
         return self.test.unseen(self.params, dataset, permute, length or self.config.tasks.length)
 
+    def with_params(self, params: Any) -> "Member":
+        """Other weights in the same learner."""
+        return dataclasses.replace(self, params=jax.device_put(params, jax.local_devices()[0]))
+
     def with_learner(self, learner: Learner) -> "Member":
         """The same weights in a learner that uses them in another way."""
         return dataclasses.replace(self, test=Test(self.config, learner))

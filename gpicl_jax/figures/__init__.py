@@ -6,6 +6,7 @@ from gpicl_jax.figures.features import features
 from gpicl_jax.figures.few_shot import few_shot
 from gpicl_jax.figures.learning_curves import learning_curves
 from gpicl_jax.figures.learning_curves_of_seeds import learning_curves_of_seeds
+from gpicl_jax.figures.omniglot_maml import inner_losses, meta_losses, omniglot_maml
 from gpicl_jax.figures.plateau import plateau
 from gpicl_jax.figures.scaling import scaling
 from gpicl_jax.figures.state_size import state_size
@@ -17,8 +18,11 @@ __all__ = [
     "comparison",
     "features",
     "few_shot",
+    "inner_losses",
     "learning_curves",
     "learning_curves_of_seeds",
+    "meta_losses",
+    "omniglot_maml",
     "plateau",
     "scaling",
     "state_size",

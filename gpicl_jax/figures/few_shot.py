@@ -26,6 +26,10 @@ def few_shot(frame: pd.DataFrame, scale: str, paper: dict[tuple[str, str], float
         published = [paper.get((learner, problem), float("nan")) for problem in rows.problem]
         axes.plot(places, published, "x", color="red", label="published" if number == 0 else None)
     axes.set_xticks(range(len(problems)), [problem.replace("way_", "-way ").replace("shot", "-shot") for problem in problems])
-    axes.set(ylabel="accuracy on test problems, %", title=f"{scale}: Omniglot, characters never seen")
+    axes.set(
+        xlim=(-0.5, len(problems) - 0.5),
+        ylabel="accuracy on test problems, %",
+        title=f"{scale}: Omniglot, characters never seen",
+    )
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

@@ -29,6 +29,7 @@ from gpicl_jax.training.state import TrainState, init_state
 from gpicl_jax.training.step import Metrics, batch_gradient, gradient_in_parts, train_chunk, train_step
 
 VALIDATION_EPISODES = 128
+_AT_ONCE = 32  # of these: an inner loop over images takes memory
 
 
 def one_device_a_core() -> None:
@@ -85,8 +86,6 @@ class Population:
         chunk = train_chunk(step, self.config.train.chunk)
         self._init = self._spread(lambda _, hyper: init_state(self.learner, optimizer, hyper), 1)
         self._chunk = self._spread(lambda tasks, state, hyper: chunk(state, tasks, hyper), 2, donate=(1,))
-        final = final_rows(self.config.tasks.length, self.config.tasks.num_context)
-        self._validate = self._spread(functools.partial(_validate, self.learner, final), 1)
 
     @property
     def in_turns(self) -> bool:
@@ -109,8 +108,14 @@ class Population:
         keys = unseen_episode_keys(self.config.eval.seed, "validation", VALIDATION_EPISODES, 1)
         parts = list(drawn_in_parts(make_tasks(self.config, "validation"), keys, permute_labels_prob))
         parts_R = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-        shared = replicate(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), parts_R), self._devices)
-        return lambda state: self._validate(shared, state.params)
+        shared = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), parts_R)
+        final = final_rows(self.config.tasks.length, self.config.tasks.num_context)
+        return self.each(functools.partial(_validate, self.learner, final), shared)
+
+    def each(self, function: Callable[[Any, Any], Any], shared: Any) -> Callable[[TrainState], Any]:
+        """`function(shared, params)` of every member: a function of the state, whose values are NumPy arrays [M, …]."""
+        run, shared = self._spread(function, 1), replicate(shared, self._devices)
+        return lambda state: self.members(run(shared, state.params))
 
     def members(self, tree: Any) -> Any:
         """What lies on the devices, [D, P, …], as NumPy arrays [M, …]; waits for it."""
@@ -143,6 +148,6 @@ def _validate(learner: Learner, final: slice, shared: tuple[Episode, jax.Array],
     def score(episode: Episode, key: jax.Array) -> tuple[jax.Array, Metrics]:
         return learner.loss(params, episode, key=key)
 
-    loss_B, counts_B = jax.vmap(score)(*shared)
+    loss_B, counts_B = jax.lax.map(lambda pair: score(*pair), shared, batch_size=_AT_ONCE)
     correct, scored = (counts_B[name][:, final].sum() for name in ("correct_L", "scored_L"))
     return {"loss": loss_B.mean(), "last": correct / jnp.maximum(scored, 1.0)}

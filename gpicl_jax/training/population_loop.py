@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,12 @@ class TrainedPopulation:
     seconds: float
 
 
-def train_population(population: Population, folder: RunFolder, validation_permute_prob: float) -> TrainedPopulation:
+def train_population(
+    population: Population,
+    folder: RunFolder,
+    validation_permute_prob: float,
+    watch: Callable[[TrainState], dict[str, Any]] | None = None,
+) -> TrainedPopulation:
     """Trains all members from the latest checkpoint in `folder`, or from the start, to `train.steps`.
 
     A member that diverges is noted, and the others go on. Validations come every `train.validate_every` steps, checkpoints
@@ -46,6 +52,7 @@ def train_population(population: Population, folder: RunFolder, validation_permu
       population: what to train.
       folder: where; it must exist, and its lock must be held.
       validation_permute_prob: chance of the validation tasks to permute their labels.
+      watch: what else to record before the first step and with each validation: lists, a value for each member.
 
     Raises:
       Interrupted: by a signal, after a checkpoint.
@@ -57,7 +64,9 @@ def train_population(population: Population, folder: RunFolder, validation_permu
         state = population.state()
         if start:
             state = population.split(checkpoints.load(start, population.members_of(state)))
-        course = _Course(population, folder, checkpoints, start, validation_permute_prob)
+        course = _Course(population, folder, checkpoints, start, validation_permute_prob, watch)
+        if not start:
+            course.look(state)
         for step in range(start, settings.steps, settings.chunk):
             state = course.advance(state, step)
             course.between_chunks(state, stop.signum)
@@ -88,8 +97,16 @@ def diverged_steps(records: list[dict[str, Any]], size: int) -> list[int | None]
 class _Course:
     """The loop's bookkeeping: metrics one chunk late, validations, checkpoints."""
 
-    def __init__(self, population: Population, folder: RunFolder, checkpoints: Checkpoints, start: int, permute: float):
-        self._population, self._checkpoints = population, checkpoints
+    def __init__(
+        self,
+        population: Population,
+        folder: RunFolder,
+        checkpoints: Checkpoints,
+        start: int,
+        permute: float,
+        watch: Callable[[TrainState], dict[str, Any]] | None,
+    ) -> None:
+        self._population, self._checkpoints, self._watch = population, checkpoints, watch
         self._settings = population.config.train
         self._validate = population.validation(permute)
         self._log = MetricsLog(folder, step=start)
@@ -114,7 +131,8 @@ class _Course:
         if due or signum is not None:
             self.report()
         if due:
-            found = self._population.members(self._validate(state))
+            self.look(state)
+            found = self._validate(state)
             record = {f"validation_{name}": _listed(values_M) for name, values_M in found.items()}
             self._log.append({"step": self._step, **record, "seconds": self.seconds})
         at_end = self._step == self._settings.steps
@@ -123,6 +141,11 @@ class _Course:
             self._checkpoints.save(self._step, self._population.members_of(state), None)
         if signum is not None:
             raise Interrupted(signum, self._step)
+
+    def look(self, state: TrainState) -> None:
+        """Records what `watch` sees."""
+        if self._watch is not None:
+            self._log.append({"step": self._step, **self._watch(state), "seconds": self.seconds})
 
     def report(self) -> None:
         if self._pending is None:

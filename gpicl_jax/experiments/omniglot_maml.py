@@ -1,0 +1,207 @@
+"""`gpicl experiment omniglot-maml`: a public study of MAML on Omniglot, and what held it back.
+
+Its four meta-optimisers, then one change at a time. Accuracy after adaptation is that of the last four drawings of a problem,
+which no training and no validation sees.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import stats
+
+from gpicl_jax import figures
+from gpicl_jax.config import load_config
+from gpicl_jax.evaluation import Scores, drawn_in_parts, unseen_episode_keys
+from gpicl_jax.experiments.grid import Cell, Row
+from gpicl_jax.experiments.run import Experiment, Scale
+from gpicl_jax.experiments.trained import Member
+from gpicl_jax.factory import make_tasks
+from gpicl_jax.tasks.augmented import stream
+from gpicl_jax.training.population import Population
+from gpicl_jax.training.state import TrainState
+
+_BASE = "Adam 1e-4"
+_TEST_DRAWINGS = 4
+_WATCHED = 8
+
+# Name: what it changes of the study's config, whose meta-optimiser is Adam with 1e-4.
+STUDY: dict[str, tuple[str, ...]] = {
+    "SGD 1e-3": ("--optimizer.name=sgd", "--optimizer.learning_rate=1e-3"),
+    "SGD 1e-4": ("--optimizer.name=sgd", "--optimizer.learning_rate=1e-4"),
+    _BASE: (),
+    "Adam 1e-5": ("--optimizer.learning_rate=1e-5",),
+}
+CHANGES: dict[str, tuple[str, ...]] = {
+    "logits": ("--learner.squash=false",),
+    "whole validation set": ("--learner.num_queries=0",),
+    "second order": ("--learner.first_order=false",),
+    "standardised": ("--data.standardize=true",),
+    "meta-batch 32": ("--tasks.tasks_per_step=32",),
+    "inner rate 0.1": ("--learner.inner_rate=0.1",),
+    "learned inner rates": ("--learner.learn_rates=true",),
+    "clipping": ("--optimizer.clip=1.0",),
+    "unit gradients": ("--learner.unit_gradients=true",),
+    "Adam 1e-3": ("--optimizer.learning_rate=1e-3",),
+}
+_LOSSES = ("--learner.squash=false", "--learner.num_queries=0", "--data.standardize=true")
+TOGETHER: dict[str, tuple[str, ...]] = {
+    "logits, whole set, standardised": _LOSSES,
+    "these, inner rate 0.1, Adam 1e-3": (*_LOSSES, *CHANGES["inner rate 0.1"], *CHANGES["Adam 1e-3"]),
+}
+CONDITIONS = STUDY | CHANGES | TOGETHER
+
+
+class Grid(NamedTuple):
+    """Attributes:
+
+    conditions: names in `CONDITIONS`.
+    overrides: settings that replace those of the study's config.
+    """
+
+    conditions: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
+
+
+def cells(grid: Grid, seeds: int) -> list[Cell]:
+    """All of them; conditions that differ in the meta-optimiser's step size alone share a program."""
+    return [
+        Cell(
+            {"condition": condition, "seed": seed},
+            load_config("omniglot/study", (*grid.overrides, *CONDITIONS[condition], f"--train.seed={seed}")),
+        )
+        for condition in grid.conditions
+        for seed in range(seeds)
+    ]
+
+
+def score(trained: Member, grid: Grid) -> list[Row]:
+    """Adaptation to meta-test problems from the weights before and after meta-training, on the same problems.
+
+    `last` is the accuracy on the four test drawings; `loss` the mean cross-entropy of logits on them, nats; `gain` and
+    `gain_standard_error` are of the accuracy after less that before, problem by problem. Errors are over problems.
+    """
+    config, learner = trained.config, trained.test.learner
+    untrained = trained.with_params(jax.jit(learner.init)(stream(config.train.seed, "init")))
+    before, after = (_tested(each) for each in (untrained, trained))
+    gain_P = (after.accuracy_TSL - before.accuracy_TSL)[..., -_TEST_DRAWINGS:].mean(axis=(1, 2))
+    gain = {"gain": gain_P.mean(), "gain_standard_error": gain_P.std(ddof=1) / len(gain_P) ** 0.5}
+    return [_row(before, "before"), _row(after, "after") | gain]
+
+
+def _tested(trained: Member) -> Scores:
+    return trained.unseen(trained.config.data.train[0], length=trained.config.tasks.length + _TEST_DRAWINGS)
+
+
+def _row(scores: Scores, when: str) -> Row:
+    accuracy, error = scores.accuracy(slice(-_TEST_DRAWINGS, None))
+    loss = float(scores.loss_TSL[..., -_TEST_DRAWINGS:].mean())
+    return {"tasks": when, "last": accuracy, "last_standard_error": error, "loss": loss, "episodes": scores.episodes}
+
+
+def watch(population: Population) -> Callable[[TrainState], dict[str, Any]]:
+    """The inner loops of eight problems of meta-training characters, the same each time: at every inner step the loss that
+    is descended and the loss of the whole validation set, [M, 8, K] each."""
+    config, learner = population.config, population.learner
+    keys = unseen_episode_keys(config.eval.seed, "validation", _WATCHED, 1)
+    (part,) = drawn_in_parts(make_tasks(config, "train"), keys, config.tasks.permute_labels_prob)
+    problems = jax.tree.map(lambda leaf: leaf[:, 0], part)
+
+    def inner_losses(problems: Any, params: Any) -> tuple[jax.Array, jax.Array]:
+        def of_one(problem: Any) -> tuple[jax.Array, jax.Array]:
+            episode, key = problem
+            return learner.adapt(params, episode, key, lambda weights: learner.queries_loss(weights, episode))[1]
+
+        return jax.lax.map(of_one, problems)
+
+    run = population.each(inner_losses, problems)
+
+    def found(state: TrainState) -> dict[str, Any]:
+        names = ("inner_loss", "inner_validation_loss")
+        return {name: np.round(values, 4).tolist() for name, values in zip(names, run(state), strict=True)}
+
+    return found
+
+
+def summarise(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row for each condition: means over seeds of the accuracy `before` and `after`, the `gain` with the half-width
+    `interval` of 95% (Student's over seeds; with one seed, 1.96 standard errors over problems), and the losses."""
+    rows = []
+    for condition, part in frame.groupby("condition", sort=False):
+        before, after = (part[part.tasks == when] for when in ("before", "after"))
+        if after.empty:
+            continue
+        seeds, interval = len(after), 1.96 * after.gain_standard_error.iloc[0]
+        if seeds > 1:
+            interval = stats.t.ppf(0.975, seeds - 1) * after.gain.std(ddof=1) / seeds**0.5
+        about = {"condition": condition, "before": before["last"].mean(), "after": after["last"].mean(), "seeds": seeds}
+        losses = {"loss_before": before.loss.mean(), "loss_after": after.loss.mean()}
+        rows.append(about | {"gain": after.gain.mean(), "interval": interval, "episodes": after.episodes.max()} | losses)
+    return pd.DataFrame(rows)
+
+
+def summary(frame: pd.DataFrame) -> str:
+    """The table."""
+    lines = [
+        "| condition | accuracy before | after | gain, 95% | loss before | after | seeds × problems |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in summarise(frame).itertuples():
+        lines.append(
+            f"| {row.condition} | {row.before:.3f} | {row.after:.3f} | {row.gain:+.3f} ± {row.interval:.3f} "
+            f"| {row.loss_before:.3f} | {row.loss_after:.3f} | {row.seeds} × {row.episodes:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def curves(runs: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> dict[str, Figure]:
+    """The study's own plots, from the records of the runs that there are: the axes and the records of each member."""
+    frame = pd.DataFrame(
+        [
+            {"condition": axes["condition"], "seed": axes["seed"]} | record
+            for axes, records in runs
+            for record in records
+            if axes["condition"] in CONDITIONS
+        ]
+    )
+    drawn = {
+        f"meta_loss_{name}": figures.meta_losses(frame[frame.condition.isin(conditions)], list(conditions))
+        for name, conditions in {"study": STUDY, "changes": CHANGES | TOGETHER}.items()
+        if frame.condition.isin(conditions).any()
+    }
+    shown = next((name for name in (_BASE, *CONDITIONS) if (frame.condition == name).any()), _BASE)
+    inner = frame[(frame.condition == shown) & (frame.seed == frame.seed.min())]
+    for name in ("inner_loss", "inner_validation_loss"):
+        if name in inner and inner[name].notna().any():
+            drawn[name] = figures.inner_losses(inner.dropna(subset=[name]), name, shown)
+    return drawn
+
+
+def draw(frame: pd.DataFrame, scale: str) -> Figure:
+    """Gains, condition by condition."""
+    return figures.omniglot_maml(frame, scale, summarise(frame))
+
+
+_SMALL = ("--data.size=28", "--model.padding=SAME", "--train.steps=500", "--train.validate_every=50")
+_SMOKE = (*_SMALL[:2], "--train.steps=4", "--train.validate_every=2", "--learner.inner_steps=6", "--eval.episodes=16")
+
+EXPERIMENT = Experiment(
+    name="omniglot-maml",
+    about="a public study of MAML on Omniglot, and what held it back",
+    scales={
+        "smoke": Scale(1, 2, Grid((_BASE, "logits"), _SMOKE)),
+        "laptop": Scale(2, 2, Grid(tuple(CONDITIONS), _SMALL)),
+        "paper": Scale(3, 3, Grid(tuple(CONDITIONS))),
+    },
+    axes=("condition", "seed"),
+    cells=cells,
+    score=score,
+    figure=draw,
+    summary=summary,
+    datasets=lambda grid: (),
+    watch=watch,
+    curves=curves,
+)

@@ -18,6 +18,7 @@ from gpicl_jax.sections import (
     MAX_TASKS,
     MLP_LEARNERS,
     ROW_MODELS,
+    STUDY_CONV_PIXELS,
     Config,
 )
 from gpicl_jax.settings import UserError, checked, nearest
@@ -219,8 +220,40 @@ def _check_learner(config: Config) -> None:
         )
 
 
+def _check_few_shot(config: Config) -> None:
+    model, learner, tasks = config.model, config.learner, config.tasks
+    context = tasks.num_context
+    if context and learner.name != "maml" and (learner.name != IN_CONTEXT or model.layout != CONTEXT_QUERY):
+        raise UserError(
+            f"tasks.num_context = {context} makes queries, which learn from the context alone; give learner.name = 'maml' or "
+            f"model.layout = {CONTEXT_QUERY!r}"
+        )
+    if not context and (model.name == "few_shot_conv" or learner.inner_batch or learner.num_queries):
+        what = "model.name = 'few_shot_conv'" if model.name == "few_shot_conv" else "learner.inner_batch or num_queries"
+        raise UserError(f"{what} needs a context of one size; set tasks.num_context")
+    if learner.inner_batch > context:
+        raise UserError(f"learner.inner_batch = {learner.inner_batch}, but tasks.num_context = {context}; lower it")
+    if learner.num_queries > tasks.length - context:
+        raise UserError(
+            f"learner.num_queries = {learner.num_queries}, but an episode has {tasks.length - context} queries; lower it"
+        )
+    if (learner.squash or model.name == "study_conv") and tasks.classes_per_task != 2:
+        what = "learner.squash = true" if learner.squash else "model.name = 'study_conv'"
+        raise UserError(f"{what} is for two classes; set tasks.classes_per_task = 2, not {tasks.classes_per_task}")
+    if model.name == "study_conv" and config.data.channels != 1:
+        raise UserError("model.name = 'study_conv' is for grey images; set data.channels = 1")
+    if model.name == "study_conv" and model.padding == "VALID" and config.data.size < STUDY_CONV_PIXELS:
+        raise UserError(
+            f"data.size = {config.data.size} is too small for model.name = 'study_conv' without padding; give "
+            f"{STUDY_CONV_PIXELS} or more, or model.padding = 'SAME'"
+        )
+    if model.name in CONV_MODELS and config.data.features:
+        raise UserError(f"model.name = {model.name!r} is for images, and data.features = {config.data.features} are none")
+
+
 def _check_together(config: Config) -> None:
     _check_learner(config)
+    _check_few_shot(config)
     train, evaluation, data = config.train, config.eval, config.data
     if not data.train or len(set(map(short_name, data.train))) < len(data.train):
         raise UserError(f"data.train = {list(data.train)}; expected one or more base datasets of different names")

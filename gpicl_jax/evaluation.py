@@ -13,9 +13,10 @@ import pandas as pd
 from gpicl_jax.config import Hyper
 from gpicl_jax.learners import Learner, check_fits, score_rows
 from gpicl_jax.learners.base import final_rows
-from gpicl_jax.tasks import Episode, TaskDistribution, draw_episodes
+from gpicl_jax.tasks import Episode, Pairs, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.augmented import seen_task_keys, source_key, stream
 from gpicl_jax.tasks.examples import draw_images
+from gpicl_jax.tasks.omniglot import draw_pair_images
 from gpicl_jax.tasks.random_points import NUM_POINTS, RandomPoints
 
 COLUMNS = ["dataset", "tasks", "position", "solver", "accuracy", "loss", "standard_error"]
@@ -159,7 +160,8 @@ _draw = jax.jit(draw_episodes)
 @jax.jit
 def _draw_indices(tasks: TaskDistribution, task_keys_T: jax.Array, sequence_keys_TS: jax.Array) -> jax.Array:
     def indices(task_key: jax.Array, sequence_key: jax.Array) -> jax.Array:
-        return draw_images(tasks.source, source_key(task_key), sequence_key, tasks.drawing)[0]
+        draw = draw_pair_images if isinstance(tasks.source, Pairs) else draw_images
+        return draw(tasks.source, source_key(task_key), sequence_key, tasks.drawing)[0]
 
     return jax.vmap(jax.vmap(indices, in_axes=(None, 0)))(task_keys_T, sequence_keys_TS)
 

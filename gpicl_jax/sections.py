@@ -27,6 +27,7 @@ IN_CONTEXT = "in_context"
 ONLINE_LEARNERS = ("sgd", "finetune", "maml_online")
 MLP_LEARNERS = ("instance", *ONLINE_LEARNERS, "maml")
 CONV_MODELS = ("few_shot_conv", "study_conv")
+STUDY_CONV_PIXELS = 76  # a side, without padding
 ROW_MODELS = ("mlp", *CONV_MODELS)  # which see one example alone, or a set of them at once
 
 
@@ -76,7 +77,7 @@ class ModelConfig:
     memory_size: int = setting(16, "size of the keys and values of fast weights", minimum=1)
     message_size: int = setting(8, "size of VSML's messages", minimum=1)
     micro_ticks: int = setting(2, "LSTM steps of VSML for each example", minimum=1)
-    padding: str = setting("VALID", "of study_conv; SAME is for images below 76 pixels a side", choices=("VALID", "SAME"))
+    padding: str = setting("VALID", "of study_conv; SAME for images below 76 pixels a side", choices=("VALID", "SAME"))
     grid_size: int = setting(8, "VSML without symmetries is a grid of so many by so many LSTMs", minimum=1)
     dtype: str = setting("float32", "precision inside the blocks", choices=("float32", "bfloat16"))
 

@@ -186,6 +186,23 @@ def test_a_learner_of_contexts_is_reported_at_its_cuts(tmp_path, capsys):
     assert list(unseen.position) == [0, 1, 2, 5, 10, 11]
 
 
+FEW_SHOT = ("omniglot/5way_1shot", "--data.train=digits", "--data.size=8", "--eval.episodes=64", "--model.width=8")
+FEW_SHOT += ("--model.num_layers=1", "--train.steps=20", "--train.chunk=10", "--train.validate_every=20")
+
+
+def test_few_shot_problems_are_scored_over_their_queries(tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    assert main(["train", *FEW_SHOT, "--run-dir", str(run_dir)]) == 0
+    said = capsys.readouterr().out
+    assert "accuracy – → 0." in said and "\n5               0." in said and "64 episodes" in said
+    unseen = json.loads((run_dir / "summary.json").read_text())["datasets"]["digits"]["unseen_tasks"]
+    curves = pd.read_csv(run_dir / "learning_curves.csv")
+    curves = curves[curves.tasks == "unseen_tasks"]
+    assert list(curves.position) == [5, 6, 7, 8, 9] and set(curves.solver) == {"maml"}
+    assert unseen["maml"]["first"] is None and unseen["maml"]["last"] == pytest.approx(curves.accuracy.mean())
+    assert "NaN" not in (run_dir / "metrics.jsonl").read_text()
+
+
 def test_evaluate_repeats_and_enlarges_the_meta_test(straight, tmp_path, capsys):
     run_dir = tmp_path / "run"
     shutil.copytree(straight[0], run_dir)
@@ -331,7 +348,24 @@ BAD_INPUT = {
     "length that cannot be balanced": (["train", "digits", "--tasks.length=99", "--tasks.balanced=true"], "not a multiple"),
     "weights that do not fit": (["train", "digits", "--data.weights=[1.0, 2.0]"], "2 numbers for 1 base datasets"),
     "layout of another model": (["train", "digits", "--model.name=lstm", "--model.layout=paired"], "is the transformer's"),
-    "learner without its model": (["train", "digits", "--learner.name=maml"], "needs model.name = 'mlp'"),
+    "learner without its model": (["train", "digits", "--learner.name=maml"], "needs model.name = 'mlp' or 'few_shot_conv'"),
+    "convolutions in context": (["train", "digits", "--model.name=few_shot_conv"], "cannot learn in context"),
+    "queries in order": (["train", "digits", "--tasks.num_context=50"], "learn from the context alone"),
+    "no query left": (["train", *FEW_SHOT, "--tasks.num_context=10"], "leaves no query of tasks.length = 10"),
+    "statistics of no context": (["train", *FEW_SHOT, "--tasks.num_context=0"], "needs a context of one size"),
+    "batches above the context": (
+        ["train", *FEW_SHOT, "--learner.inner_batch=8"],
+        "inner_batch = 8, but tasks.num_context = 5",
+    ),
+    "more queries than there are": (["train", *FEW_SHOT, "--learner.num_queries=6"], "but an episode has 5 queries"),
+    "five classes squashed": (["train", *FEW_SHOT, "--learner.squash=true"], "is for two classes"),
+    "the study's network in colour": (["train", "omniglot/study", "--data.channels=3"], "is for grey images"),
+    "images too small for it": (["train", "omniglot/study", "--data.size=28"], "too small for model.name = 'study_conv'"),
+    "more ways than classes": (
+        ["train", *FEW_SHOT, "--tasks.classes_per_task=11", "--tasks.num_context=11", "--tasks.length=22"],
+        "has images of 10 classes; lower tasks.classes_per_task = 11",
+    ),
+    "no Omniglot": (["train", "omniglot/5way_1shot", "--data.dir=TMP"], "tfds build omniglot"),
     "unknown learner": (["train", "digits", "--learner.name=mamml"], "did you mean 'maml'?"),
     "unknown experiment": (["experiment", "comparisn"], "invalid choice: 'comparisn'"),
     "unknown scale": (["experiment", "comparison", "--scale", "labtop"], "did you mean laptop?"),

@@ -10,7 +10,8 @@ import pytest
 from jax.test_util import check_grads
 
 from gpicl_jax.learners import InnerLoop, Instance, Maml, Online
-from gpicl_jax.models import MLP
+from gpicl_jax.learners.maml import squashed
+from gpicl_jax.models import MLP, FewShotConv
 from gpicl_jax.tasks import Episode
 
 X, L, C = 3, 8, 4
@@ -151,3 +152,131 @@ def test_gradients_flow_through_adam_where_an_inner_gradient_is_zero():
         learner = Online(make_learner().model, X, optax.adam(0.01, eps_root=eps_root), start="meta_learned")
         gradient = jax.grad(functools.partial(meta_loss, learner))(learner.init(jax.random.key(0)), episode)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient)) == finite
+
+
+def test_batches_pass_over_the_context_in_new_orders(params):
+    """Five examples in batches of two: two steps a pass, one example left out; seven steps are three passes and a half."""
+    learner = make_learner(num_context=5, batch=2, steps=7)
+    rows_Kb = np.asarray(learner._batches(jax.random.key(3)))
+    assert rows_Kb.shape == (7, 2)
+    for start in range(0, 6, 2):
+        assert len(set(rows_Kb[start : start + 2].flatten())) == 4
+    assert len({tuple(rows_Kb[start : start + 2].flatten()) for start in range(0, 6, 2)}) == 3
+    weights, episode = params, make_episode()
+    for rows_b in rows_Kb:
+
+        def batch_loss(weights, rows_b=rows_b):
+            logits_bC = learner.model.apply({"params": weights}, episode.x_LX[rows_b])
+            return optax.softmax_cross_entropy_with_integer_labels(logits_bC, episode.y_L[rows_b]).mean()
+
+        weights = jax.tree.map(lambda weight, slope: weight - 0.5 * slope, weights, jax.grad(batch_loss)(weights))
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), adapted(learner, params, episode), weights
+    )
+
+
+def test_the_losses_of_the_inner_loop_are_those_before_each_step(params):
+    learner, episode = make_learner(num_context=5), make_episode()
+    _, (loss_K, watched_K) = learner.adapt(params, episode, None, lambda weights: learner.queries_loss(weights, episode))
+    for steps in range(3):
+        weights = adapted(make_learner(num_context=5, steps=steps), params, episode)
+        np.testing.assert_allclose(loss_K[steps], context_loss(learner.model, weights, episode), rtol=1e-5)
+        if steps:
+            np.testing.assert_allclose(watched_K[steps - 1], learner.queries_loss(weights, episode), rtol=1e-5)
+
+
+def test_a_fixed_context_is_a_cut_like_another(params):
+    fixed, free, episode = make_learner(num_context=5), make_learner(), make_episode()
+    np.testing.assert_allclose(
+        fixed.predict(params, episode, key=None)[5:], free.predict(params, episode, key=None)[5:], rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(meta_loss(fixed, params, episode), meta_loss(free, params, episode), rtol=1e-5)
+    assert fixed.cuts(L) == () and free.cuts(L)
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_anil_moves_the_head_alone_and_meta_learns_all(params, first_order):
+    learner, episode = make_learner(head_only=True, first_order=first_order), make_episode()
+    weights = adapted(learner, params, episode)
+    jax.tree.map(np.testing.assert_array_equal, weights["hidden_0"], params["hidden_0"])
+    assert abs(weights["head"]["kernel"] - params["head"]["kernel"]).max() > 0.01
+    gradient = jax.grad(functools.partial(meta_loss, learner))(params, episode)
+    assert all(abs(leaf).max() > 1e-4 for leaf in jax.tree.leaves(gradient))
+
+
+def test_learned_rates_are_one_for_each_array_and_begin_as_the_rate_that_is_given(params):
+    learner, episode = make_learner(learn_rates=True), make_episode()
+    rates = learner.init(jax.random.key(0))["log_rates"]
+    assert jax.tree.map(jnp.shape, rates) == jax.tree.map(lambda _: (), params)
+    learned = {"weights": params, "log_rates": rates}
+    plain = make_learner().predict(params, episode, key=None)
+    np.testing.assert_allclose(learner.predict(learned, episode, key=None), plain, rtol=1e-5)
+    gradient = jax.grad(functools.partial(meta_loss, learner))(learned, episode)["log_rates"]
+    for name, leaf in (("hidden_0", "kernel"), ("head", "bias")):  # by central differences
+        ahead, behind = (
+            meta_loss(
+                learner,
+                {"weights": params, "log_rates": rates | {name: rates[name] | {leaf: jnp.float32(sign * 0.01)}}},
+                episode,
+            )
+            for sign in (1, -1)
+        )
+        np.testing.assert_allclose(gradient[name][leaf], (ahead - behind) / 0.02, rtol=0.02, atol=1e-4)
+
+
+def two_classes(**changes):
+    return Maml(MLP(2, width=5, num_layers=1), X, InnerLoop(rate=0.5, steps=3), num_context=5, **changes)
+
+
+def test_a_squashed_logit_cannot_say_much():
+    """The study's floor: log(1 + 1/e) for class 1 and log 2 for class 0."""
+    logits_LC = jnp.array([[0.0, 1e4], [0.0, -1e4]])
+    loss_L = optax.softmax_cross_entropy_with_integer_labels(squashed(logits_LC), jnp.array([1, 0]))
+    np.testing.assert_allclose(loss_L, [np.log(1 + np.exp(-1)), np.log(2)], rtol=1e-6)
+
+
+def test_the_meta_loss_counts_as_many_queries_as_it_is_told():
+    episode = make_episode()._replace(y_L=jnp.array([1, 0, 1, 0, 1, 1, 0, 0]))
+    params = two_classes().init(jax.random.key(0))
+    logits_LC = two_classes().predict(params, episode, key=None)
+    loss_L = optax.softmax_cross_entropy_with_integer_labels(logits_LC, episode.y_L)
+    for number in (1, 2):
+        loss, metrics = two_classes(num_queries=number).loss(params, episode, key=jax.random.key(2))
+        np.testing.assert_allclose(loss, loss_L[5 : 5 + number].mean(), rtol=1e-5)
+        np.testing.assert_allclose(metrics["queries_loss"], loss_L[5:].mean(), rtol=1e-5)
+    changed = episode._replace(x_LX=episode.x_LX.at[7].add(1.0))
+    gradients = [
+        jax.grad(functools.partial(meta_loss, two_classes(num_queries=1)))(params, each) for each in (episode, changed)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *gradients)  # a query that does not count changes nothing
+
+
+def test_unit_gradients_keep_the_loss_and_the_direction(params):
+    episode, plain = make_episode(), make_learner(num_context=5)
+    unit = Maml(plain.model, X, plain.inner, 5, unit_gradients=True)
+    assert meta_loss(unit, params, episode) == meta_loss(plain, params, episode)
+    gradient, expected = (jax.grad(functools.partial(meta_loss, each))(params, episode) for each in (unit, plain))
+    norm = optax.tree.norm(expected)
+    np.testing.assert_allclose(optax.tree.norm(gradient), 1.0, rtol=1e-5)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one * norm, other, rtol=1e-4, atol=1e-6), gradient, expected)
+
+
+def test_a_query_sees_the_context_and_other_images_but_no_label_of_a_query():
+    """Finn's network is transductive: its batch statistics are of all queries, and of the context alone while it adapts."""
+    learner = Maml(FewShotConv(num_classes=3, width=4, num_layers=1), 16, InnerLoop(rate=0.5, steps=2), num_context=3)
+    x_LX = jax.random.normal(jax.random.key(1), (6, 16))
+    episode = Episode(x_LX, jnp.array([0, 1, 2, 0, 1, 2]), jnp.int32(3))
+    params = learner.init(jax.random.key(0))
+    logits_LC = learner.predict(params, episode, key=None)
+    assert learner.transductive and not make_learner().transductive
+    relabelled = learner.predict(params, episode._replace(y_L=episode.y_L.at[5].set(0)), key=None)
+    np.testing.assert_array_equal(relabelled, logits_LC)
+    others = {
+        "a label of the context": episode._replace(y_L=episode.y_L.at[0].set(1)),
+        "an image of the context": episode._replace(x_LX=x_LX.at[0].add(1.0)),
+        "an image of another query": episode._replace(x_LX=x_LX.at[5].add(1.0)),
+    }
+    for other in others.values():
+        assert abs(learner.predict(params, other, key=None)[3] - logits_LC[3]).max() > 1e-4
+    adapts = [adapted(learner, params, each) for each in (episode, others["an image of another query"])]
+    jax.tree.map(np.testing.assert_array_equal, *adapts)

@@ -160,8 +160,14 @@ def _same_padding(length: int, size: int, stride: int) -> tuple[int, int]:
 
 
 def max_pool(h_cLhw: jax.Array) -> jax.Array:
-    """The largest of each 2×2 square; an odd last row or column is left out."""
+    """The largest of each 2×2 square; an odd last row or column is left out.
+
+    Raises:
+      ValueError: there is no such square.
+    """
     height, width = (length // 2 * 2 for length in h_cLhw.shape[2:])
+    if not height or not width:
+        raise ValueError("an image of one pixel is too small to be pooled; use larger images")
     h_cLhw = h_cLhw[:, :, :height, :width]
     rows = jnp.maximum(h_cLhw[:, :, ::2], h_cLhw[:, :, 1::2])
     return jnp.maximum(rows[..., ::2], rows[..., 1::2])

@@ -98,6 +98,10 @@ class TaskDistribution:
     entries: str = dataclasses.field(default="normal", metadata={"static": True})
 
     def __post_init__(self) -> None:
+        if self.num_context >= self.length:
+            raise UserError(
+                f"tasks.num_context = {self.num_context} leaves no query of tasks.length = {self.length}; lower it, or give 0"
+            )
         check_source(self.source, self.drawing)
         if self.entries == "gram":
             self._check_gram()

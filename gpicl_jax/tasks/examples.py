@@ -115,8 +115,9 @@ def _(dataset: ImageDataset, drawing: Drawing) -> None:
     counts_C = np.sort(np.asarray(dataset.counts_C))
     if num_classes < dataset.num_classes:
         counts_C = counts_C[counts_C > 0]
-        if len(counts_C) < num_classes:
-            raise UserError(f"{name} has images of {len(counts_C)} classes; lower tasks.classes_per_task = {classes_per_task}")
+    present, chooses = int((counts_C > 0).sum()), num_classes < dataset.num_classes
+    if (chooses and present < num_classes) or (num_context and present < classes_per_task):
+        raise UserError(f"{name} has images of {present} classes; lower tasks.classes_per_task = {classes_per_task}")
     if balanced and length % num_classes:
         raise UserError(
             f"tasks.length = {length} is not a multiple of {num_classes} classes, as tasks.balanced = true needs; change it"

@@ -237,10 +237,11 @@ class _Course:
         loss = of_first(float(np.nanmean(scores.loss_TSL)) if scores.finite else np.nan)
         if np.isnan(loss):
             raise Diverged(f"predictions are not finite at step {self._step}; {advice(self._trainer.config)}")
+        first = scores.first()[0]
         record = {
             "step": self._step,
             "validation_loss": loss,
-            "validation_first": scores.first()[0],
+            "validation_first": None if np.isnan(first) else first,
             "validation_last": scores.last()[0],
             "seconds": time.monotonic() - self._begun,
         }

@@ -90,7 +90,8 @@ def meta_test(
 
     Unseen tasks permute their labels with the probability of training; where that is below 1, `unseen_tasks_permuted` are
     unseen tasks that always do. Identity tasks always do. Training sets are tested on their training images as well. The
-    reference solvers see the same episodes as the learner, with and without projection.
+    reference solvers see the same episodes as the learner, with and without projection. Few-shot problems, and tasks that
+    have no projection, have no such solvers and no other kinds.
 
     Args:
       config: of the run; `[eval]` says how many episodes.
@@ -105,19 +106,22 @@ def meta_test(
     """
     learner, evaluator = learner_name(config), evaluator or Evaluator(make_learner(config))
     tests = held_out_tasks(config, datasets or config.data.train)
-    solvers = make_solvers(config.tasks.classes_per_task)
     validation = make_tasks(config, "validation")
+    # the reference solvers predict each row from those before it: not queries from a context
+    plain = validation.identity or config.tasks.num_context
+    solvers = {} if plain else make_solvers(config.tasks.classes_per_task)
     choice = unseen_episode_keys(config.eval.seed, "validation", _CHOICE_EPISODES, 1)
     chosen = {
         kind: choose_params(solvers, dataclasses.replace(validation, identity=kind == "identity_tasks"), choice)
         for kind in _WITH_SOLVERS
+        if solvers
     }
     scores: dict[tuple[str, str, str], Scores] = {}
     images: dict[tuple[str, str], int] = {}
     for dataset, (name, test) in tests.items():
         for kind, (tasks, keys, permute) in _kinds(config, name, test).items():
             entrants = {learner: (evaluator, params)}
-            if kind in _WITH_SOLVERS:
+            if kind in chosen:
                 entrants |= {solver: (each, chosen[kind][solver]) for solver, each in solvers.items()}
             results = score_together(entrants, drawn_in_parts(tasks, keys, permute), keys)
             if not results[learner].finite:
@@ -164,7 +168,9 @@ def _kinds(config: Config, name: str, test: TaskDistribution) -> dict[str, tuple
     settings, permute = config.eval, final_permute_prob(config)
     num_tasks = settings.episodes // settings.sequences_per_task
     keys = unseen_episode_keys(settings.seed, "test", num_tasks, settings.sequences_per_task)
-    kinds = {"unseen_tasks": (test, keys, permute), "identity_tasks": (dataclasses.replace(test, identity=True), keys, 1.0)}
+    kinds = {"unseen_tasks": (test, keys, permute)}
+    if not test.identity:
+        kinds["identity_tasks"] = dataclasses.replace(test, identity=True), keys, 1.0
     train = make_tasks(config, "train", name) if name in config.data.train and name != "random" else None
     if train:
         kinds["unseen_tasks_train_images"] = (dataclasses.replace(train, entries="normal"), keys, permute)

@@ -21,7 +21,7 @@ class Progress:
 
     def training(self, record: dict[str, Any]) -> None:
         step, speed = record["step"], record["steps_per_second"]
-        first, last = ("–" if record[name] is None else f"{record[name]:.2f}" for name in ("accuracy_first", "accuracy_last"))
+        first, last = (_accuracy(record[name]) for name in ("accuracy_first", "accuracy_last"))
         text = f"loss {record['loss']:.3f}, accuracy {first} → {last}"
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
@@ -32,10 +32,8 @@ class Progress:
             self.say(f"step {step:>{len(str(self._steps))}}/{self._steps}  {text}, {speed:.1f} steps/s, {left:.0f} s left")
 
     def validation(self, record: dict[str, Any]) -> None:
-        self.say(
-            f"step {record['step']}: validation loss {record['validation_loss']:.3f}, "
-            f"accuracy {record['validation_first']:.2f} → {record['validation_last']:.2f}"
-        )
+        first, last = (_accuracy(record[name]) for name in ("validation_first", "validation_last"))
+        self.say(f"step {record['step']}: validation loss {record['validation_loss']:.3f}, accuracy {first} → {last}")
 
     def say(self, text: str) -> None:
         if self._bar is not None:
@@ -46,3 +44,7 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def _accuracy(accuracy: float | None) -> str:
+    return "–" if accuracy is None else f"{accuracy:.2f}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from gpicl_jax import figures
 from gpicl_jax.evaluation import Scores
-from gpicl_jax.learners.base import FIRST_POSITIONS, last_rows
+from gpicl_jax.learners.base import FIRST_POSITIONS, final_rows
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.training.meta_test import MetaTest
@@ -71,9 +71,13 @@ def table(result: MetaTest) -> str:
 def _one_table(result: MetaTest) -> list[str]:
     (dataset,) = result.tests
     solvers = [solver for _, kind, solver in result.scores if kind == "unseen_tasks"]
-    length = result.tests[dataset].length
-    rows = {str(position): slice(position, position + 1) for position in FIRST_POSITIONS if position < length}
-    rows[f"last {length - last_rows(length).start}"] = last_rows(length)
+    test = result.tests[dataset]
+    final = final_rows(test.length, test.num_context)
+    rows = {str(position): slice(position, position + 1) for position in FIRST_POSITIONS if position < test.length}
+    if test.num_context:
+        rows = {str(test.num_context): final}
+    else:
+        rows[f"last {test.length - final.start}"] = final
     lines = [
         f"{dataset}: accuracy on unseen tasks and held-out images, ± standard error over tasks",
         _row("examples seen", solvers),
@@ -88,7 +92,8 @@ def _one_table(result: MetaTest) -> list[str]:
 def _many_table(result: MetaTest) -> list[str]:
     solvers = list(dict.fromkeys(solver for _, kind, solver in result.scores if kind == "unseen_tasks"))
     lines = []
-    for kind, title in {"unseen_tasks": "unseen tasks", "identity_tasks": "images without projection"}.items():
+    titles = {"unseen_tasks": "unseen tasks", "identity_tasks": "images without projection"}
+    for kind, title in ((kind, title) for kind, title in titles.items() if any(kind == each for _, each, _ in result.scores)):
         lines += [f"accuracy on {title}, last 10% of the episode, ± standard error over tasks", _row("", [*solvers, "images"])]
         for dataset in result.tests:
             cells = [_cell(result.scores[dataset, kind, solver].last()) for solver in solvers]

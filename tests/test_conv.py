@@ -1,0 +1,99 @@
+"""Convolutional networks of few-shot problems: equal to PyTorch's, and batch statistics of the rows that are given alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpicl_jax.models import FewShotConv, StudyConv
+from gpicl_jax.models.conv import Conv, images, max_pool, patches
+
+
+def given(length=6, side=28):
+    return jax.random.normal(jax.random.key(0), (length, side * side))
+
+
+def nudged(params):
+    return jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(3, 2, "SAME"), (5, 1, "SAME"), (5, 1, "VALID"), (3, 2, "VALID")])
+@pytest.mark.parametrize("side", [9, 14])
+def test_the_product_of_patches_is_a_convolution(size, stride, padding, side):
+    h_cLhw = jax.random.normal(jax.random.key(1), (2, 3, side, side))
+    layer = Conv(4, size, stride, padding)
+    params = layer.init(jax.random.key(0), h_cLhw)["params"]
+    kernel_hwio = params["kernel"].reshape(size, size, 2, 4)
+    expected = jax.lax.conv_general_dilated(
+        h_cLhw, kernel_hwio, (stride, stride), padding, dimension_numbers=("CNHW", "HWIO", "CNHW")
+    )
+    found = layer.apply({"params": params}, h_cLhw)
+    np.testing.assert_allclose(found, expected + params["bias"][:, None, None, None], atol=1e-5)
+
+
+def test_an_odd_row_and_column_are_not_pooled():
+    h_cLhw = jnp.arange(15.0).reshape(1, 1, 3, 5)
+    assert max_pool(h_cLhw)[0, 0].tolist() == [[6.0, 8.0]]
+
+
+def test_images_come_row_by_row_then_by_channel():
+    assert images(jnp.arange(12.0)[None], 3)[:, 0, 0, 1].tolist() == [3.0, 4.0, 5.0]
+    with pytest.raises(ValueError, match="no square images of 1 channels"):
+        images(jnp.zeros((1, 12)), 1)
+    with pytest.raises(ValueError, match="too small for a patch of 5×5"):
+        patches(jnp.zeros((1, 1, 4, 4)), 5, 1, "VALID")
+
+
+def test_finns_network_equals_torchs():
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
+    model, x_LX = FewShotConv(num_classes=5, width=8, num_layers=3), given(side=14)
+    params = nudged(model.init(jax.random.key(0), x_LX)["params"])
+    to_torch = lambda leaf: torch.tensor(np.asarray(leaf))  # noqa: E731
+    h = to_torch(x_LX).reshape(-1, 1, 14, 14)
+    for layer in range(3):
+        kernel = params[f"conv_{layer}"]["kernel"]
+        kernel = to_torch(kernel.reshape(3, 3, -1, 8)).permute(3, 2, 0, 1)
+        pad = 0 if h.shape[-1] % 2 == 0 else 1  # stride 2: the odd pixel goes to the end
+        h = torch.nn.functional.conv2d(torch.nn.functional.pad(h, (pad, 1, pad, 1)), kernel, stride=2)
+        norm = params[f"norm_{layer}"]
+        h = torch.nn.functional.batch_norm(
+            h, None, None, to_torch(norm["scale"]), to_torch(norm["bias"]), True, eps=1e-3
+        ).relu()
+    expected = h.mean(dim=(2, 3)) @ to_torch(params["head"]["kernel"]) + to_torch(params["head"]["bias"])
+    np.testing.assert_allclose(model.apply({"params": params}, x_LX), expected, atol=1e-4)
+
+
+def test_the_studys_network_equals_torchs():
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
+    model, x_LX = StudyConv(), given(length=3, side=105)
+    params = nudged(model.init(jax.random.key(0), x_LX)["params"])
+    assert params["hidden"]["kernel"].shape == (64, 10)  # the study's flatten
+    to_torch = lambda leaf: torch.tensor(np.asarray(leaf))  # noqa: E731
+    h, channels = to_torch(x_LX).reshape(-1, 1, 105, 105), 1
+    for layer, features in enumerate((6, 10, 12, 16)):
+        kernel = to_torch(params[f"conv_{layer}"]["kernel"].reshape(5, 5, channels, features)).permute(3, 2, 0, 1)
+        h = torch.nn.functional.conv2d(h, kernel, to_torch(params[f"conv_{layer}"]["bias"]))
+        h, channels = torch.nn.functional.max_pool2d(h.relu(), 2), features
+    hidden = (h.flatten(1) @ to_torch(params["hidden"]["kernel"]) + to_torch(params["hidden"]["bias"])).relu()
+    z = hidden @ to_torch(params["head"]["kernel"]) + to_torch(params["head"]["bias"])
+    logits_LC = model.apply({"params": params}, x_LX)
+    np.testing.assert_allclose(logits_LC[:, 1], z[:, 0], atol=1e-4)
+    assert (logits_LC[:, 0] == 0).all()
+
+
+@pytest.mark.parametrize(("side", "padding"), [(76, "VALID"), (28, "SAME")])
+def test_the_smallest_images_of_the_studys_network(side, padding):
+    model = StudyConv(padding)
+    assert model.init(jax.random.key(0), given(2, side))["params"]["hidden"]["kernel"].shape == (16, 10)
+    if padding == "VALID":
+        with pytest.raises(ValueError, match="too small to be pooled"):
+            model.init(jax.random.key(0), given(2, side - 1))
+
+
+def test_only_rows_that_come_together_share_statistics():
+    model, x_LX = FewShotConv(num_classes=5, width=8, num_layers=2), given(side=8)
+    params = model.init(jax.random.key(0), x_LX)
+    together, apart = model.apply(params, x_LX), model.apply(params, x_LX[:3])
+    assert abs(together[:3] - apart).max() > 0.01
+    changed = x_LX.at[5].add(1.0)
+    assert abs(model.apply(params, changed)[:3] - together[:3]).max() > 1e-4

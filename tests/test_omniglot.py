@@ -1,0 +1,155 @@
+"""Omniglot: divisions that share no character, few-shot problems, pairs of one alphabet."""
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpicl_jax.config import load_config
+from gpicl_jax.data import PAIRS, ImageDataset, load, pairs
+from gpicl_jax.data.omniglot import NAMES, alphabet_of
+from gpicl_jax.data.prepared import data_folder, read_prepared
+from gpicl_jax.factory import make_tasks
+from gpicl_jax.settings import UserError
+from gpicl_jax.tasks import Pairs, TaskDistribution, draw_episodes
+from gpicl_jax.tasks.examples import Drawing
+from gpicl_jax.tasks.omniglot import draw_pair_images
+
+SPLITS = ("train", "validation", "test")
+real = pytest.mark.skipif(
+    not (data_folder() / "omniglot").is_dir(), reason="no Omniglot in TFDS_DATA_DIR; get it with: tfds build omniglot"
+)
+
+
+def own_classes(num_classes=7, each=6, size=2):
+    """Every image is its own number, twice: which class and drawing it is can be read off."""
+    images_NX = np.repeat(np.arange(num_classes * each, dtype=np.uint8)[:, None], size * size, axis=1)
+    return ImageDataset.build(images_NX, np.repeat(np.arange(num_classes), each), mean=0.0, std=1.0, name="mine")
+
+
+def few_shot_tasks(**changes):
+    settings = {"length": 12, "num_context": 6, "classes_per_task": 3, "balanced": True, "identity": True}
+    return TaskDistribution(own_classes(), **(settings | changes))
+
+
+def draw(tasks, num_tasks=50):
+    keys = jax.random.split(jax.random.key(0), num_tasks)
+    return jax.tree.map(lambda leaf: leaf[:, 0], draw_episodes(tasks, keys, keys[:, None]))
+
+
+def test_a_few_shot_problem_shows_each_class_k_times_and_asks_for_each_q_times():
+    episodes = draw(few_shot_tasks())
+    assert (episodes.num_context == 6).all()
+    for y_L, x_LX in zip(*map(np.asarray, (episodes.y_L, episodes.x_LX)), strict=True):
+        assert np.bincount(y_L[:6]).tolist() == np.bincount(y_L[6:]).tolist() == [2, 2, 2]
+        assert len(np.unique(x_LX[:, 0])) == 12  # no drawing twice: no query is in the context
+        own = {label: np.unique(x_LX[y_L == label, 0] // 6) for label in range(3)}
+        assert all(len(classes) == 1 for classes in own.values()) and len(np.unique(list(own.values()))) == 3
+    orders = {tuple(y_L) for y_L in np.asarray(episodes.y_L)}
+    assert len(orders) > 40  # context and queries are shuffled, and labels are given anew in every problem
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_context": 4}, "tasks.num_context = 4 is not a multiple of 3 classes"),
+        ({"length": 21, "num_context": 9}, "has a class of 6 images, but a balanced episode shows 7"),
+        ({"length": 12, "num_context": 12}, "tasks.num_context = 12 leaves no query of tasks.length = 12"),
+    ],
+)
+def test_impossible_problems_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        few_shot_tasks(**changes)
+
+
+def test_more_ways_than_characters_are_refused():
+    config = load_config("omniglot/5way_1shot", ("--data.train=digits", "--data.size=8", "--tasks.classes_per_task=11"))
+    with pytest.raises(UserError, match="classes"):
+        make_tasks(config, "train")
+
+
+def test_a_pair_is_two_classes_of_its_list_and_label_1_is_that_of_the_first_example():
+    source = Pairs(own_classes(), jnp.array([[0, 3], [2, 5], [2, 6]]))
+    keys = jax.random.split(jax.random.key(0), 300)
+    drawing = Drawing(length=12, classes_per_task=2, balanced=False, num_context=8)
+    indices_BL, labels_BL = jax.vmap(lambda key: draw_pair_images(source, key, key, drawing))(keys)
+    classes_BL, labels_BL = np.asarray(indices_BL) // 6, np.asarray(labels_BL)
+    assert (labels_BL == (classes_BL == classes_BL[:, :1])).all() and (
+        np.sort(indices_BL)[:, 1:] > np.sort(indices_BL)[:, :-1]
+    ).all()
+    found, counts = np.unique([np.unique(row) for row in classes_BL], axis=0, return_counts=True)
+    assert found.tolist() == [[0, 3], [2, 5], [2, 6]] and counts.min() > 70  # each as likely: 100 ± 8
+    assert abs(classes_BL[:, 0].mean() - found.mean()) < 0.5  # either class may come first
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes_per_task": 3}, "makes tasks of two classes"),
+        ({"balanced": True}, "set tasks.balanced = false"),
+        ({"length": 13}, "have 12 drawings"),
+    ],
+)
+def test_pairs_that_cannot_fill_an_episode_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        TaskDistribution(Pairs(own_classes(), jnp.array([[0, 1]])), **({"length": 12, "classes_per_task": 2} | changes))
+
+
+def test_omniglot_that_is_not_there_is_one_line(tmp_path):
+    for name in NAMES:
+        with pytest.raises(UserError, match=r"'omniglot' is not in .*tfds build omniglot") as error:
+            load(name, "train", data_dir=tmp_path)
+        assert "\n" not in str(error.value)
+
+
+@real
+@pytest.mark.parametrize(
+    ("name", "characters"),
+    [
+        ("omniglot/few_shot", (1100, 100, 423)),
+        ("omniglot/small1", (123, 13, 659)),
+        ("omniglot/small2", (141, 15, 659)),
+        (PAIRS, None),
+    ],
+)
+def test_splits_share_no_character(name, characters):
+    turns = 1 if name == PAIRS else 4
+    sets = [load(name, split, size=7, channels=1, standardize=False) for split in SPLITS]
+    present = [set((np.asarray(each.present_P) // turns).tolist()) for each in sets]
+    assert not present[0] & present[1] and not present[0] & present[2] and not present[1] & present[2]
+    if characters:
+        assert tuple(map(len, present)) == characters
+    for each, own in zip(sets, present, strict=True):
+        assert each.num_images == 20 * turns * len(own) and (np.asarray(each.counts_C)[np.asarray(each.present_P)] == 20).all()
+        assert 0 < float(each.images_NX.mean()) < 64  # ink is high, and there is little of it
+
+
+@real
+def test_a_turned_character_is_a_class_of_its_own():
+    images = load("omniglot/few_shot", "validation", size=14, channels=1)
+    first = int(images.present_P[0])
+    assert first % 4 == 0
+    starts = np.concatenate([[0], np.cumsum(images.counts_C)])
+    by_turn = [
+        np.asarray(images.images_NX[starts[first + turn] : starts[first + turn + 1]]).reshape(20, 14, 14) for turn in range(4)
+    ]
+    for turn in range(1, 4):
+        np.testing.assert_array_equal(by_turn[turn], np.rot90(by_turn[0], turn, axes=(1, 2)))
+
+
+@real
+def test_alphabets_are_divided_70_15_15_and_pairs_stay_within_one():
+    base = read_prepared("omniglot", Path(os.environ["TFDS_DATA_DIR"]))
+    labels, alphabets = alphabet_of(base)
+    assert len(labels) == 964 and len(np.unique(alphabets)) == 30
+    of_split = {split: pairs(split) for split in SPLITS}
+    seen = {split: set(alphabets[np.unique(each)].tolist()) for split, each in of_split.items()}
+    assert sum(map(len, seen.values())) == 30 == len(set.union(*seen.values()))
+    shares = {split: np.isin(alphabets, list(own)).mean() for split, own in seen.items()}
+    assert abs(shares["train"] - 0.7) < 0.06 and abs(shares["validation"] - 0.15) < 0.06
+    for each in of_split.values():
+        assert (alphabets[each[:, 0]] == alphabets[each[:, 1]]).all() and (each[:, 0] < each[:, 1]).all()
+        assert len(np.unique(each, axis=0)) == len(each)

@@ -15,7 +15,7 @@ from gpicl_jax.settings import UserError
 from gpicl_jax.training.divergence import Diverged
 
 EXPERIMENTS = ("scaling", "transition", "learning-curves", "plateau", "state-size", "features", "few-shot", "omniglot-maml")
-BENCHMARKS = ("tasks", "step", "population", "maml", "inference")
+BENCHMARKS = ("tasks", "step", "population", "maml", "study", "inference")
 _START = time.monotonic()
 
 _TRAIN_HELP = """\

@@ -23,7 +23,7 @@ from gpicl_jax.models import (
     Transformer,
     VSMLWithoutSymmetries,
 )
-from gpicl_jax.sections import CONTEXT_QUERY, IN_CONTEXT, INFINITE, ONLINE_LEARNERS, Config
+from gpicl_jax.sections import CONTEXT_QUERY, IDENTITY, IN_CONTEXT, INFINITE, ONLINE_LEARNERS, Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture, Pairs, RandomPoints, TaskDistribution
 
@@ -64,8 +64,8 @@ def make_tasks(config: Config, split: str, name: str | None = None) -> TaskDistr
             num_context=settings.num_context,
             balanced=settings.balanced,
             infinite=split != "train" or settings.num_tasks == INFINITE,
-            identity=settings.entries == "identity",
-            entries=settings.entries if split == "train" and settings.entries != "identity" else "normal",
+            identity=settings.entries == IDENTITY,
+            entries=settings.entries if split == "train" and settings.entries != IDENTITY else "normal",
         )
     except UserError as error:
         raise UserError(f"{split} images: {error}") from None

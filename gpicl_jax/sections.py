@@ -20,7 +20,8 @@ SEQUENCE_MODELS = (
     "vsml_without_symmetries",
 )
 POSITIONS = ("learned", "rope", "alibi")
-ENTRIES = ("normal", "integer", "gram", "identity")
+ENTRIES = ("normal", "integer", "gram")
+IDENTITY = "identity"
 ATTENTION_MODELS = ("transformer", "encoder_decoder")
 CONTEXT_QUERY = "context_query"
 IN_CONTEXT = "in_context"
@@ -58,7 +59,9 @@ class TasksConfig:
     balanced: bool = setting(False, "whether an episode shows every class equally often (else: iid)")
     permute_labels_prob: float = setting(1.0, "chance that a task permutes its labels", minimum=0.0, maximum=1.0)
     permute_labels_anneal: int = setting(0, "steps in which that chance rises to 1 in meta-training; 0: it stays", minimum=0)
-    entries: str = setting("normal", "law of the random matrices of meta-training; identity: none, anywhere", choices=ENTRIES)
+    entries: str = setting(
+        "normal", "law of the random matrices of meta-training; identity: none, anywhere", choices=(*ENTRIES, IDENTITY)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

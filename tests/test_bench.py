@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gpicl_jax.bench import measure, memory, population, program, roofline
+from gpicl_jax.bench import maml, measure, memory, population, program, roofline, study
 from gpicl_jax.bench.measure import Side, by_turns
 from gpicl_jax.bench.rows import Row, text, timing_rows
 from gpicl_jax.cli import BENCHMARKS, main
@@ -31,6 +31,13 @@ TINY = {
     "step": (*SIZES, *MODEL, "--train.chunk=2"),
     "population": (*SIZES, *MODEL, "--train.chunk=2", "--train.steps=4"),
     "maml": (*SIZES, "--model.width=16"),
+    "study": (
+        "--data.size=16",
+        "--model.padding=SAME",
+        "--tasks.tasks_per_step=2",
+        "--train.accumulate=2",
+        "--learner.inner_steps=4",
+    ),
     "inference": (*SIZES, *MODEL),
 }
 # Of each benchmark: sides and quantities that its rows hold, without PyTorch and with it.
@@ -50,6 +57,7 @@ FOUND = {
     ],
     "population": [("one vmapped program", "× one after another"), ("one vmapped program", "largest |Δ loss| after 4 steps")],
     "maml": [("jax", "meta-steps/s"), ("jax, remat", "temporaries MB")],
+    "study": [("jax", "meta-steps/s"), ("jax, remat, 2 inner steps", "temporaries MB")],
     "inference": [("jax", "µs/episode"), ("jax", "compile s")],
 }
 FOUND_WITH_PYTORCH = {
@@ -57,6 +65,7 @@ FOUND_WITH_PYTORCH = {
     "step": [("jax", "× pytorch"), ("jax", "× pytorch, lean")],
     "population": [],
     "maml": [("jax", "× pytorch")],
+    "study": [("jax", "× pytorch")],
     "inference": [("jax", "× pytorch"), ("jax", "largest |Δ logit|")],
 }
 
@@ -67,6 +76,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(measure, "SHORTEST", 0.0)
     monkeypatch.setattr(program, "NUM_IMAGES", 200)
     monkeypatch.setattr(population, "MEMBERS", 3)
+    monkeypatch.setattr(study, "INNER_STEPS", (2,))
     monkeypatch.setattr(roofline, "PRODUCT", {"cpu": 64})
     monkeypatch.setattr(roofline, "COPIED", 2**10)
     for name, value in {"OURS": (2**4, 2**24), "THEIRS": (2**4,), "TURNS": 1}.items():
@@ -198,24 +208,22 @@ def test_pytorchs_transformer_is_the_same_and_so_is_its_training(activation, opt
         np.testing.assert_allclose(theirs.item(), ours, rtol=1e-4)
 
 
-@pytest.mark.parametrize("first_order", ["false", "true"])
-def test_pytorchs_maml_has_the_same_meta_gradient(first_order):
+@pytest.mark.parametrize(("name", "first_order"), [("maml", "false"), ("maml", "true"), ("study", "false")])
+def test_pytorchs_maml_has_the_same_meta_gradient(name, first_order):
     torch = pytest.importorskip("torch", reason=NO_TORCH)
-    from gpicl_jax.bench.pytorch.maml import MLP, make_problems, meta_gradient
+    from gpicl_jax.bench.pytorch.maml import make_model, make_problems, meta_gradient
     from gpicl_jax.bench.pytorch.transformer import transplant
 
-    config = load_config("bench/maml", (*TINY["maml"], "--learner.inner_rate=0.3", f"--learner.first_order={first_order}"))
-    learner, episodes_B = make_learner(config), random_episodes(config)
+    overrides = ("--learner.inner_rate=0.3", f"--learner.first_order={first_order}")
+    config = load_config(f"bench/{name}", (*TINY[name], *overrides))
+    learner, episodes_B = make_learner(config), maml.problems(config)
     params = jax.tree.map(lambda leaf: leaf + 0.1, learner.init(jax.random.key(0)))
-
-    def mean_loss(params):
-        return jax.vmap(lambda episode: learner.loss(params, episode, key=jax.random.key(0))[0])(episodes_B).mean()
-
-    loss, gradient = jax.jit(jax.value_and_grad(mean_loss))(params)
-    model, expected = MLP(config), MLP(config)
+    loss, gradient = jax.jit(maml.mean_gradient(learner, config.train.accumulate))(params, episodes_B)
+    model, expected = make_model(config), make_model(config)
     transplant(model, params)
     transplant(expected, gradient)
-    np.testing.assert_allclose(meta_gradient(model, make_problems(episodes_B, "cpu"), config), loss, rtol=1e-5)
+    given = make_problems(episodes_B, "cpu", maml.inner_rows(config))
+    np.testing.assert_allclose(meta_gradient(model, given, config), loss, rtol=1e-5)
     assert torch.is_grad_enabled()
     for (name, leaf), slope in zip(model.named_parameters(), expected.parameters(), strict=True):
         np.testing.assert_allclose(leaf.grad.numpy(), slope.detach().numpy(), rtol=1e-3, atol=1e-5, err_msg=name)

@@ -12,7 +12,6 @@ from gpicl_jax.evaluation import (
     Scores,
     count_images,
     drawn_in_parts,
-    last_rows,
     learning_curve,
     score_together,
     seen_episode_keys,
@@ -20,6 +19,7 @@ from gpicl_jax.evaluation import (
 )
 from gpicl_jax.factory import make_learner, make_tasks
 from gpicl_jax.learners import KernelRidge, NearestNeighbour, score_rows
+from gpicl_jax.learners.base import final_rows, last_rows
 from gpicl_jax.solvers import choose_params, make_solvers
 from gpicl_jax.tasks import RandomPoints, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.augmented import _STREAMS, draw_task_keys, stream
@@ -118,6 +118,13 @@ def test_last_is_the_last_tenth():
     assert last_rows(100) == slice(90, 100)
     assert last_rows(30) == slice(27, 30)
     assert last_rows(4) == slice(3, 4)
+
+
+def test_after_a_fixed_context_all_queries_count():
+    assert final_rows(30) == last_rows(30) and final_rows(30, num_context=10) == slice(10, 30)
+    accuracy_TSL = np.full((2, 3, 6), np.nan)
+    accuracy_TSL[..., 4:] = [[[1.0, 0.0]] * 3, [[1.0, 1.0]] * 3]
+    assert Scores(accuracy_TSL, accuracy_TSL, num_context=4).last()[0] == 0.75
 
 
 def test_curves_are_tidy(test_tasks):

@@ -13,7 +13,7 @@ from gpicl_jax.evaluation import Evaluator, unseen_episode_keys
 from gpicl_jax.factory import make_learner, make_tasks
 from gpicl_jax.learners import Instance, Online, score_rows
 from gpicl_jax.learners.context_query import FromContext
-from gpicl_jax.sections import MLP_LEARNERS, SEQUENCE_MODELS, LearnerConfig, ModelConfig
+from gpicl_jax.sections import CONV_MODELS, MLP_LEARNERS, SEQUENCE_MODELS, LearnerConfig, ModelConfig
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import draw_episode
 from gpicl_jax.training.state import num_params
@@ -47,8 +47,13 @@ SIZES = ("--data.size=4", "--tasks.length=10")
 
 
 def test_the_registry_names_every_learner_of_a_config():
+    """But for convolutions, which see few-shot problems alone: test_maml."""
     configs = [tiny_config(*overrides) for overrides in REGISTRY.values()]
-    assert {config.model.name for config in configs} == {*SEQUENCE_MODELS, "mlp"} == set(_choices(ModelConfig, "name"))
+    assert (
+        {config.model.name for config in configs}
+        == {*SEQUENCE_MODELS, "mlp"}
+        == {*_choices(ModelConfig, "name")} - {*CONV_MODELS}
+    )
     assert {config.learner.name for config in configs} == {"in_context", *MLP_LEARNERS} == set(_choices(LearnerConfig, "name"))
     assert {config.model.layout for config in configs} == set(_choices(ModelConfig, "layout"))
     assert {config.model.positions for config in configs} == set(_choices(ModelConfig, "positions"))
@@ -104,9 +109,8 @@ def test_inputs_are_seen_by_the_rows_that_may_and_by_no_other(name, dtype):
 
 
 @every_learner
-@every_precision
-def test_labels_are_seen_by_the_rows_that_may_and_by_no_other(name, dtype):
-    learner, params, episode = make_case(name, f"--model.dtype={dtype}")
+def test_labels_are_seen_by_the_rows_that_may_and_by_no_other(name):
+    learner, params, episode = make_case(name)
     predict = jax.jit(lambda y_L: learner.predict(params, episode._replace(y_L=y_L), key=jax.random.key(3)))
     before_LC = np.asarray(predict(episode.y_L))
     rows = np.asarray(learner.scored_rows(episode))
@@ -119,14 +123,12 @@ def test_labels_are_seen_by_the_rows_that_may_and_by_no_other(name, dtype):
 
 
 @every_learner
-@every_precision
-def test_same_result_eager_jitted_batched_and_scanned(name, dtype):
-    learner, params, episode = make_case(name, f"--model.dtype={dtype}")
+def test_same_result_alone_batched_and_scanned(name):
+    learner, params, episode = make_case(name)
     predict = lambda episode: learner.predict(params, episode, key=jax.random.key(3))  # noqa: E731
-    close = functools.partial(np.testing.assert_allclose, atol=1e-5 if dtype == "float32" else 5e-2)
+    close = functools.partial(np.testing.assert_allclose, atol=1e-5)
     jitted = jax.jit(predict)(episode)
     assert jitted.dtype == jnp.float32 and jitted.shape == (10, 10)
-    close(predict(episode), jitted)
     batch = jax.tree.map(lambda leaf: jnp.stack([leaf[::-1] if leaf.ndim else leaf, leaf]), episode)
     close(jax.jit(jax.vmap(predict))(batch)[1], jitted)
     close(jax.jit(lambda batch: jax.lax.map(predict, batch))(batch)[1], jitted)
@@ -150,11 +152,11 @@ def test_loss_has_finite_gradients_for_every_weight(name):
 @every_precision
 def test_loss_is_the_mean_cross_entropy_of_the_scored_rows(name, dtype):
     learner, params, episode = make_case(name, f"--model.dtype={dtype}")
-    loss, metrics = learner.loss(params, episode, key=jax.random.key(3))
+    loss, metrics = jax.jit(learner.loss)(params, episode, key=jax.random.key(3))
     if name == "finetune":  # is pre-trained without the online pass
         learner = Instance(learner.model, learner.num_features)
     key = jax.random.split(jax.random.key(3))[1] if isinstance(learner, FromContext) else jax.random.key(3)
-    logits_LC = np.asarray(learner.predict(params, episode, key=key), np.float64)
+    logits_LC = np.asarray(jax.jit(learner.predict)(params, episode, key=key), np.float64)
     log_prob_LC = logits_LC - np.log(np.exp(logits_LC).sum(axis=1, keepdims=True))
     rows = np.asarray(learner.scored_rows(episode))
     np.testing.assert_allclose(loss, -log_prob_LC[np.arange(10), episode.y_L][rows].mean(), rtol=1e-4)

@@ -157,7 +157,7 @@ def test_gradients_flow_through_adam_where_an_inner_gradient_is_zero():
 def test_batches_pass_over_the_context_in_new_orders(params):
     """Five examples in batches of two: two steps a pass, one example left out; seven steps are three passes and a half."""
     learner = make_learner(num_context=5, batch=2, steps=7)
-    rows_Kb = np.asarray(learner._batches(jax.random.key(3)))
+    rows_Kb = np.asarray(learner.batches(jax.random.key(3)))
     assert rows_Kb.shape == (7, 2)
     for start in range(0, 6, 2):
         assert len(set(rows_Kb[start : start + 2].flatten())) == 4

@@ -1,6 +1,8 @@
 """`gpicl bench maml`: meta-steps of Finn's MAML, first and second order, with and without recomputed inner steps."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,12 +15,14 @@ from gpicl_jax.bench.program import draw_batch, flat_batch, random_images, rando
 from gpicl_jax.bench.rows import Row, timing_rows
 from gpicl_jax.config import hyper_from
 from gpicl_jax.factory import make_learner, make_optimizer
+from gpicl_jax.learners import Learner
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode
 from gpicl_jax.training.state import init_state
 
 _ORDERS = {"second order": False, "first order": True}
+KEY = functools.partial(jax.random.key, 0)  # of every problem
 
 
 def measure(config: Config, asked: Asked) -> list[Row]:
@@ -46,10 +50,15 @@ def measure(config: Config, asked: Asked) -> list[Row]:
 
 
 def problems(config: Config) -> Episode:
-    """A batch of episodes whose first half is context."""
+    """A batch of episodes whose first half is context, unless `tasks.num_context` says how much."""
     tasks = random_tasks(config, random_images(config))
     episodes_B = flat_batch(jax.jit(draw_batch(config))(tasks, np.int32(0), hyper_from(config)))
-    return episodes_B._replace(num_context=episodes_B.num_context // 2)
+    return episodes_B if tasks.num_context else episodes_B._replace(num_context=episodes_B.num_context // 2)
+
+
+def inner_rows(config: Config) -> np.ndarray | None:
+    """Rows of the context that each inner step of every problem sees, [K, batch]; None where it sees all."""
+    return np.asarray(make_learner(config).batches(KEY())) if config.learner.inner_batch else None
 
 
 def _group(order: str, config: Config, episodes_B: Episode, asked: Asked) -> list[Side]:
@@ -67,11 +76,7 @@ def _side(name: str, config: Config, episodes_B: Episode) -> Side:
     state = jax.jit(lambda: init_state(learner, optimizer, hyper))()
 
     def meta_step(state, episodes_B):
-        def mean_loss(params):
-            key = jax.random.key(0)  # of the cut, which these episodes bring along
-            return jax.vmap(lambda episode: learner.loss(params, episode, key=key)[0])(episodes_B).mean()
-
-        loss, gradients = jax.value_and_grad(mean_loss)(state.params)
+        loss, gradients = mean_gradient(learner, config.train.accumulate)(state.params, episodes_B)
         updates, opt_state = optimizer(hyper).update(gradients, state.opt_state, state.params)
         return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state), loss
 
@@ -85,13 +90,30 @@ def _side(name: str, config: Config, episodes_B: Episode) -> Side:
     return Side(name, run, 1, compiled)
 
 
+def mean_gradient(learner: Learner, parts: int) -> Callable[[Any, Episode], tuple[jax.Array, Any]]:
+    """Mean loss of a batch of problems and its gradient, from `parts` equal parts of them, one after another."""
+
+    def of_part(params: Any, episodes_b: Episode) -> tuple[jax.Array, Any]:
+        def mean_loss(params: Any) -> jax.Array:  # the key is of the order of inner batches; a cut these episodes bring along
+            return jax.vmap(lambda episode: learner.loss(params, episode, key=KEY())[0])(episodes_b).mean()
+
+        return jax.value_and_grad(mean_loss)(params)
+
+    def of_all(params: Any, episodes_B: Episode) -> tuple[jax.Array, Any]:
+        parts_pb = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), episodes_B)
+        found_p = jax.lax.map(lambda episodes_b: of_part(params, episodes_b), parts_pb)
+        return jax.tree.map(lambda leaf_p: leaf_p.mean(axis=0), found_p)
+
+    return of_part if parts == 1 else of_all
+
+
 def _pytorch_side(name: str, config: Config, episodes_B: Episode) -> Side:
     from gpicl_jax.bench.pytorch import prepare, wait
-    from gpicl_jax.bench.pytorch.maml import MLP, make_problems, meta_gradient
+    from gpicl_jax.bench.pytorch.maml import make_model, make_problems, meta_gradient
     from gpicl_jax.bench.pytorch.training import make_optimizer
 
     device = prepare()
-    model, given = MLP(config).to(device), make_problems(episodes_B, device)
+    model, given = make_model(config).to(device), make_problems(episodes_B, device, inner_rows(config))
     optimizer = make_optimizer(config, model)
 
     def run() -> None:

@@ -12,7 +12,7 @@ from gpicl_jax.config import config_from_dict
 from gpicl_jax.data import ImageDataset
 from gpicl_jax.factory import make_optimizer
 from gpicl_jax.learners import Learner
-from gpicl_jax.sections import INFINITE, Config
+from gpicl_jax.sections import IDENTITY, INFINITE, Config
 from gpicl_jax.tasks import Episode, TaskDistribution, draw_episodes
 from gpicl_jax.training.step import TrainChunk, batch_gradient, draw_batch_keys, gradient_in_parts, train_chunk, train_step
 
@@ -34,9 +34,11 @@ def random_tasks(config: Config, images: ImageDataset) -> TaskDistribution:
         source=images,
         length=settings.length,
         classes_per_task=settings.classes_per_task,
+        num_context=settings.num_context,
         balanced=settings.balanced,
         infinite=settings.num_tasks == INFINITE,
-        entries=settings.entries,
+        identity=settings.entries == IDENTITY,
+        entries="normal" if settings.entries == IDENTITY else settings.entries,
     )
 
 

@@ -16,6 +16,7 @@ _TAKES = {
     "step": (*_SIZES, "model", "optimizer", "train.chunk", "train.remat_blocks"),
     "population": (*_SIZES, "model", "optimizer", "train.chunk", "train.steps"),
     "maml": (*_SIZES, "model", "learner", "optimizer"),
+    "study": (*_SIZES, "model", "learner", "optimizer", "train.accumulate"),
     "inference": (*_SIZES, "model", "learner"),
 }
 

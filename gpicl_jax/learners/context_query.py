@@ -29,6 +29,8 @@ class FromContext(Learner):
         return jnp.arange(len(episode.y_L)) >= episode.num_context
 
     def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        if self.num_context:
+            return super().loss(params, episode, key=key)
         cut_key, predict_key = jax.random.split(key)
         length = len(episode.y_L)
         largest = max(self.fewest_context, length - self.fewest_queries)

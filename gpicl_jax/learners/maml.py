@@ -109,7 +109,7 @@ class Maml(FromContext):
             return moved, (loss, watch(still | moved))
 
         step = jax.checkpoint(inner_step, prevent_cse=False) if self.inner.remat else inner_step
-        rows_Kb = self._batches(key) if self.inner.batch else None
+        rows_Kb = self.batches(key) if self.inner.batch else None
         adapted, found_K = jax.lax.scan(step, self._adapted(weights), rows_Kb, length=self.inner.steps)
         return still | adapted, found_K
 
@@ -139,6 +139,14 @@ class Maml(FromContext):
         logits_LC = self._logits(weights, episode)
         return scored_loss(squashed(logits_LC) if self.squash else logits_LC, episode.y_L, self.scored_rows(episode))[0]
 
+    def batches(self, key: jax.Array) -> jax.Array:
+        """Rows of the context that each step sees, [K, batch]."""
+        each = self.num_context // self.inner.batch
+        passes = -(-self.inner.steps // each)
+        orders_PN = jax.vmap(lambda key: jax.random.permutation(key, self.num_context))(jax.random.split(key, passes))
+        rows_Kb = orders_PN[:, : each * self.inner.batch].reshape(passes * each, self.inner.batch)
+        return rows_Kb[: self.inner.steps]
+
     def _adapted(self, weights: Params) -> Params:
         return {HEAD: weights[HEAD]} if self.inner.head_only else weights
 
@@ -156,14 +164,6 @@ class Maml(FromContext):
             return loss_L.mean()
         is_context_L = (jnp.arange(len(y_L)) < episode.num_context).astype(jnp.float32)
         return (loss_L * is_context_L).sum() / jnp.maximum(is_context_L.sum(), 1.0)
-
-    def _batches(self, key: jax.Array) -> jax.Array:
-        """Rows of the context that each step sees, [K, batch]."""
-        each = self.num_context // self.inner.batch
-        passes = -(-self.inner.steps // each)
-        orders_PN = jax.vmap(lambda key: jax.random.permutation(key, self.num_context))(jax.random.split(key, passes))
-        rows_Kb = orders_PN[:, : each * self.inner.batch].reshape(passes * each, self.inner.batch)
-        return rows_Kb[: self.inner.steps]
 
 
 def squashed(logits_LC: jax.Array) -> jax.Array:
@@ -183,7 +183,7 @@ def with_unit_gradient(tree: Any) -> Any:
     """`tree` as it is; what flows back through it is scaled to norm 1 over all leaves.
 
     Example:
-      >>> jax.grad(lambda pair: (with_unit_gradient(pair) * jnp.array([30.0, 40.0])).sum())(jnp.zeros(2)).tolist()
+      >>> jax.grad(lambda pair: (with_unit_gradient(pair) * jnp.array([30.0, 40.0])).sum())(jnp.zeros(2)).round(3).tolist()
       [0.6000000238418579, 0.800000011920929]
     """
     return tree

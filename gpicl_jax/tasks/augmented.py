@@ -13,6 +13,7 @@ import numpy as np
 
 from gpicl_jax.config import Hyper
 from gpicl_jax.data.images import ImageDataset
+from gpicl_jax.sections import IDENTITY
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.episode import Episode
 from gpicl_jax.tasks.examples import Drawing, check_source, draw_examples
@@ -195,7 +196,7 @@ def draw_episodes(
         task = draw_task(tasks, task_key, permute_labels_prob)
         return jax.vmap(draw_sequence, in_axes=(None, None, 0))(tasks, task, sequence_keys_S)
 
-    entries = "identity" if tasks.identity else tasks.entries
+    entries = IDENTITY if tasks.identity else tasks.entries
     at_once = tasks_at_once(entries, tasks.source.num_features, tasks.length)
     if at_once >= len(task_keys_T):
         return jax.vmap(draw_one)((task_keys_T, sequence_keys_TS))

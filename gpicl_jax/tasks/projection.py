@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gpicl_jax.sections import IDENTITY
+
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 # Bytes of matrices that are alive at once: what a CPU's cache holds, or a small part of an accelerator's memory.
 _LIVE_BYTES = {"cpu": 4 * 2**20}
@@ -163,6 +165,6 @@ def _project_once(key: jax.Array, x_LX: jax.Array) -> jax.Array:
 
 def tasks_at_once(entries: str, num_features: int, length: int) -> int:
     """How many tasks to draw at a time on the default backend; memory then does not grow with the batch."""
-    numbers = length * (num_features + length) if entries in ("gram", "identity") else num_features**2
+    numbers = length * (num_features + length) if entries in ("gram", IDENTITY) else num_features**2
     live = _LIVE_BYTES.get(jax.default_backend(), _LIVE_BYTES_ELSEWHERE)
     return max(1, live // (4 * numbers))

@@ -9,9 +9,10 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from gpicl_jax.sections import Config
+from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode
 
-Problem = tuple[torch.Tensor, torch.Tensor, int]  # x_LX, y_L, number of examples of the context
+Problem = tuple[torch.Tensor, torch.Tensor, list[slice | np.ndarray], int]  # x_LX, y_L, rows of each step, of the context
 
 
 class MLP(nn.Module):
@@ -33,25 +34,72 @@ class MLP(nn.Module):
         return self.head(x_LX)
 
 
-def meta_gradient(model: MLP, problems: Sequence[Problem], config: Config) -> float:
+class StudyConv(nn.Module):
+    """The same network as `models.StudyConv`, under the same names; logits (0, z)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.size, self.layers, channels = config.data.size, [], 1
+        for layer, features in enumerate((6, 10, 12, 16)):
+            self.layers.append(nn.Conv2d(channels, features, 5, padding=config.model.padding.lower()))
+            self.add_module(f"conv_{layer}", self.layers[-1])
+            channels = features
+        with torch.no_grad():
+            num_inputs = self.features(torch.zeros(1, self.size**2)).shape[1]
+        self.hidden, self.head = nn.Linear(num_inputs, 10), nn.Linear(10, 1)
+
+    def features(self, x_LX: torch.Tensor) -> torch.Tensor:
+        h = x_LX.reshape(-1, 1, self.size, self.size)
+        for layer in self.layers:
+            h = functional.max_pool2d(functional.relu(layer(h)), 2)
+        return h.flatten(1)
+
+    def forward(self, x_LX: torch.Tensor) -> torch.Tensor:
+        z_L1 = self.head(functional.relu(self.hidden(self.features(x_LX))))
+        return torch.cat([torch.zeros_like(z_L1), z_L1], dim=1)
+
+
+def make_model(config: Config) -> nn.Module:
+    """The network that `[model]` names.
+
+    Raises:
+      UserError: there is no such network here.
+    """
+    models = {"mlp": MLP, "study_conv": StudyConv}
+    if config.model.name not in models:
+        raise UserError(f"the PyTorch side has no {config.model.name!r}; give model.name = {' or '.join(map(repr, models))}")
+    return models[config.model.name](config)
+
+
+def meta_gradient(model: nn.Module, problems: Sequence[Problem], config: Config) -> float:
     """Adds the meta-gradient, a mean over the problems, to the parameters' `grad`; returns the mean loss of the queries."""
     settings, total = config.learner, 0.0
-    for x_LX, y_L, num_context in problems:
+    for x_LX, y_L, rows_K, num_context in problems:
         weights = dict(model.named_parameters())
-        for _ in range(settings.inner_steps):
-            loss = functional.cross_entropy(functional_call(model, weights, x_LX[:num_context]), y_L[:num_context])
+        for step in range(settings.inner_steps):
+            rows = rows_K[step % len(rows_K)]
+            loss = _loss(functional_call(model, weights, x_LX[rows]), y_L[rows], settings.squash)
             slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=not settings.first_order)
             weights = {
                 name: weight - settings.inner_rate * slope
                 for (name, weight), slope in zip(weights.items(), slopes, strict=True)
             }
-        loss = functional.cross_entropy(functional_call(model, weights, x_LX[num_context:]), y_L[num_context:])
+        queries = slice(num_context, num_context + settings.num_queries if settings.num_queries else None)
+        loss = _loss(functional_call(model, weights, x_LX[queries]), y_L[queries], settings.squash)
         (loss / len(problems)).backward()
         total += loss.item() / len(problems)
     return total
 
 
-def make_problems(episodes_B: Episode, device: str) -> list[Problem]:
-    """Episodes with leading axis [B] as a list of problems."""
+def _loss(logits_LC: torch.Tensor, y_L: torch.Tensor, squash: bool) -> torch.Tensor:
+    if squash:
+        squashed_L = torch.sigmoid(logits_LC[:, 1] - logits_LC[:, 0])
+        logits_LC = torch.stack([torch.zeros_like(squashed_L), squashed_L], dim=1)
+    return functional.cross_entropy(logits_LC, y_L)
+
+
+def make_problems(episodes_B: Episode, device: str, rows_Kb: np.ndarray | None = None) -> list[Problem]:
+    """Episodes with leading axis [B] as a list of problems; inner steps see the rows `rows_Kb`, or the whole context."""
     x_BLX, y_BL = (torch.tensor(np.asarray(leaf)).to(device) for leaf in (episodes_B.x_LX, episodes_B.y_L))
-    return [(x, y.long(), int(cut)) for x, y, cut in zip(x_BLX, y_BL, episodes_B.num_context, strict=True)]
+    problems = zip(x_BLX, y_BL, map(int, episodes_B.num_context), strict=True)
+    return [(x, y.long(), [slice(0, cut)] if rows_Kb is None else list(rows_Kb), cut) for x, y, cut in problems]

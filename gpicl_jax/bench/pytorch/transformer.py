@@ -81,15 +81,22 @@ def check(config: Config) -> None:
 
 
 def transplant(module: nn.Module, params: Any) -> None:
-    """Gives `module` the Flax parameters of the same names: kernels are turned, scales are called weights.
+    """Gives `module` the Flax parameters of the same names: kernels are turned, those of convolutions (a row for each row,
+    column and channel of a patch) folded, scales are called weights.
 
     Raises:
       RuntimeError: a parameter is missing, left over or of another shape.
     """
-    state = {}
+    state, wanted = {}, module.state_dict()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         *inside, last = (key.key for key in path)
         value = torch.tensor(np.asarray(leaf))
         name = {"kernel": "weight", "scale": "weight"}.get(last, last)
-        state[".".join([*inside, name])] = value.T.contiguous() if last == "kernel" else value
+        name = ".".join([*inside, name])
+        if last == "kernel":
+            value = value.T.contiguous()
+        if name in wanted and wanted[name].ndim == 4:
+            outputs, channels, height, width = wanted[name].shape
+            value = value.reshape(outputs, height, width, channels).permute(0, 3, 1, 2)
+        state[name] = value
     module.load_state_dict(state)

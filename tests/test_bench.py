@@ -74,7 +74,7 @@ FOUND_WITH_PYTORCH = {
 def quick(monkeypatch):
     """Every side is called once a round, on few images; two processes measure memory, and one of PyTorch."""
     monkeypatch.setattr(measure, "SHORTEST", 0.0)
-    monkeypatch.setattr(program, "NUM_IMAGES", 200)
+    monkeypatch.setattr(program, "NUM_IMAGES", 600)
     monkeypatch.setattr(population, "MEMBERS", 3)
     monkeypatch.setattr(study, "INNER_STEPS", (2,))
     monkeypatch.setattr(roofline, "PRODUCT", {"cpu": 64})

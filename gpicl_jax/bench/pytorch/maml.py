@@ -12,7 +12,7 @@ from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode
 
-Problem = tuple[torch.Tensor, torch.Tensor, list[slice | np.ndarray], int]  # x_LX, y_L, rows of each step, of the context
+Problem = tuple[torch.Tensor, torch.Tensor, list[slice | torch.Tensor], int]  # x_LX, y_L, rows of each step, of the context
 
 
 class MLP(nn.Module):
@@ -102,4 +102,5 @@ def make_problems(episodes_B: Episode, device: str, rows_Kb: np.ndarray | None =
     """Episodes with leading axis [B] as a list of problems; inner steps see the rows `rows_Kb`, or the whole context."""
     x_BLX, y_BL = (torch.tensor(np.asarray(leaf)).to(device) for leaf in (episodes_B.x_LX, episodes_B.y_L))
     problems = zip(x_BLX, y_BL, map(int, episodes_B.num_context), strict=True)
-    return [(x, y.long(), [slice(0, cut)] if rows_Kb is None else list(rows_Kb), cut) for x, y, cut in problems]
+    rows_K = None if rows_Kb is None else list(torch.tensor(rows_Kb).to(device))
+    return [(x, y.long(), rows_K or [slice(0, cut)], cut) for x, y, cut in problems]

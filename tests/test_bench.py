@@ -36,7 +36,7 @@ TINY = {
         "--model.padding=SAME",
         "--tasks.tasks_per_step=2",
         "--train.accumulate=2",
-        "--learner.inner_steps=4",
+        "--learner.inner_steps=2",
     ),
     "inference": (*SIZES, *MODEL),
 }

@@ -105,14 +105,11 @@ def _parse_toml(source: str) -> dict[str, Any]:
     path: Any = Path(source)
     if source in packaged_configs():
         path = resources.files("gpicl_jax") / "configs" / f"{source}.toml"
-    elif "/" not in source and not source.endswith(".toml"):
+    elif not source.endswith(".toml"):
         file = Path("configs") / f"{source}.toml"
-        hint = (
-            f"did you mean {file}?"
-            if file.is_file()
-            else f"give the path of a .toml file or: {', '.join(packaged_configs('*'))}"
-        )
-        raise UserError(f"no config '{source}'; {hint}")
+        if file.is_file():
+            raise UserError(f"no config '{source}'; did you mean {file}?")
+        raise UserError(f"no config '{source}' in the package (a path ends in .toml){nearest(source, packaged_configs())}")
     try:
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text)

@@ -105,7 +105,7 @@ def _parse_toml(source: str) -> dict[str, Any]:
     path: Any = Path(source)
     if source in packaged_configs():
         path = resources.files("gpicl_jax") / "configs" / f"{source}.toml"
-    elif not source.endswith(".toml"):
+    elif not source.endswith(".toml") and not path.exists():
         file = Path("configs") / f"{source}.toml"
         if file.is_file():
             raise UserError(f"no config '{source}'; did you mean {file}?")

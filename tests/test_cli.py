@@ -301,7 +301,6 @@ BAD_INPUT = {
     "batch not divisible by devices": (["train", "digits", "--tasks.tasks_per_step=6"], "not divisible by the 4 devices"),
     "misspelt config": (["train", "digts"], "no config 'digts' in the package (a path ends in .toml); did you mean digits?"),
     "missing config": (["train", "TMP/none.toml"], "no config file"),
-    "unknown config name": (["train", "digit"], "path of a .toml file or: digits"),
     "empty config": (["train", "TMP/empty.toml"], "holds no setting"),
     "config not TOML": (["train", "TMP/broken.toml"], "is not TOML"),
     "config is a folder": (["train", "TMP"], "cannot read config"),

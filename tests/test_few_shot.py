@@ -1,0 +1,78 @@
+"""Tables and figures of the experiments on Omniglot, from rows and records alone."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from gpicl_jax.experiments import few_shot, omniglot_maml
+from gpicl_jax.experiments.run import draw_curves
+
+
+def few_shot_rows(accuracies):
+    """Two numbers of inner steps for each seed; the paper's is 3."""
+    common = {"learner": "maml", "problem": "5way_1shot", "last_standard_error": 0.01, "episodes": 100, "steps": 9}
+    return pd.DataFrame(
+        [
+            common | {"seed": seed, "inner_steps": steps, "last": last - 0.5 * (steps == 1)}
+            for seed, last in enumerate(accuracies)
+            for steps in (1, 3)
+        ]
+    )
+
+
+def test_one_seed_has_the_interval_of_its_problems():
+    (row,) = few_shot.headline(few_shot_rows([0.9])).itertuples()
+    assert (row.last, row.seeds) == (0.9, 1) and row.interval == pytest.approx(1.96 * 0.01)
+
+
+def test_several_seeds_have_students_interval():
+    """Three numbers 0.1 apart: 4.303 · 0.1 / √3."""
+    (row,) = few_shot.headline(few_shot_rows([0.7, 0.8, 0.9])).itertuples()
+    assert row.last == pytest.approx(0.8) and row.interval == pytest.approx(4.303 * 0.1 / 3**0.5, rel=1e-3)
+    assert "| maml | 5way_1shot | 80.0 ± 24.8 | 98.7 | 9 | 3 × 100 |" in few_shot.summary(few_shot_rows([0.7, 0.8, 0.9]))
+
+
+def study_rows(gains):
+    common = {"condition": "Adam 1e-4", "loss": 0.7, "episodes": 100}
+    rows = []
+    for seed, gain in enumerate(gains):
+        rows.append(common | {"seed": seed, "tasks": "before", "last": 0.6})
+        rows.append(common | {"seed": seed, "tasks": "after", "last": 0.6 + gain, "gain": gain, "gain_standard_error": 0.02})
+    return pd.DataFrame(rows)
+
+
+def test_a_gain_is_of_the_same_problems_and_has_its_interval():
+    (row,) = omniglot_maml.summarise(study_rows([0.1])).itertuples()
+    assert row.gain == 0.1 and row.interval == pytest.approx(1.96 * 0.02)
+    (row,) = omniglot_maml.summarise(study_rows([0.0, 0.2])).itertuples()
+    assert row.gain == pytest.approx(0.1) and row.interval == pytest.approx(12.706 * 0.2 / 2**0.5 / 2**0.5, rel=1e-3)
+    assert "+0.100" in omniglot_maml.summary(study_rows([0.1]))
+
+
+def test_the_studys_plots_come_from_the_metrics_of_its_runs(tmp_path):
+    """Of two members, each with its own losses; a run without records is passed over."""
+    run = tmp_path / "runs" / "smoke" / "one"
+    run.mkdir(parents=True)
+    axes = [{"condition": "Adam 1e-4", "seed": 0}, {"condition": "logits", "seed": 0}]
+    (run / "members.json").write_text(json.dumps({"members": axes}))
+    inner = np.linspace(1, 0.5, 2 * 8 * 6).reshape(2, 8, 6).tolist()
+    records = [{"step": step, "loss": [0.7, 0.1], "queries_loss": [0.7, None], "seconds": 1.0} for step in range(1, 5)]
+    records += [{"step": step, "validation_loss": [0.6, 0.5]} for step in (2, 4)]
+    records += [{"step": step, "inner_loss": inner, "inner_validation_loss": inner} for step in (0, 2, 4)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    empty = tmp_path / "runs" / "smoke" / "two"
+    empty.mkdir()
+    (empty / "members.json").write_text(json.dumps({"members": axes}))
+    (tmp_path / "results").mkdir()
+    draw_curves(omniglot_maml.EXPERIMENT, "smoke", tmp_path / "runs", tmp_path / "results")
+    names = {"meta_loss_study", "meta_loss_changes", "inner_loss", "inner_validation_loss"}
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {f"smoke_{name}.png" for name in names}
+
+
+def test_every_condition_of_the_study_is_one_change_that_a_config_takes():
+    cells = omniglot_maml.cells(omniglot_maml.EXPERIMENT.scales["laptop"].grid, 1)
+    assert len({cell.settings for cell in cells}) == len(omniglot_maml.CONDITIONS) == len(cells)
+    assert isinstance(omniglot_maml.draw(study_rows([0.1]), "smoke"), Figure)

@@ -41,6 +41,8 @@ experiments:
   plateau           steps to leave the loss plateau: the paper's remedies, and the architecture's
   state-size        accuracy on unseen tasks against state size and number of parameters
   features          learning in the feature space of a frozen network
+  few-shot          N-way K-shot problems on Omniglot: MAML and its kin, and learning in context
+  omniglot-maml     a public study of MAML on Omniglot, and what held it back
 
 examples:
   gpicl experiment scaling --scale smoke

@@ -225,8 +225,10 @@ def _check_few_shot(config: Config) -> None:
             f"tasks.num_context = {context} makes queries, which learn from the context alone; give learner.name = 'maml' or "
             f"model.layout = {CONTEXT_QUERY!r}"
         )
-    if not context and (model.name == "few_shot_conv" or learner.inner_batch or learner.num_queries):
-        what = "model.name = 'few_shot_conv'" if model.name == "few_shot_conv" else "learner.inner_batch or num_queries"
+    if not context and (model.name == "few_shot_conv" or learner.inner_batch or learner.num_queries or learner.squash):
+        what = "learner.inner_batch, num_queries or squash"
+        if model.name == "few_shot_conv":
+            what = "model.name = 'few_shot_conv'"
         raise UserError(f"{what} needs a context of one size; set tasks.num_context")
     if learner.inner_batch > context:
         raise UserError(f"learner.inner_batch = {learner.inner_batch}, but tasks.num_context = {context}; lower it")

@@ -358,6 +358,7 @@ BAD_INPUT = {
         "inner_batch = 8, but tasks.num_context = 5",
     ),
     "more queries than there are": (["train", *FEW_SHOT, "--learner.num_queries=6"], "but an episode has 5 queries"),
+    "squashed without a context": (["train", "omniglot/study", "--tasks.num_context=0"], "needs a context of one size"),
     "five classes squashed": (["train", *FEW_SHOT, "--learner.squash=true"], "is for two classes"),
     "the study's network in colour": (["train", "omniglot/study", "--data.channels=3"], "is for grey images"),
     "images too small for it": (["train", "omniglot/study", "--data.size=28"], "too small for model.name = 'study_conv'"),

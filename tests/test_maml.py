@@ -251,6 +251,17 @@ def test_the_meta_loss_counts_as_many_queries_as_it_is_told():
     jax.tree.map(np.testing.assert_array_equal, *gradients)  # a query that does not count changes nothing
 
 
+def test_squashed_logits_leave_the_prediction_as_it_is():
+    """Of (0, σ(z)) class 1 is always the larger."""
+    episode = make_episode()._replace(y_L=jnp.array([1, 0, 1, 0, 1, 1, 0, 0]))
+    learner = two_classes(squash=True)
+    params = learner.init(jax.random.key(0))
+    classes_L = learner.predict(params, episode, key=None).argmax(axis=1)
+    _, metrics = learner.loss(params, episode, key=jax.random.key(2))
+    np.testing.assert_array_equal(metrics["correct_L"][5:], (classes_L == episode.y_L)[5:])
+    assert set(classes_L[5:].tolist()) == {0, 1}
+
+
 def test_unit_gradients_keep_the_loss_and_the_direction(params):
     episode, plain = make_episode(), make_learner(num_context=5)
     unit = Maml(plain.model, X, plain.inner, 5, unit_gradients=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpicl_jax.config import load_config
-from gpicl_jax.data import PAIRS, ImageDataset, load, pairs
+from gpicl_jax.data import PAIRS, ImageDataset, load, omniglot, pairs
 from gpicl_jax.data.omniglot import NAMES, alphabet_of
 from gpicl_jax.data.prepared import data_folder, read_prepared
 from gpicl_jax.factory import make_tasks
@@ -153,3 +153,11 @@ def test_alphabets_are_divided_70_15_15_and_pairs_stay_within_one():
     for each in of_split.values():
         assert (alphabets[each[:, 0]] == alphabets[each[:, 1]]).all() and (each[:, 0] < each[:, 1]).all()
         assert len(np.unique(each, axis=0)) == len(each)
+
+
+def test_alphabets_too_small_to_be_divided_or_paired_are_refused(monkeypatch):
+    monkeypatch.setattr(omniglot.prepared, "read_prepared", lambda *_: None)
+    for alphabets, message in ((np.arange(9), "has two characters"), (np.array([3, 3, 3, 3]), "has two characters")):
+        monkeypatch.setattr(omniglot, "alphabet_of", lambda _, alphabets=alphabets: (np.arange(len(alphabets)), alphabets))
+        with pytest.raises(UserError, match=message):
+            pairs("test")

@@ -41,8 +41,7 @@ def test_a_member_trains_as_it_does_alone():
         state, metrics = population.chunk(state)
         losses.append(population.members(metrics["loss"]))
     together = population.members(state.params)
-    for number in (1, 2):
-        config = configs()[number]
+    for number, config in enumerate(configs()):
         trainer = Trainer(config, devices=jax.devices()[:1])
         alone = trainer.state()
         for chunk in range(2):
@@ -94,3 +93,13 @@ def test_resumed_is_uninterrupted_on_another_number_of_devices(tmp_path, monkeyp
     for one, other in zip(read_metrics(parts), read_metrics(whole), strict=True):
         for name in one.keys() - {"seconds"}:
             np.testing.assert_allclose(one[name], other[name], rtol=1e-4)
+
+
+def test_what_is_watched_is_recorded_once_though_a_run_is_killed_before_its_first_checkpoint(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "seen": [7, 7, 7], "seconds": 1.0}\n{"step": 5, "loss": [1, 1, 1]}\n')
+    population = Population(configs("--train.steps=20", "--train.validate_every=10"), jax.devices()[:2])
+    seen = population.each(lambda shared, params: shared + params["head"]["bias"][0], 1.0)
+    train_population(population, RunFolder(tmp_path), 1.0, lambda state: {"seen": seen(state).tolist()})
+    watched = [record for record in read_metrics(tmp_path) if "seen" in record]
+    assert [record["step"] for record in watched] == [0, 10, 20] and watched[0]["seen"] == [1.0] * 3
+    assert watched[2]["seen"] != watched[0]["seen"]

@@ -20,6 +20,7 @@ from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode
 from gpicl_jax.training.state import init_state
+from gpicl_jax.training.step import gradient_in_parts
 
 _ORDERS = {"second order": False, "first order": True}
 KEY = functools.partial(jax.random.key, 0)  # of every problem
@@ -93,18 +94,14 @@ def _side(name: str, config: Config, episodes_B: Episode) -> Side:
 def mean_gradient(learner: Learner, parts: int) -> Callable[[Any, Episode], tuple[jax.Array, Any]]:
     """Mean loss of a batch of problems and its gradient, from `parts` equal parts of them, one after another."""
 
-    def of_part(params: Any, episodes_b: Episode) -> tuple[jax.Array, Any]:
+    def of_part(params: Any, _: None, episodes_b: Episode, __: None) -> tuple[jax.Array, Any]:
         def mean_loss(params: Any) -> jax.Array:  # the key is of the order of inner batches; a cut these episodes bring along
             return jax.vmap(lambda episode: learner.loss(params, episode, key=KEY())[0])(episodes_b).mean()
 
         return jax.value_and_grad(mean_loss)(params)
 
-    def of_all(params: Any, episodes_B: Episode) -> tuple[jax.Array, Any]:
-        parts_pb = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), episodes_B)
-        found_p = jax.lax.map(lambda episodes_b: of_part(params, episodes_b), parts_pb)
-        return jax.tree.map(lambda leaf_p: leaf_p.mean(axis=0), found_p)
-
-    return of_part if parts == 1 else of_all
+    gradient = gradient_in_parts(of_part, parts)
+    return lambda params, episodes_B: gradient(params, None, episodes_B, None)
 
 
 def _pytorch_side(name: str, config: Config, episodes_B: Episode) -> Side:

@@ -19,7 +19,6 @@ from gpicl_jax.settings import UserError
 
 # 1,797 digits: images, not writers, are split (the set does not say who wrote what).
 _DIGITS = {"train": slice(0, 1200), "validation": slice(1200, 1400), "test": slice(1400, 1797)}
-_TURNS = 4
 _LISTED = ("mnist", "fashion_mnist", "kmnist", "cifar10", "svhn_cropped", "emnist/balanced", "omniglot")
 
 
@@ -117,14 +116,12 @@ def _arrays(stored: Stored, part: Part, size: int | None, channels: int | None) 
     rows = part_rows(images_NHWc, labels_N, tenths)
     check_labels(stored.name, labels_N[rows], len(rows), stored.num_classes // stored.rotations)
     images_NX, labels_N = prepare(images_NHWc[rows], size, channels), labels_N[rows]
-    return (images_NX, labels_N) if stored.rotations == 1 else _rotated(images_NX, labels_N, size or stored.shape[0])
-
-
-def _rotated(images_NX: np.ndarray, labels_N: np.ndarray, size: int) -> Arrays:
-    """Every image and its three quarter turns, each turn a class of its own."""
-    images_NHWc = images_NX.reshape(len(images_NX), size, size, -1)
-    turns = [np.rot90(images_NHWc, turn, axes=(1, 2)).reshape(images_NX.shape) for turn in range(_TURNS)]
-    return np.concatenate(turns), np.concatenate([labels_N * _TURNS + turn for turn in range(_TURNS)])
+    if stored.rotations == 1:
+        return images_NX, labels_N
+    side = size or stored.shape[0]
+    images_NHWc, turns = images_NX.reshape(len(images_NX), side, side, -1), range(stored.rotations)
+    turned = [np.rot90(images_NHWc, turn, axes=(1, 2)).reshape(images_NX.shape) for turn in turns]
+    return np.concatenate(turned), np.concatenate([labels_N * stored.rotations + turn for turn in turns])
 
 
 @functools.cache

@@ -5,13 +5,12 @@ from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy import stats
 
 from gpicl_jax import figures
 from gpicl_jax.config import load_config
 from gpicl_jax.experiments.grid import Cell, Row
 from gpicl_jax.experiments.run import Experiment, Scale
-from gpicl_jax.experiments.trained import Member
+from gpicl_jax.experiments.trained import Member, half_width
 from gpicl_jax.learners import Maml
 from gpicl_jax.sections import Config
 from gpicl_jax.training.state import num_params
@@ -99,8 +98,7 @@ def _found(trained: Member) -> Row:
 def headline(frame: pd.DataFrame) -> pd.DataFrame:
     """A row for each learner and problem: `last` with its half-width `interval` of 95%, over `seeds` seeds.
 
-    The number of inner steps at test time is the paper's, 3 at 5-way and 5 at 20-way. With several seeds the interval is
-    Student's over them; with one it is 1.96 standard errors over the test problems.
+    The number of inner steps at test time is the paper's, 3 at 5-way and 5 at 20-way.
     """
     rows = []
     for (learner, problem), part in frame.groupby(["learner", "problem"], sort=False):
@@ -109,9 +107,7 @@ def headline(frame: pd.DataFrame) -> pd.DataFrame:
         if at.empty:
             continue
         seeds = len(at)
-        interval = 1.96 * at.last_standard_error.iloc[0]
-        if seeds > 1:
-            interval = stats.t.ppf(0.975, seeds - 1) * at["last"].std(ddof=1) / seeds**0.5
+        interval = half_width(at["last"], at.last_standard_error)
         about = {
             "learner": learner,
             "problem": problem,

@@ -11,14 +11,13 @@ import jax
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy import stats
 
 from gpicl_jax import figures
 from gpicl_jax.config import load_config
 from gpicl_jax.evaluation import Scores, drawn_in_parts, unseen_episode_keys
 from gpicl_jax.experiments.grid import Cell, Row
 from gpicl_jax.experiments.run import Experiment, Scale
-from gpicl_jax.experiments.trained import Member
+from gpicl_jax.experiments.trained import Member, half_width
 from gpicl_jax.factory import make_tasks
 from gpicl_jax.tasks.augmented import stream
 from gpicl_jax.training.population import Population
@@ -128,16 +127,14 @@ def watch(population: Population) -> Callable[[TrainState], dict[str, Any]]:
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     """A row for each condition: means over seeds of the accuracy `before` and `after`, the `gain` with the half-width
-    `interval` of 95% (Student's over seeds; with one seed, 1.96 standard errors over problems), and the losses."""
+    `interval` of 95%, and the losses."""
     rows = []
     for condition, part in frame.groupby("condition", sort=False):
         before, after = (part[part.tasks == when] for when in ("before", "after"))
         if after.empty:
             continue
-        seeds, interval = len(after), 1.96 * after.gain_standard_error.iloc[0]
-        if seeds > 1:
-            interval = stats.t.ppf(0.975, seeds - 1) * after.gain.std(ddof=1) / seeds**0.5
-        about = {"condition": condition, "before": before["last"].mean(), "after": after["last"].mean(), "seeds": seeds}
+        interval = half_width(after.gain, after.gain_standard_error)
+        about = {"condition": condition, "before": before["last"].mean(), "after": after["last"].mean(), "seeds": len(after)}
         losses = {"loss_before": before.loss.mean(), "loss_after": after.loss.mean()}
         rows.append(about | {"gain": after.gain.mean(), "interval": interval, "episodes": after.episodes.max()} | losses)
     return pd.DataFrame(rows)

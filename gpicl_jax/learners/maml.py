@@ -55,6 +55,7 @@ class Maml(FromContext):
       num_context: of every episode, where it is fixed (few-shot problems); else 0.
       num_queries: how many queries the meta-loss counts, from the first; 0: all.
       squash: whether losses are those of logits (0, σ(z)) in place of (0, z), z = logit 1 − logit 0: a fault of the study.
+        Predictions are by z. Needs `num_context`, as `num_queries` does.
       unit_gradients: whether the meta-gradient of each episode is scaled to norm 1 before the mean over episodes.
 
     Example:
@@ -120,14 +121,14 @@ class Maml(FromContext):
     def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, Metrics]:
         if self.unit_gradients:
             params = with_unit_gradient(params)
-        if not (self.num_queries or self.squash):
+        if not self.num_context:
             return super().loss(params, episode, key=key)
         logits_LC = self.predict(params, episode, key=key)
         queries_L = self.scored_rows(episode)
         counted_L = queries_L & (jnp.arange(len(queries_L)) < self.num_context + (self.num_queries or len(queries_L)))
-        losses_LC = squashed(logits_LC) if self.squash else logits_LC
-        loss, _ = scored_loss(losses_LC, episode.y_L, counted_L)
-        of_all, metrics = scored_loss(losses_LC, episode.y_L, queries_L)
+        _, metrics = scored_loss(logits_LC, episode.y_L, queries_L)  # by z: of (0, σ(z)) class 1 is always the larger
+        descended_LC = squashed(logits_LC) if self.squash else logits_LC
+        loss, of_all = (scored_loss(descended_LC, episode.y_L, rows_L)[0] for rows_L in (counted_L, queries_L))
         return loss, metrics | {"queries_loss": of_all}
 
     def state_size(self, length: int) -> int:

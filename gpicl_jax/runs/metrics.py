@@ -15,7 +15,8 @@ NAME = "metrics.jsonl"
 class MetricsLog:
     """Appends records to a run's metrics; each has a `step`.
 
-    On resume, records after `step` are dropped: the run makes them again. A `tracker` is told of each new record too.
+    On resume, records after `step` are dropped, and all of them where the run begins anew (0): the run makes them again. A
+    `tracker` is told of each new record too.
 
     Attributes:
       validation_losses: of the records that are kept.
@@ -23,7 +24,7 @@ class MetricsLog:
     """
 
     def __init__(self, folder: RunFolder, *, step: int = 0, tracker: Tracker | None = None) -> None:
-        kept = [record for record in read_metrics(folder.path) if record["step"] <= step]
+        kept = [record for record in read_metrics(folder.path) if record["step"] <= step and step]
         self._path = folder.write_text(NAME, "".join(json.dumps(record) + "\n" for record in kept))
         self._tracker = tracker
         self.validation_losses = [record["validation_loss"] for record in kept if "validation_loss" in record]

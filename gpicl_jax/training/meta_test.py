@@ -91,7 +91,7 @@ def meta_test(
     Unseen tasks permute their labels with the probability of training; where that is below 1, `unseen_tasks_permuted` are
     unseen tasks that always do. Identity tasks always do. Training sets are tested on their training images as well. The
     reference solvers see the same episodes as the learner, with and without projection. Few-shot problems, and tasks that
-    have no projection, have no such solvers and no other kinds.
+    have no projection anyway, have no such solvers.
 
     Args:
       config: of the run; `[eval]` says how many episodes.

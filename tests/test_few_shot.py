@@ -35,8 +35,8 @@ def test_several_seeds_have_students_interval():
     assert "| maml | 5way_1shot | 80.0 ± 24.8 | 98.7 | 9 | 3 × 100 |" in few_shot.summary(few_shot_rows([0.7, 0.8, 0.9]))
 
 
-def study_rows(gains):
-    common = {"condition": "Adam 1e-4", "loss": 0.7, "episodes": 100}
+def study_rows(gains, condition="Adam 1e-4", validation_loss=0.1):
+    common = {"condition": condition, "loss": 0.7, "episodes": 100, "validation_loss": validation_loss}
     rows = []
     for seed, gain in enumerate(gains):
         rows.append(common | {"seed": seed, "tasks": "before", "last": 0.6})
@@ -50,6 +50,14 @@ def test_a_gain_is_of_the_same_problems_and_has_its_interval():
     (row,) = omniglot_maml.summarise(study_rows([0.0, 0.2])).itertuples()
     assert row.gain == pytest.approx(0.1) and row.interval == pytest.approx(12.706 * 0.2 / 2**0.5 / 2**0.5, rel=1e-3)
     assert "+0.100" in omniglot_maml.summary(study_rows([0.1]))
+
+
+def test_validation_problems_decide_the_search():
+    """Not the gain on test problems; and conditions outside the search take no part."""
+    names = list(omniglot_maml.SEARCH)
+    rows = [study_rows([0.3], names[0], 0.4), study_rows([0.1], names[4], 0.3), study_rows([0.2])]
+    told = f"Of 2 in the search, '{names[4]}' has the lowest validation loss, 0.300."
+    assert told in omniglot_maml.summary(pd.concat(rows, ignore_index=True))
 
 
 def test_the_studys_plots_come_from_the_metrics_of_its_runs(tmp_path):

@@ -1,7 +1,7 @@
 """`gpicl experiment omniglot-maml`: a public study of MAML on Omniglot, and what held it back.
 
-Its four meta-optimisers, then one change at a time. Accuracy after adaptation is that of the last four drawings of a problem,
-which no training and no validation sees.
+Its four meta-optimisers, one change at a time, then a search over the inner and the outer rate, which validation problems
+decide. Accuracy after adaptation is that of the last four drawings of a problem, which no training and no validation sees.
 """
 
 from collections.abc import Callable
@@ -47,11 +47,17 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "Adam 1e-3": ("--optimizer.learning_rate=1e-3",),
 }
 _LOSSES = ("--learner.squash=false", "--learner.num_queries=0", "--data.standardize=true")
-TOGETHER: dict[str, tuple[str, ...]] = {
-    "logits, whole set, standardised": _LOSSES,
-    "these, inner rate 0.1, Adam 1e-3": (*_LOSSES, *CHANGES["inner rate 0.1"], *CHANGES["Adam 1e-3"]),
+TOGETHER: dict[str, tuple[str, ...]] = {"logits, whole set, standardised": _LOSSES}
+SEARCH: dict[str, tuple[str, ...]] = {
+    f"these, inner rate {inner}, Adam {outer}": (
+        *_LOSSES,
+        f"--learner.inner_rate={inner}",
+        f"--optimizer.learning_rate={outer}",
+    )
+    for inner in ("0.03", "0.1", "0.3")
+    for outer in ("1e-4", "1e-3", "1e-2")
 }
-CONDITIONS = STUDY | CHANGES | TOGETHER
+CONDITIONS = STUDY | CHANGES | TOGETHER | SEARCH
 
 
 class Grid(NamedTuple):
@@ -66,14 +72,14 @@ class Grid(NamedTuple):
 
 
 def cells(grid: Grid, seeds: int) -> list[Cell]:
-    """All of them; conditions that differ in the meta-optimiser's step size alone share a program."""
+    """All of them, the search with one seed; conditions that differ in the meta-optimiser's step size alone share a program."""
     return [
         Cell(
             {"condition": condition, "seed": seed},
             load_config("omniglot/study", (*grid.overrides, *CONDITIONS[condition], f"--train.seed={seed}")),
         )
         for condition in grid.conditions
-        for seed in range(seeds)
+        for seed in range(1 if condition in SEARCH else seeds)
     ]
 
 
@@ -82,13 +88,15 @@ def score(trained: Member, grid: Grid) -> list[Row]:
 
     `last` is the accuracy on the four test drawings; `loss` the mean cross-entropy of logits on them, nats; `gain` and
     `gain_standard_error` are of the accuracy after less that before, problem by problem. Errors are over problems.
+    `validation_loss` is the learner's own, on validation problems at the end of meta-training.
     """
     config, learner = trained.config, trained.test.learner
     untrained = trained.with_params(jax.jit(learner.init)(stream(config.train.seed, "init")))
     before, after = (_tested(each) for each in (untrained, trained))
     gain_P = (after.accuracy_TSL - before.accuracy_TSL)[..., -_TEST_DRAWINGS:].mean(axis=(1, 2))
     gain = {"gain": gain_P.mean(), "gain_standard_error": gain_P.std(ddof=1) / len(gain_P) ** 0.5}
-    return [_row(before, "before"), _row(after, "after") | gain]
+    validated = [record["validation_loss"] for record in trained.records if "validation_loss" in record]
+    return [_row(before, "before"), _row(after, "after") | gain | {"validation_loss": validated[-1]}]
 
 
 def _tested(trained: Member) -> Scores:
@@ -151,6 +159,11 @@ def summary(frame: pd.DataFrame) -> str:
             f"| {row.condition} | {row.before:.3f} | {row.after:.3f} | {row.gain:+.3f} ± {row.interval:.3f} "
             f"| {row.loss_before:.3f} | {row.loss_after:.3f} | {row.seeds} × {row.episodes:.0f} |"
         )
+    searched = frame[frame.condition.isin(SEARCH) & (frame.tasks == "after")].dropna(subset=["validation_loss"])
+    if not searched.empty:
+        best = searched.loc[searched.validation_loss.idxmin()]
+        told = f"'{best.condition}' has the lowest validation loss, {best.validation_loss:.3f}."
+        lines.append(f"\nOf {len(searched)} in the search, {told}")
     return "\n".join(lines)
 
 
@@ -166,7 +179,7 @@ def curves(runs: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> dict[str,
     )
     drawn = {
         f"meta_loss_{name}": figures.meta_losses(frame[frame.condition.isin(conditions)], list(conditions))
-        for name, conditions in {"study": STUDY, "changes": CHANGES | TOGETHER}.items()
+        for name, conditions in {"study": STUDY, "changes": CHANGES | TOGETHER, "search": SEARCH}.items()
         if frame.condition.isin(conditions).any()
     }
     shown = next((name for name in (_BASE, *CONDITIONS) if (frame.condition == name).any()), _BASE)
@@ -182,15 +195,15 @@ def draw(frame: pd.DataFrame, scale: str) -> Figure:
     return figures.omniglot_maml(frame, scale, summarise(frame))
 
 
-_SMALL = ("--data.size=28", "--model.padding=SAME", "--train.steps=500", "--train.validate_every=50")
+_SMALL = ("--data.size=16", "--model.padding=SAME", "--train.steps=500", "--train.validate_every=100")
 _SMOKE = (*_SMALL[:2], "--train.steps=4", "--train.validate_every=2", "--learner.inner_steps=6", "--eval.episodes=16")
 
 EXPERIMENT = Experiment(
     name="omniglot-maml",
     about="a public study of MAML on Omniglot, and what held it back",
     scales={
-        "smoke": Scale(1, 2, Grid((_BASE, "logits"), _SMOKE)),
-        "laptop": Scale(2, 2, Grid(tuple(CONDITIONS), _SMALL)),
+        "smoke": Scale(1, 2, Grid((_BASE, "logits", next(iter(SEARCH))), _SMOKE)),
+        "laptop": Scale(4, 2, Grid(tuple(CONDITIONS), _SMALL)),
         "paper": Scale(3, 3, Grid(tuple(CONDITIONS))),
     },
     axes=("condition", "seed"),

@@ -63,22 +63,30 @@ def _choices(section, name):
     return section.__dataclass_fields__[name].metadata["choices"]
 
 
+@functools.cache
 def make_case(name, *overrides):
-    """A learner with random weights everywhere (biases and gates too), and an episode with a context and queries."""
+    """A learner with random weights everywhere (biases and gates too), an episode with a context and queries."""
     config = tiny_config(*SIZES, *REGISTRY[name], *overrides)
     tasks = make_tasks(config, "train")
     learner = make_learner(config)
-    leaves, structure = jax.tree.flatten(learner.init(jax.random.key(0)))
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    leaves, structure = jax.tree.flatten(jax.jit(learner.init)(jax.random.key(0)))
+    rng = np.random.default_rng(1)
+    noisy = [leaf + np.float32(0.1) * rng.standard_normal(leaf.shape, np.float32) for leaf in leaves]
     episode = draw_episode(tasks, jax.random.key(2), hyper_from(config))
     if isinstance(learner, FromContext | Online):
         episode = episode._replace(num_context=jnp.int32(7))
     return learner, jax.tree.unflatten(structure, noisy), episode
 
 
+@functools.cache
+def predictor(name, *overrides):
+    """The case's learner and weights as a compiled function of an episode and a key."""
+    learner, params, _ = make_case(name, *overrides)
+    return jax.jit(functools.partial(learner.predict, params))
+
+
 every_learner = pytest.mark.parametrize("name", REGISTRY)
-every_precision = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+every_precision = pytest.mark.parametrize("precision", [(), ("--model.dtype=bfloat16",)], ids=["float32", "bfloat16"])
 
 
 def may_see(learner, episode):
@@ -92,8 +100,8 @@ def may_see(learner, episode):
 
 @every_learner
 @every_precision
-def test_inputs_are_seen_by_the_rows_that_may_and_by_no_other(name, dtype):
-    learner, params, episode = make_case(name, f"--model.dtype={dtype}")
+def test_inputs_are_seen_by_the_rows_that_may_and_by_no_other(name, precision):
+    learner, params, episode = make_case(name, *precision)
     predict = lambda x_LX: learner.predict(params, episode._replace(x_LX=x_LX), key=jax.random.key(3))  # noqa: E731
     if name == "maml-first_order":  # its inner gradient counts as a constant: exchange the examples instead
         length = len(episode.y_L)
@@ -110,12 +118,12 @@ def test_inputs_are_seen_by_the_rows_that_may_and_by_no_other(name, dtype):
 
 @every_learner
 def test_labels_are_seen_by_the_rows_that_may_and_by_no_other(name):
-    learner, params, episode = make_case(name)
-    predict = jax.jit(lambda y_L: learner.predict(params, episode._replace(y_L=y_L), key=jax.random.key(3)))
-    before_LC = np.asarray(predict(episode.y_L))
+    learner, _, episode = make_case(name)
+    predict = functools.partial(predictor(name), key=jax.random.key(3))
+    before_LC = np.asarray(predict(episode))
     rows = np.asarray(learner.scored_rows(episode))
     for example in range(len(episode.y_L)):
-        other = predict(episode.y_L.at[example].set((episode.y_L[example] + 1) % 10))
+        other = predict(episode._replace(y_L=episode.y_L.at[example].set((episode.y_L[example] + 1) % 10)))
         moved_L = np.abs(np.asarray(other) - before_LC).max(axis=1)
         allowed_L = may_see(learner, episode)[:, example]
         assert (moved_L[rows & ~allowed_L] == 0).all()
@@ -127,7 +135,7 @@ def test_same_result_alone_batched_and_scanned(name):
     learner, params, episode = make_case(name)
     predict = lambda episode: learner.predict(params, episode, key=jax.random.key(3))  # noqa: E731
     close = functools.partial(np.testing.assert_allclose, atol=1e-5)
-    jitted = jax.jit(predict)(episode)
+    jitted = predictor(name)(episode, key=jax.random.key(3))
     assert jitted.dtype == jnp.float32 and jitted.shape == (10, 10)
     batch = jax.tree.map(lambda leaf: jnp.stack([leaf[::-1] if leaf.ndim else leaf, leaf]), episode)
     close(jax.jit(jax.vmap(predict))(batch)[1], jitted)
@@ -141,7 +149,7 @@ def test_loss_has_finite_gradients_for_every_weight(name):
         assert name == "sgd"
         return
     value = jax.jit(jax.value_and_grad(lambda params: learner.loss(params, episode, key=jax.random.key(3))[0]))
-    for weights in (params, learner.init(jax.random.key(4))):
+    for weights in (params, jax.jit(learner.init)(jax.random.key(4))):
         loss, gradient = value(weights)
         assert np.isfinite(loss) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     for path, leaf in jax.tree_util.tree_leaves_with_path(value(params)[1]):
@@ -150,13 +158,15 @@ def test_loss_has_finite_gradients_for_every_weight(name):
 
 @every_learner
 @every_precision
-def test_loss_is_the_mean_cross_entropy_of_the_scored_rows(name, dtype):
-    learner, params, episode = make_case(name, f"--model.dtype={dtype}")
+def test_loss_is_the_mean_cross_entropy_of_the_scored_rows(name, precision):
+    learner, params, episode = make_case(name, *precision)
     loss, metrics = jax.jit(learner.loss)(params, episode, key=jax.random.key(3))
+    predict = predictor(name, *precision)
     if name == "finetune":  # is pre-trained without the online pass
         learner = Instance(learner.model, learner.num_features)
+        predict = jax.jit(functools.partial(learner.predict, params))
     key = jax.random.split(jax.random.key(3))[1] if isinstance(learner, FromContext) else jax.random.key(3)
-    logits_LC = np.asarray(jax.jit(learner.predict)(params, episode, key=key), np.float64)
+    logits_LC = np.asarray(predict(episode, key=key), np.float64)
     log_prob_LC = logits_LC - np.log(np.exp(logits_LC).sum(axis=1, keepdims=True))
     rows = np.asarray(learner.scored_rows(episode))
     np.testing.assert_allclose(loss, -log_prob_LC[np.arange(10), episode.y_L][rows].mean(), rtol=1e-4)

@@ -130,7 +130,13 @@ def _parser() -> argparse.ArgumentParser:
     experiment.add_argument("--runs-dir", type=Path, metavar="DIR", help="for the runs (default: runs/NAME)")
     experiment.add_argument("--results-dir", type=Path, metavar="DIR", help="for table and figure (default: results/NAME)")
     experiment.add_argument("--learners", nargs="+", default=[], metavar="NAME", help="comparison: rows (default: all)")
-    experiment.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="comparison and features: to test on")
+    experiment.add_argument(
+        "--datasets",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="comparison: to test on; features: all to test on, the first to train on",
+    )
     experiment.add_argument("--seconds", type=float, metavar="N", help="comparison: of meta-training for each cell")
     figure = command("figure", "draw an experiment's figure again, from its CSV alone", _FIGURE_HELP)
     figure.add_argument("name", metavar="NAME", choices=EXPERIMENTS, help=", ".join(EXPERIMENTS))

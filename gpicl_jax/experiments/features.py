@@ -12,7 +12,7 @@ from gpicl_jax.config import load_config
 from gpicl_jax.data import load
 from gpicl_jax.experiments.grid import Cell, Row
 from gpicl_jax.experiments.run import Experiment, Scale
-from gpicl_jax.experiments.trained import Member, ends
+from gpicl_jax.experiments.trained import Member, ends, mean_and_deviation
 from gpicl_jax.settings import UserError
 
 _SMOKE = ("--train.steps=40", "--train.chunk=20", "--train.validate_every=40", "--eval.episodes=256", "--model.width=8")
@@ -59,8 +59,7 @@ def summary(frame: pd.DataFrame) -> str:
     """Accuracy of every file, mean over seeds ± standard deviation."""
     lines = ["| features | accuracy, first example | accuracy, last tenth | seeds |", "|---|---|---|---|"]
     for dataset, rows in frame.groupby("dataset", sort=False):
-        last = rows["last"]
-        lines.append(f"| {dataset} | {rows['first'].mean():.3f} | {last.mean():.3f} ± {last.std(ddof=1):.3f} | {len(rows)} |")
+        lines.append(f"| {dataset} | {rows['first'].mean():.3f} | {mean_and_deviation(rows['last'])} | {len(rows)} |")
     return "\n".join(lines)
 
 

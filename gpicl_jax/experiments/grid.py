@@ -108,6 +108,11 @@ class Table:
         """Keys of the cells all of whose rows are there."""
         return {self._key(line) for line in self._whole()}
 
+    @property
+    def broken(self) -> int:
+        """How many lines belong to no whole cell."""
+        return len(self.path.read_text(encoding="utf-8", errors="replace").splitlines()) - 1 - len(self._whole())
+
     def frame(self) -> pd.DataFrame:
         """The rows of all cells that are done."""
         header, _ = self._read()

@@ -11,7 +11,7 @@ from gpicl_jax.config import load_config
 from gpicl_jax.experiments.grid import Cell, Row
 from gpicl_jax.experiments.run import Experiment, Scale
 from gpicl_jax.experiments.scaling import SMOKE
-from gpicl_jax.experiments.trained import Member
+from gpicl_jax.experiments.trained import Member, mean_and_deviation
 
 _LONGER = 4  # times the trained length
 
@@ -67,7 +67,7 @@ def summary(frame: pd.DataFrame) -> str:
     keys = ["learner", "trained_on", "dataset", "length"]
     for (learner, trained_on, dataset, length), rows in frame.groupby(keys, sort=False):
         last = rows[rows.position == length - 1].accuracy
-        told = f"{last.mean():.3f} ± {last.std(ddof=1):.3f} ({len(last)} seeds)"
+        told = f"{mean_and_deviation(last)} ({len(last)} seed{'s' if len(last) > 1 else ''})"
         lines.append(f"| {learner} | {trained_on} | {dataset} | {length - 1:.0f} | {told} |")
     return "\n".join(lines)
 

@@ -14,7 +14,7 @@ from gpicl_jax.config import load_config
 from gpicl_jax.experiments.grid import Cell, Row
 from gpicl_jax.experiments.run import Experiment, Scale
 from gpicl_jax.experiments.survival import kaplan_meier_median, steps_to_leave
-from gpicl_jax.experiments.trained import Member, ends
+from gpicl_jax.experiments.trained import Member, ends, mean_and_deviation
 from gpicl_jax.training.state import num_params
 
 # Kind of remedy, condition: what it changes.
@@ -78,7 +78,7 @@ def score(trained: Member, grid: Grid) -> list[Row]:
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     """A row for each condition: `median`, `low`, `high` of the steps (`kaplan_meier_median`), `left` of `runs` that left the
-    plateau, `cap`; means over seeds of `last`, `num_params`, and milliseconds of training a step."""
+    plateau, `cap`; of `last` the `accuracy` over seeds, `num_params`, and milliseconds of training a step."""
     rows = []
     for (kind, condition), part in frame.groupby(["kind", "condition"], sort=False):
         finite = part[part["last"].notna()]
@@ -91,8 +91,7 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
                 "left": int(part.left_plateau.notna().sum()),
                 "runs": len(part),
                 "cap": cap,
-                "last": finite["last"].mean(),
-                "deviation": finite["last"].std(ddof=1) if len(finite) > 1 else np.nan,
+                "accuracy": mean_and_deviation(finite["last"]),
                 "num_params": finite.num_params.max(),
                 "ms_per_step": 1000 * (part.seconds / part.steps).mean(),
             }
@@ -109,9 +108,8 @@ def summary(frame: pd.DataFrame) -> str:
     for row in summarise(frame).itertuples():
         median, low, high = (f"{value:.0f}" if np.isfinite(value) else f"> {row.cap}" for value in row[3:6])
         steps = f"{low} – {high}" if low != high else low
-        left, accuracy = f"{row.left} of {row.runs}", f"{row.last:.3f} ± {row.deviation:.3f}"
         costs = f"{row.num_params:,.0f} | {row.ms_per_step:.1f}"
-        lines.append(f"| {row.condition} | {left} | {median} ({steps}) | {accuracy} | {costs} |")
+        lines.append(f"| {row.condition} | {row.left} of {row.runs} | {median} ({steps}) | {row.accuracy} | {costs} |")
     return "\n".join(lines)
 
 

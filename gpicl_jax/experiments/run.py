@@ -165,15 +165,20 @@ def redraw(experiment: Experiment, scale: str, results_dir: Path) -> str:
       UserError: an unknown scale, no such CSV, one of another grid, or one without a whole cell.
     """
     experiment.scale(scale)
+    datasets = " --datasets TRAIN.npz [OTHER.npz …]" if experiment.takes_datasets else ""
+    command = f"gpicl experiment {experiment.name} --scale {scale}{datasets}"
     table = Table(results_dir / f"{scale}.csv", experiment.axes)
     if not table.path.is_file():
-        raise UserError(f"no {table.path}; make it with: gpicl experiment {experiment.name} --scale {scale}")
+        raise UserError(f"no {table.path}; make it with: {command}")
     table.check()
     frame = table.frame()
     if frame.empty:
-        raise UserError(f"{table.path} holds no whole cell; run: gpicl experiment {experiment.name} --scale {scale}")
+        raise UserError(f"{table.path} holds no whole cell; run: {command}")
     draw(experiment, scale, frame, results_dir)
-    return f"{experiment.summary(frame)}\nfigure: {table.path.with_suffix('.png')}"
+    broken = (
+        f"\nlines of cells that are not whole, left out: {table.broken}; to make them again: {command}" if table.broken else ""
+    )
+    return f"{experiment.summary(frame)}{broken}\nfigure: {table.path.with_suffix('.png')}"
 
 
 def draw(experiment: Experiment, scale: str, frame: pd.DataFrame, results_dir: Path) -> None:

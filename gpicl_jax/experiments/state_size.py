@@ -9,7 +9,7 @@ from gpicl_jax.config import load_config
 from gpicl_jax.experiments.grid import Cell, Row
 from gpicl_jax.experiments.run import Experiment, Scale
 from gpicl_jax.experiments.scaling import SMOKE
-from gpicl_jax.experiments.trained import Member, ends
+from gpicl_jax.experiments.trained import Member, ends, mean_and_deviation
 from gpicl_jax.training.state import num_params
 
 # Row of the comparison, whose config it takes: what makes each of its sizes, in the `[model]` section.
@@ -75,14 +75,16 @@ def score(trained: Member, grid: Grid) -> list[Row]:
 
 
 def summary(frame: pd.DataFrame) -> str:
-    """Both sizes and the accuracy, mean over seeds ± standard deviation; rank correlations of the means over all sizes."""
+    """Both sizes and the accuracy, mean over seeds ± standard deviation; rank correlations of the means over three or more."""
     lines = ["| learner | size | state | parameters | accuracy, last tenth | seeds |", "|---|---|---|---|---|---|"]
     frame = frame.dropna(subset=["last"])
     keys = ["learner", "size", "state_size", "num_params"]
-    means = frame.groupby(keys, sort=False)["last"].agg(["mean", "std", "count"]).reset_index()
-    for row in means.itertuples():
-        told = f"{row.mean:.3f} ± {row.std:.3f} | {row.count}"
-        lines.append(f"| {row.learner} | {row.size} | {row.state_size:,.0f} | {row.num_params:,.0f} | {told} |")
+    for (learner, size, state_size, params), rows in frame.groupby(keys, sort=False):
+        told = f"{mean_and_deviation(rows['last'])} | {len(rows)}"
+        lines.append(f"| {learner} | {size} | {state_size:,.0f} | {params:,.0f} | {told} |")
+    means = frame.groupby(keys)["last"].agg(["mean"]).reset_index()
+    if len(means) < 3:
+        return "\n".join(lines)
     ranks = means[["state_size", "num_params", "mean"]].rank().corr()["mean"]
     lines.append(
         f"\nRank correlation of the accuracy over {len(means)} sizes: with the state {ranks.state_size:.2f}, "

@@ -131,6 +131,16 @@ def half_width(values: pd.Series, errors: pd.Series) -> float:
     return float(stats.t.ppf(0.975, seeds - 1) * values.std(ddof=1) / seeds**0.5)
 
 
+def mean_and_deviation(values: pd.Series) -> str:
+    """Over seeds: mean ± standard deviation, or of one seed its value.
+
+    Example:
+      >>> mean_and_deviation(pd.Series([0.7, 0.8, 0.9])), mean_and_deviation(pd.Series([0.7]))
+      ('0.800 ± 0.100', '0.700')
+    """
+    return f"{values.mean():.3f}" + (f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else "")
+
+
 def member(tree_M: Any, index: int) -> Any:
     """The tree of one member on the first device."""
     return jax.device_put(jax.tree.map(lambda leaf: leaf[index], tree_M), jax.local_devices()[0])

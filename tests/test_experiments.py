@@ -168,6 +168,16 @@ def test_a_member_that_diverges_says_so_and_the_others_go_on(transition, asked, 
     assert "0 of 2 to do" in capsys.readouterr().out
 
 
+def test_members_that_all_diverged_are_told_and_nothing_is_drawn(transition, asked, capsys):
+    cells = transition.cells(transition.scales["smoke"].grid, 1)[:1]
+    wild = load_config("digits", (*SMALL, "--tasks.num_tasks=1", "--optimizer.learning_rate=1e38"))
+    alone = dataclasses.replace(transition, cells=lambda *_: [dataclasses.replace(cells[0], config=wild)])
+    assert run_experiment(alone, asked) == 0
+    assert "diverged: num_tasks 1, seed 0" in capsys.readouterr().out
+    assert "diverged: num_tasks 1, seed 0" in redraw(alone, "smoke", asked.results_dir)
+    assert not (asked.results_dir / "smoke.png").exists()
+
+
 def command(folder, index):
     return [sys.executable, "-c", f"from tests.test_experiments import small_part; small_part({str(folder)!r}, {index})"]
 

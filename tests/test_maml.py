@@ -262,16 +262,6 @@ def test_squashed_logits_leave_the_prediction_as_it_is():
     assert set(classes_L[5:].tolist()) == {0, 1}
 
 
-def test_unit_gradients_keep_the_loss_and_the_direction(params):
-    episode, plain = make_episode(), make_learner(num_context=5)
-    unit = Maml(plain.model, X, plain.inner, 5, unit_gradients=True)
-    assert meta_loss(unit, params, episode) == meta_loss(plain, params, episode)
-    gradient, expected = (jax.grad(functools.partial(meta_loss, each))(params, episode) for each in (unit, plain))
-    norm = optax.tree.norm(expected)
-    np.testing.assert_allclose(optax.tree.norm(gradient), 1.0, rtol=1e-5)
-    jax.tree.map(lambda one, other: np.testing.assert_allclose(one * norm, other, rtol=1e-4, atol=1e-6), gradient, expected)
-
-
 def test_a_query_sees_the_context_and_other_images_but_no_label_of_a_query():
     """Finn's network is transductive: its batch statistics are of all queries, and of the context alone while it adapts."""
     learner = Maml(FewShotConv(num_classes=3, width=4, num_layers=1), 16, InnerLoop(rate=0.5, steps=2), num_context=3)

@@ -58,7 +58,7 @@ def score(trained: Member, grid: Grid) -> list[Row]:
 def summary(frame: pd.DataFrame) -> str:
     """Accuracy of every file, mean over seeds ± standard deviation."""
     lines = ["| features | accuracy, first example | accuracy, last tenth | seeds |", "|---|---|---|---|"]
-    for dataset, rows in frame.groupby("dataset", sort=False):
+    for dataset, rows in frame.dropna(subset=["last"]).groupby("dataset", sort=False):
         lines.append(f"| {dataset} | {rows['first'].mean():.3f} | {mean_and_deviation(rows['last'])} | {len(rows)} |")
     return "\n".join(lines)
 

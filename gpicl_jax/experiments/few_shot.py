@@ -80,7 +80,7 @@ def score(trained: Member, grid: Grid) -> list[Row]:
     at test time, of which `trained_steps` is that of meta-training."""
     about, learner = {"tasks": "test", "num_params": num_params(trained.params)}, trained.test.learner
     if not isinstance(learner, Maml):
-        return [about | _found(trained)]
+        return [about | {"inner_steps": None} | _found(trained)]
     counts = sorted({learner.inner.steps, *_TEST_STEPS})
     others = (dataclasses.replace(learner, inner=learner.inner._replace(steps=steps)) for steps in counts)
     return [

@@ -150,10 +150,10 @@ def run_experiment(experiment: Experiment, asked: Asked) -> int:
             jax.clear_caches()
         with RunFolder(asked.runs_dir / asked.scale).lock(wait=True):  # other parts write the same file
             table.add(rows)
-            draw(experiment, asked.scale, table.frame(), asked.results_dir)
+            if _any_scored(frame := table.frame()):
+                draw(experiment, asked.scale, frame, asked.results_dir)
             draw_curves(experiment, asked.scale, asked.runs_dir, asked.results_dir)
-    if len(frame := table.frame()):
-        print(experiment.summary(frame))
+    print(_found(experiment, table.frame()))
     print(f"table and figure: {table.path}, {table.path.with_suffix('.png')}", flush=True)
     return int(failed > 0)
 
@@ -174,11 +174,26 @@ def redraw(experiment: Experiment, scale: str, results_dir: Path) -> str:
     frame = table.frame()
     if frame.empty:
         raise UserError(f"{table.path} holds no whole cell; run: {command}")
-    draw(experiment, scale, frame, results_dir)
+    if _any_scored(frame):
+        draw(experiment, scale, frame, results_dir)
     broken = (
         f"\nlines of cells that are not whole, left out: {table.broken}; to make them again: {command}" if table.broken else ""
     )
-    return f"{experiment.summary(frame)}{broken}\nfigure: {table.path.with_suffix('.png')}"
+    return f"{_found(experiment, frame)}{broken}\nfigure: {table.path.with_suffix('.png')}"
+
+
+def _any_scored(frame: pd.DataFrame) -> bool:
+    """Whether a member did not diverge."""
+    return len(frame) > 0 and ("diverged" not in frame or bool(frame.diverged.isna().any()))
+
+
+def _found(experiment: Experiment, frame: pd.DataFrame) -> str:
+    """The experiment's summary, and the members that diverged."""
+    lines = [experiment.summary(frame)] if _any_scored(frame) else []
+    if "diverged" in frame and len(gone := frame.loc[frame.diverged.notna(), list(experiment.axes)]):
+        told = (", ".join(f"{name} {value}" for name, value in row.items()) for row in gone.to_dict("records"))
+        lines.append(f"diverged: {'; '.join(told)}")
+    return "\n".join(lines)
 
 
 def draw(experiment: Experiment, scale: str, frame: pd.DataFrame, results_dir: Path) -> None:

@@ -1,5 +1,6 @@
 """A population that is trained, and the ways to score its members on test tasks."""
 
+import copy
 import dataclasses
 import functools
 from typing import Any
@@ -63,7 +64,7 @@ class Member:
 
     def with_learner(self, learner: Learner) -> "Member":
         """The same weights in a learner that uses them in another way."""
-        return dataclasses.replace(self, test=Test(self.config, learner))
+        return dataclasses.replace(self, test=self.test.with_learner(learner))
 
     def seen(self) -> Scores:
         """On the first 64 tasks of the training set, or on all again and again where there are fewer, with test images."""
@@ -80,7 +81,13 @@ class Test:
 
     def __init__(self, config: Config, learner: Learner) -> None:
         self.learner, self._config, self._evaluator = learner, config, Evaluator(learner)
-        self._unseen = functools.cache(self._draw_unseen)
+        self._unseen, self._tasks = functools.cache(self._draw_unseen), functools.cache(self._make_tasks)  # live as long as it
+
+    def with_learner(self, learner: Learner) -> "Test":
+        """Of another learner, on the same episodes."""
+        other = copy.copy(self)
+        other.learner, other._evaluator = learner, Evaluator(learner)
+        return other
 
     def unseen(self, params: Any, dataset: str, permute: float, length: int) -> Scores:
         parts, keys = self._unseen(dataset, permute, length)
@@ -100,8 +107,7 @@ class Test:
         check_fits(self.learner, tasks)
         return list(drawn_in_parts(tasks, keys, permute)), keys
 
-    @functools.cache  # noqa: B019
-    def _tasks(self, dataset: str) -> TaskDistribution:
+    def _make_tasks(self, dataset: str) -> TaskDistribution:
         return make_tasks(self._config, "test", dataset)
 
 

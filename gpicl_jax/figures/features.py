@@ -14,6 +14,7 @@ def features(frame: pd.DataFrame, scale: str) -> Figure:
       frame: columns `dataset`, `seed`, `first`, `last`.
       scale: for the title.
     """
+    frame = frame.dropna(subset=["last"])
     names = list(dict.fromkeys(frame.dataset))
     figure = Figure(figsize=(6.5, 0.5 * len(names) + 1.6))
     axes = figure.subplots()

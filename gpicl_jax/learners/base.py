@@ -20,9 +20,11 @@ class Learner(Protocol):
 
     Attributes:
       transductive: whether queries may also see each other's x (batch statistics, as in Finn's MAML).
+      unit_gradients: whether the trainer scales the meta-gradient of each episode to norm 1 before the mean over episodes.
     """
 
     transductive: bool = False
+    unit_gradients: bool = False
 
     def init(self, key: jax.Array) -> Params:
         """Meta-parameters; {} where nothing is meta-learned."""

@@ -56,7 +56,7 @@ class Maml(FromContext):
       num_queries: how many queries the meta-loss counts, from the first; 0: all.
       squash: whether losses are those of logits (0, σ(z)) in place of (0, z), z = logit 1 − logit 0: a fault of the study.
         Predictions are by z. Needs `num_context`, as `num_queries` does.
-      unit_gradients: whether the meta-gradient of each episode is scaled to norm 1 before the mean over episodes.
+      unit_gradients: see `Learner`.
 
     Example:
       >>> from gpicl_jax.models import MLP
@@ -119,8 +119,6 @@ class Maml(FromContext):
         return self._logits(weights, episode)
 
     def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        if self.unit_gradients:
-            params = with_unit_gradient(params)
         if not self.num_context:
             return super().loss(params, episode, key=key)
         logits_LC = self.predict(params, episode, key=key)
@@ -177,22 +175,3 @@ def squashed(logits_LC: jax.Array) -> jax.Array:
     """
     z_L = logits_LC[:, 1] - logits_LC[:, 0]
     return jnp.stack([jnp.zeros_like(z_L), nn.sigmoid(z_L)], axis=1)
-
-
-@jax.custom_vjp
-def with_unit_gradient(tree: Any) -> Any:
-    """`tree` as it is; what flows back through it is scaled to norm 1 over all leaves.
-
-    Example:
-      >>> jax.grad(lambda pair: (with_unit_gradient(pair) * jnp.array([30.0, 40.0])).sum())(jnp.zeros(2)).round(3).tolist()
-      [0.6000000238418579, 0.800000011920929]
-    """
-    return tree
-
-
-def _unit_backward(_: None, gradient: Any) -> tuple[Any]:
-    norm = jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient)))
-    return (jax.tree.map(lambda leaf: leaf / jnp.maximum(norm, 1e-12), gradient),)
-
-
-with_unit_gradient.defvjp(lambda tree: (tree, None), _unit_backward)

@@ -1,5 +1,6 @@
 """One meta-training step, and many in one call. Pure: state in, state and metrics out."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ def draw_batch_keys(tasks: TaskDistribution, step: jax.Array, hyper: Hyper, shap
 
 
 def batch_gradient(learner: Learner) -> BatchGradient:
-    """Mean loss and its gradient over the T × S episodes that the keys stand for."""
+    """Mean loss and its gradient over the T × S episodes that the keys stand for; see `Learner.unit_gradients`."""
 
     def gradient(params: Any, tasks: TaskDistribution, keys: BatchKeys, hyper: Hyper) -> tuple[Any, Metrics]:
         episodes_TS = draw_episodes(tasks, keys.task_T, keys.sequence_TS, hyper.permute_labels_prob)
@@ -52,8 +53,15 @@ def batch_gradient(learner: Learner) -> BatchGradient:
             loss_B, metrics_B = jax.vmap(lambda episode, key: learner.loss(params, episode, key=key))(episodes_B, key_B)
             return loss_B.mean(), {"loss": loss_B.mean(), **jax.tree.map(lambda leaf: leaf.mean(axis=0), metrics_B)}
 
-        gradients, metrics = jax.grad(mean_loss, has_aux=True)(params)
-        return gradients, metrics
+        def unit_gradient(episode: Any, key: jax.Array) -> tuple[Any, Metrics]:
+            loss = functools.partial(learner.loss, episode=episode, key=key)
+            (value, metrics), found = jax.value_and_grad(loss, has_aux=True)(params)
+            norm = jnp.maximum(optax.tree.norm(found), 1e-12)
+            return jax.tree.map(lambda leaf: leaf / norm, found), {"loss": value, **metrics}
+
+        if learner.unit_gradients:
+            return jax.tree.map(lambda leaf: leaf.mean(axis=0), jax.vmap(unit_gradient)(episodes_B, key_B))
+        return jax.grad(mean_loss, has_aux=True)(params)
 
     return gradient
 

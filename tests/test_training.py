@@ -167,7 +167,7 @@ def test_slices_of_a_batch_average_to_its_gradient():
 
 
 def test_unit_gradients_are_of_each_episode():
-    """However many parts and slices the batch is cut into; the losses stay as they are."""
+    """However many parts the batch is cut into; the losses stay as they are."""
     settings = ("--learner.name=maml", "--model.name=mlp", "--tasks.num_context=5", "--learner.unit_gradients=true")
     trainer = make_trainer(*settings)
     keys = draw_batch_keys(trainer.tasks, jnp.int32(3), trainer.hyper, (4, 1))

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gpicl_jax.arguments import BENCHMARKS
 from gpicl_jax.bench import maml, measure, memory, population, program, roofline, study
 from gpicl_jax.bench.measure import Side, by_turns
 from gpicl_jax.bench.rows import Row, text, timing_rows
-from gpicl_jax.cli import BENCHMARKS, main
+from gpicl_jax.cli import main
 from gpicl_jax.config import hyper_from, load_config
 from gpicl_jax.factory import make_learner, make_optimizer
 from gpicl_jax.figures import benchmarks

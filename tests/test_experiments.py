@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from gpicl_jax.cli import EXPERIMENTS, main
+from gpicl_jax.arguments import EXPERIMENTS
+from gpicl_jax.cli import main
 from gpicl_jax.config import load_config
 from gpicl_jax.experiments import find, run
 from gpicl_jax.experiments.grid import Cell, Table, units

@@ -1,0 +1,169 @@
+"""The arguments of `gpicl`: its commands, their options and their help."""
+
+import argparse
+import re
+from pathlib import Path
+
+from gpicl_jax import __version__
+from gpicl_jax.config import packaged_configs
+from gpicl_jax.settings import UserError
+
+EXPERIMENTS = ("scaling", "transition", "learning-curves", "plateau", "state-size", "features", "few-shot", "omniglot-maml")
+BENCHMARKS = ("tasks", "step", "population", "maml", "study", "inference")
+
+_TRAIN_HELP = """\
+example:
+  gpicl train digits --tasks.num_tasks=1024 --run-dir runs/transition-1024
+
+CONFIG is a .toml file or a name inside the package ({names}).
+Any setting may follow as --section.key=value.
+"""
+_EVALUATE_HELP = """\
+example:
+  gpicl evaluate runs/mnist --datasets mnist fashion_mnist kmnist random ./mine.npz
+
+A dataset is a TFDS name, 'digits', 'random', or a path: ./file.npz (arrays images, labels), ./folder (a sub-folder per class).
+"""
+_EXPERIMENT_HELP = """\
+experiments:
+  comparison        every learner under one protocol
+  tasks             what a task is, drawn
+  scaling           model size × number of tasks, seen and unseen tasks
+  transition        accuracy gained within an episode against the number of tasks
+  learning-curves   accuracy at each position, trained on one dataset, tested on another
+  plateau           steps to leave the loss plateau: the paper's remedies, and the architecture's
+  state-size        accuracy on unseen tasks against state size and number of parameters
+  features          learning in the feature space of a frozen network
+  few-shot          N-way K-shot problems on Omniglot: MAML and its kin, and learning in context
+  omniglot-maml     a public study of MAML on Omniglot, and what held it back
+
+examples:
+  gpicl experiment scaling --scale smoke
+  gpicl experiment transition --scale laptop --part 1/2     (and 2/2 in another process: they share the work)
+  gpicl experiment comparison --scale laptop --learners transformer sgd --seeds 1
+
+What is done is not done again: run the same command again to go on.
+"""
+_FIGURE_HELP = """\
+example:
+  gpicl figure scaling --scale laptop
+"""
+_BENCH_HELP = """\
+examples:
+  gpicl bench step --pytorch
+  gpicl bench tasks --pytorch-repo ~/gpicl --json tasks.json
+  gpicl bench tasks --tasks.tasks_per_step=8 --results-dir results/benchmarks
+
+Images are random; sizes may follow as --section.key=value; what a benchmark does not follow is refused.
+Both sides use all processors that this process may use: taskset -c 0,1 gpicl bench … gives them two.
+"""
+_DATASETS_HELP = """\
+example:
+  gpicl datasets --data.dir ~/tensorflow_datasets
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise UserError(f"{message}; see '{self.prog} --help'")
+
+
+def _add_train_arguments(train: argparse.ArgumentParser) -> None:
+    train.add_argument("config", metavar="CONFIG")
+    train.add_argument("--run-dir", type=Path, metavar="DIR", help="the run's folder (default: runs/CONFIG-DATE-TIME)")
+    train.add_argument("--resume", action="store_true", help="continue the run in --run-dir, bit for bit")
+    train.add_argument("--parallel", choices=("pmap", "jit"), default="pmap", help="how several devices share a step")
+    train.add_argument("--profile-steps", metavar="A:B", help="trace the chunks of steps A to B into the run's profile/")
+    train.add_argument("--compile-cache", type=Path, metavar="DIR", help="keep compiled programs in DIR for later runs")
+    train.add_argument(
+        "--distributed",
+        choices=("off", "auto", "slurm", "manual"),
+        default="off",
+        help="how several processes find each other: auto (TPU pods and other clusters), slurm (under srun), manual",
+    )
+    train.add_argument("--coordinator", metavar="HOST:PORT", help="manual: where process 0 listens")
+    train.add_argument("--num-processes", type=int, metavar="N", help="manual: how many there are")
+    train.add_argument("--process-id", type=int, metavar="I", help="manual: which this one is, 0 to N − 1")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of all commands."""
+    made = _Parser(
+        prog="gpicl",
+        description="Meta-train a network that learns within its context, and test it on tasks it has never seen.",
+        epilog="example:\n  gpicl train digits\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("--version", action="version", version=f"gpicl_jax {__version__}")
+    commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, about: str, epilog: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=about,
+            description=about,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    train = command("train", "meta-train a learner", _TRAIN_HELP.format(names=", ".join(packaged_configs("*"))))
+    _add_train_arguments(train)
+    evaluate = command("evaluate", "meta-test a run again", _EVALUATE_HELP)
+    evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    evaluate.add_argument("--episodes", type=int, metavar="N", help="episodes of each kind of task (default: the run's)")
+    evaluate.add_argument("--checkpoint", choices=("latest", "best"), default="latest", help="best: on validation tasks")
+    evaluate.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="to test on (default: the run's own)")
+    experiment = command("experiment", "fill a table or figure: train and test all that it needs", _EXPERIMENT_HELP)
+    names = ("comparison", "tasks", *EXPERIMENTS)
+    experiment.add_argument("name", metavar="NAME", choices=names, help=", ".join(names))
+    experiment.add_argument("--scale", default="smoke", help="smoke (minutes), laptop (hours), paper (a GPU); default: smoke")
+    experiment.add_argument("--seeds", type=int, metavar="N", help="meta-training seeds (default: the scale's)")
+    experiment.add_argument("--part", default="1/1", metavar="I/N", help="only the I-th of every N units of work")
+    experiment.add_argument("--runs-dir", type=Path, metavar="DIR", help="for the runs (default: runs/NAME)")
+    experiment.add_argument("--results-dir", type=Path, metavar="DIR", help="for table and figure (default: results/NAME)")
+    experiment.add_argument("--learners", nargs="+", default=[], metavar="NAME", help="comparison: rows (default: all)")
+    experiment.add_argument(
+        "--datasets",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="comparison: to test on; features: all to test on, the first to train on",
+    )
+    experiment.add_argument("--seconds", type=float, metavar="N", help="comparison: of meta-training for each cell")
+    figure = command("figure", "draw an experiment's figure again, from its CSV alone", _FIGURE_HELP)
+    figure.add_argument("name", metavar="NAME", choices=EXPERIMENTS, help=", ".join(EXPERIMENTS))
+    figure.add_argument("--scale", default="smoke", help="which CSV of the folder (default: smoke)")
+    figure.add_argument("--results-dir", type=Path, metavar="DIR", help="the experiment's folder (default: results/NAME)")
+    bench = command("bench", "measure speed and memory, beside PyTorch if you like", _BENCH_HELP)
+    bench.add_argument("name", metavar="NAME", choices=BENCHMARKS, help=", ".join(BENCHMARKS))
+    bench.add_argument("--pytorch", action="store_true", help="measure our plain PyTorch version too")
+    bench.add_argument("--pytorch-repo", type=Path, metavar="PATH", help="clone of the public project: measure its tasks too")
+    bench.add_argument("--repeats", type=int, default=7, metavar="N", help="rounds that count (default: 7)")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write all that was found")
+    bench.add_argument("--results-dir", type=Path, metavar="DIR", help="bring NAME.csv and benchmarks.png there up to date")
+    datasets = command("datasets", "list the base datasets, and how to get those that are missing", _DATASETS_HELP)
+    for each in (evaluate, experiment, datasets):
+        each.add_argument(
+            "--data.dir",
+            dest="data_dir",
+            default="",
+            metavar="DIR",
+            help="folder of prepared TFDS sets (default: the run's, TFDS_DATA_DIR, or ~/tensorflow_datasets)",
+        )
+    return made
+
+
+def part(text: str) -> tuple[int, int]:
+    """I/N as two numbers, 1 ≤ I ≤ N.
+
+    Example:
+      >>> part("1/4")
+      (1, 4)
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    index, parts = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= index <= parts:
+        raise UserError(f"--part {text}; expected I/N with 1 ≤ I ≤ N, e.g. 1/4")
+    return index, parts

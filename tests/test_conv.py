@@ -31,6 +31,14 @@ def test_the_product_of_patches_is_a_convolution(size, stride, padding, side):
     np.testing.assert_allclose(found, expected + params["bias"][:, None, None, None], atol=1e-5)
 
 
+def test_the_first_weights_of_a_convolution_are_as_wide_as_its_patches_and_features_ask():
+    params = FewShotConv(num_classes=5).init(jax.random.key(0), given())["params"]
+    for layer, channels in enumerate((1, 64)):
+        widest = abs(params[f"conv_{layer}"]["kernel"]).max()
+        bound = (6 / (9 * channels + 9 * 64)) ** 0.5
+        assert 0.95 * bound < widest <= bound
+
+
 def test_an_odd_row_and_column_are_not_pooled():
     h_cLhw = jnp.arange(15.0).reshape(1, 1, 3, 5)
     assert max_pool(h_cLhw)[0, 0].tolist() == [[6.0, 8.0]]

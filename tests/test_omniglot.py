@@ -15,7 +15,7 @@ from gpicl_jax.data.prepared import data_folder, read_prepared
 from gpicl_jax.factory import make_tasks
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Pairs, TaskDistribution, draw_episodes
-from gpicl_jax.tasks.examples import Drawing
+from gpicl_jax.tasks.examples import Drawing, draw_classes
 from gpicl_jax.tasks.omniglot import draw_pair_images
 
 SPLITS = ("train", "validation", "test")
@@ -24,10 +24,11 @@ real = pytest.mark.skipif(
 )
 
 
-def own_classes(num_classes=7, each=6, size=2):
+def own_classes(num_classes=7, each=6, size=2, rotations=1):
     """Every image is its own number, twice: which class and drawing it is can be read off."""
     images_NX = np.repeat(np.arange(num_classes * each, dtype=np.uint8)[:, None], size * size, axis=1)
-    return ImageDataset.build(images_NX, np.repeat(np.arange(num_classes), each), mean=0.0, std=1.0, name="mine")
+    labels_N = np.repeat(np.arange(num_classes), each)
+    return ImageDataset.build(images_NX, labels_N, mean=0.0, std=1.0, name="mine", rotations=rotations)
 
 
 def few_shot_tasks(**changes):
@@ -50,6 +51,17 @@ def test_a_few_shot_problem_shows_each_class_k_times_and_asks_for_each_q_times()
         assert all(len(classes) == 1 for classes in own.values()) and len(np.unique(list(own.values()))) == 3
     orders = {tuple(y_L) for y_L in np.asarray(episodes.y_L)}
     assert len(orders) > 40  # context and queries are shuffled, and labels are given anew in every problem
+
+
+def test_two_turns_of_one_character_never_meet_and_every_turn_is_as_likely():
+    source = own_classes(num_classes=16, each=2, rotations=4)
+    keys = jax.random.split(jax.random.key(0), 400)
+    classes_TK = np.asarray(jax.vmap(lambda key: draw_classes(source, key, 3))(keys))
+    assert all(len(np.unique(classes // 4)) == 3 for classes in classes_TK)
+    counts = np.bincount(classes_TK.reshape(-1), minlength=16)
+    assert counts.min() > 45 and counts.max() < 105  # 75 ± 8
+    with pytest.raises(UserError, match="images of 4 classes, each turn of which counts as the same one"):
+        TaskDistribution(source, length=10, num_context=5, classes_per_task=5, balanced=True, identity=True)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +142,7 @@ def test_splits_share_no_character(name, characters):
 @real
 def test_a_turned_character_is_a_class_of_its_own():
     images = load("omniglot/few_shot", "validation", size=14, channels=1)
+    assert images.rotations == 4
     first = int(images.present_P[0])
     assert first % 4 == 0
     starts = np.concatenate([[0], np.cumsum(images.counts_C)])

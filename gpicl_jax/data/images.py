@@ -26,6 +26,7 @@ class ImageDataset:
       std: float32 scalar, standard deviation likewise.
       name: for records and tables, e.g. `mnist`.
       statistics: the split that mean and std are from: `train`, or the only one that the set has.
+      rotations: quarter turns of an image that are classes of their own, one after another; a task shows one of them at most.
 
     Example:
       >>> digits = ImageDataset.build(np.zeros((5, 64), np.uint8), [2, 1, 0, 1, 2], mean=1.0, std=2.0, name="mine")
@@ -41,6 +42,7 @@ class ImageDataset:
     std: jax.Array
     name: str = dataclasses.field(metadata={"static": True})
     statistics: str = dataclasses.field(default="train", metadata={"static": True})
+    rotations: int = dataclasses.field(default=1, metadata={"static": True})
 
     @classmethod
     def build(
@@ -53,6 +55,7 @@ class ImageDataset:
         name: str,
         num_classes: int | None = None,
         statistics: str = "train",
+        rotations: int = 1,
     ) -> "ImageDataset":
         """Checks the arrays, sorts them by class and moves them to the device, once.
 
@@ -76,6 +79,7 @@ class ImageDataset:
             std=jnp.float32(std),
             name=name,
             statistics=statistics,
+            rotations=rotations,
         )
 
     @property

@@ -70,7 +70,14 @@ def load(
     if standardize:
         mean, std = pixel_statistics(_arrays(stored, parts[statistics], size, channels)[0])
     return ImageDataset.build(
-        images_NX, labels_N, mean=mean, std=std, name=stored.name, num_classes=stored.num_classes, statistics=statistics
+        images_NX,
+        labels_N,
+        mean=mean,
+        std=std,
+        name=stored.name,
+        num_classes=stored.num_classes,
+        statistics=statistics,
+        rotations=stored.rotations,
     )
 
 

@@ -152,7 +152,7 @@ EXPERIMENT = Experiment(
     about="N-way K-shot problems on Omniglot: MAML and its kin, and learning in context",
     scales={
         "smoke": Scale(1, 1, Grid({"5way_1shot": _FEW_STEPS}, ("maml", "context_query"))),
-        "laptop": Scale(1, 1, Grid({"5way_1shot": laptop(8000), "5way_5shot": laptop(2000)})),
+        "laptop": Scale(1, 1, Grid({"5way_1shot": laptop(16_000), "5way_5shot": laptop(2000)})),
         "paper": Scale(3, 3, Grid({problem: () for problem in ("5way_1shot", "5way_5shot", "20way_1shot", "20way_5shot")})),
     },
     axes=("learner", "problem", "seed"),

@@ -94,7 +94,7 @@ class Conv(nn.Module):
     def __call__(self, h_cLhw: jax.Array) -> jax.Array:
         patches_pLhw = patches(h_cLhw, self.kernel_size, self.stride, self.padding)
         num_inputs = len(patches_pLhw)
-        init = _torch_uniform if self.use_bias else nn.initializers.xavier_uniform()
+        init = _torch_uniform if self.use_bias else _xavier_uniform(self.kernel_size)
         kernel_po = self.param("kernel", init, (num_inputs, self.features))
         h_oLhw = jnp.einsum("po,plhw->olhw", kernel_po, patches_pLhw)
         if self.use_bias:
@@ -171,6 +171,16 @@ def max_pool(h_cLhw: jax.Array) -> jax.Array:
     h_cLhw = h_cLhw[:, :, :height, :width]
     rows = jnp.maximum(h_cLhw[:, :, ::2], h_cLhw[:, :, 1::2])
     return jnp.maximum(rows[..., ::2], rows[..., 1::2])
+
+
+def _xavier_uniform(size: int) -> nn.initializers.Initializer:
+    """Uniform within ± √(6 / (size² · (channels + features))), Glorot & Bengio 2010, of a kernel that is given as a matrix."""
+
+    def init(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        kernel_hwio = nn.initializers.xavier_uniform()(key, (size, size, shape[0] // size**2, shape[1]), dtype)
+        return kernel_hwio.reshape(shape)
+
+    return init
 
 
 def _torch_dense(features: int, num_inputs: int, name: str) -> nn.Dense:

@@ -99,11 +99,16 @@ def draw_images(dataset: ImageDataset, task_key: jax.Array, key: jax.Array, draw
 
 
 def draw_classes(dataset: ImageDataset, task_key: jax.Array, num_classes: int) -> jax.Array:
-    """The classes of a task in ascending order, int32 [K]: all of the set's, or a uniform draw of those with images."""
+    """The classes of a task in ascending order, int32 [K]: all of the set's, or a uniform draw of those with images.
+
+    Of classes that are turns of one character, a task has one at most: it draws characters, then a turn of each.
+    """
     if num_classes == dataset.num_classes:
         return jnp.arange(num_classes)
-    order_P = jnp.argsort(random_words(task_key, dataset.present_P.shape), stable=True)
-    return jnp.sort(dataset.present_P[order_P[:num_classes]])
+    present_Cr = dataset.present_P.reshape(-1, dataset.rotations)
+    words_C, words_K = jnp.split(random_words(task_key, (len(present_Cr) + num_classes,)), [len(present_Cr)])
+    order_C = jnp.argsort(words_C, stable=True)
+    return jnp.sort(present_Cr[order_C[:num_classes], words_K % dataset.rotations])
 
 
 @check_source.register
@@ -115,9 +120,11 @@ def _(dataset: ImageDataset, drawing: Drawing) -> None:
     counts_C = np.sort(np.asarray(dataset.counts_C))
     if num_classes < dataset.num_classes:
         counts_C = counts_C[counts_C > 0]
-    present, chooses = int((counts_C > 0).sum()), num_classes < dataset.num_classes
-    if (chooses and present < num_classes) or (num_context and present < classes_per_task):
-        raise UserError(f"{name} has images of {present} classes; lower tasks.classes_per_task = {classes_per_task}")
+    present = int((counts_C > 0).sum()) // dataset.rotations
+    chooses = num_classes < dataset.num_classes or dataset.rotations > 1
+    if present < (classes_per_task if num_context else num_classes if chooses else 0):
+        turns = "" if dataset.rotations == 1 else ", each turn of which counts as the same one"
+        raise UserError(f"{name} has images of {present} classes{turns}; lower tasks.classes_per_task = {classes_per_task}")
     if balanced and length % num_classes:
         raise UserError(
             f"tasks.length = {length} is not a multiple of {num_classes} classes, as tasks.balanced = true needs; change it"

@@ -150,7 +150,7 @@ def _bench(options: argparse.Namespace, overrides: tuple[str, ...], arguments: l
     from gpicl_jax.bench.run import run_bench
     from gpicl_jax.training.population import one_device_a_core
 
-    if options.name == "population":
+    if options.name in ("population", "maml", "study"):
         one_device_a_core()
     return run_bench(
         options.name,

@@ -12,6 +12,7 @@ import pytest
 
 from gpicl_jax.arguments import BENCHMARKS
 from gpicl_jax.bench import maml, measure, memory, population, program, roofline, study
+from gpicl_jax.bench.asked import Asked
 from gpicl_jax.bench.measure import Side, by_turns
 from gpicl_jax.bench.rows import Row, text, timing_rows
 from gpicl_jax.cli import main
@@ -58,7 +59,7 @@ FOUND = {
     ],
     "population": [("one vmapped program", "× one after another"), ("one vmapped program", "largest |Δ loss| after 4 steps")],
     "maml": [("jax", "meta-steps/s"), ("jax, remat", "temporaries MB")],
-    "study": [("jax", "meta-steps/s"), ("jax, remat, 2 inner steps", "temporaries MB")],
+    "study": [("jax", "meta-steps/s"), ("jax, 2 devices", "meta-steps/s"), ("jax, remat, 2 inner steps", "temporaries MB")],
     "inference": [("jax", "µs/episode"), ("jax", "compile s")],
 }
 FOUND_WITH_PYTORCH = {
@@ -219,7 +220,7 @@ def test_pytorchs_maml_has_the_same_meta_gradient(name, first_order):
     config = load_config(f"bench/{name}", (*TINY[name], *overrides))
     learner, episodes_B = make_learner(config), maml.problems(config)
     params = jax.tree.map(lambda leaf: leaf + 0.1, learner.init(jax.random.key(0)))
-    loss, gradient = jax.jit(maml.mean_gradient(learner, config.train.accumulate))(params, episodes_B)
+    loss, gradient = jax.jit(maml.mean_gradient(learner, config.train.accumulate))(params, None, episodes_B, None)
     model, expected = make_model(config), make_model(config)
     transplant(model, params)
     transplant(expected, gradient)
@@ -228,6 +229,15 @@ def test_pytorchs_maml_has_the_same_meta_gradient(name, first_order):
     assert torch.is_grad_enabled()
     for (name, leaf), slope in zip(model.named_parameters(), expected.parameters(), strict=True):
         np.testing.assert_allclose(leaf.grad.numpy(), slope.detach().numpy(), rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_meta_steps_are_the_same_on_one_device_recomputed_and_spread_over_two():
+    config = load_config("bench/study", TINY["study"])
+    sides = maml.make_sides("second order", config, maml.problems(config), Asked())
+    assert [side.name.split(", second")[0] for side in sides] == ["jax", "jax, remat", "jax, 2 devices"]
+    losses = [[float(side.run()) for _ in range(3)] for side in sides]
+    assert len(set(losses[0])) == 3
+    np.testing.assert_allclose(losses[1:], [losses[0]] * 2, rtol=1e-5)
 
 
 def random_images():

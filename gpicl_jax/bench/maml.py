@@ -1,7 +1,12 @@
-"""`gpicl bench maml`: meta-steps of Finn's MAML, first and second order, with and without recomputed inner steps."""
+"""`gpicl bench maml`: meta-steps of Finn's MAML, first and second order, with and without recomputed inner steps.
+
+Where there are several devices, a third program spreads the problems over them by `pmap`, as training does; a CPU is cut
+into one device a core for that.
+"""
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +24,9 @@ from gpicl_jax.learners import Learner
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode
-from gpicl_jax.training.state import init_state
-from gpicl_jax.training.step import gradient_in_parts
+from gpicl_jax.training.parallel import compile_chunk, replicate
+from gpicl_jax.training.state import TrainState, init_state
+from gpicl_jax.training.step import BatchGradient, TrainChunk, gradient_in_parts
 
 _ORDERS = {"second order": False, "first order": True}
 KEY = functools.partial(jax.random.key, 0)  # of every problem
@@ -39,13 +45,13 @@ def measure(config: Config, asked: Asked) -> list[Row]:
     if asked.pytorch and config.model.dtype != "float32":
         raise UserError("the PyTorch side's MAML is in float32; leave model.dtype as it is, or leave out --pytorch")
     episodes_B = problems(config)
-    groups = {order: _group(order, config, episodes_B, asked) for order in _ORDERS}
+    groups = {order: make_sides(order, config, episodes_B, asked) for order in _ORDERS}
     timings = by_turns([side for sides in groups.values() for side in sides], asked.repeats)
     rows = []
     for order, sides in groups.items():
         table = f"MAML, {order}: {len(episodes_B.y_L)} problems, {config.learner.inner_steps} inner steps"
         rows += timing_rows(
-            table, sides, timings, "meta-steps/s", [side.name for side in sides if side.compiled is None], case=f", {order}"
+            table, sides, timings, "meta-steps/s", [f"pytorch, {order}"] if asked.pytorch else [], case=f", {order}"
         )
     return rows
 
@@ -62,46 +68,79 @@ def inner_rows(config: Config) -> np.ndarray | None:
     return np.asarray(make_learner(config).batches(KEY())) if config.learner.inner_batch else None
 
 
-def _group(order: str, config: Config, episodes_B: Episode, asked: Asked) -> list[Side]:
+def make_sides(order: str, config: Config, episodes_B: Episode, asked: Asked) -> list[Side]:
+    """One device, one device with recomputed inner steps, all devices where there are several, PyTorch where asked for."""
     settings = dataclasses.replace(config.learner, first_order=_ORDERS[order])
     config = dataclasses.replace(config, learner=settings)
-    sides = []
-    for remat, word in ((False, ""), (True, ", remat")):
-        each = dataclasses.replace(config, train=dataclasses.replace(config.train, remat=remat))
-        sides.append(_side(f"jax{word}, {order}", each, episodes_B))
+    kept, recomputed = (
+        dataclasses.replace(config, train=dataclasses.replace(config.train, remat=remat)) for remat in (False, True)
+    )
+    sides = [_side(f"jax, {order}", kept, episodes_B), _side(f"jax, remat, {order}", recomputed, episodes_B)]
+    if len(devices := shared_by(episodes_B)) > 1:
+        sides.append(_spread_side(f"jax, {len(devices)} devices, {order}", kept, episodes_B, devices))
     return [*sides, _pytorch_side(f"pytorch, {order}", config, episodes_B)] if asked.pytorch else sides
 
 
+def shared_by(episodes_B: Episode) -> list[jax.Device]:
+    """As many devices as can take equal shares of the problems."""
+    devices = jax.local_devices()
+    return devices[: math.gcd(len(devices), len(episodes_B.y_L))]
+
+
 def _side(name: str, config: Config, episodes_B: Episode) -> Side:
-    learner, optimizer, hyper = make_learner(config), make_optimizer(config), hyper_from(config)
-    state = jax.jit(lambda: init_state(learner, optimizer, hyper))()
-
-    def meta_step(state, episodes_B):
-        loss, gradients = mean_gradient(learner, config.train.accumulate)(state.params, episodes_B)
-        updates, opt_state = optimizer(hyper).update(gradients, state.opt_state, state.params)
-        return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state), loss
-
-    compiled = compile_apart(meta_step, state, episodes_B, donate=(0,))
+    meta_step = _make_meta_step(config)(mean_gradient(make_learner(config), config.train.accumulate))
+    state, hyper = _first_state(config), hyper_from(config)
+    compiled = compile_apart(meta_step, state, episodes_B, hyper, donate=(0,))
 
     def run() -> Any:
         nonlocal state
-        state, loss = compiled.run(state, episodes_B)
+        state, loss = compiled.run(state, episodes_B, hyper)
         return loss
 
     return Side(name, run, 1, compiled)
 
 
-def mean_gradient(learner: Learner, parts: int) -> Callable[[Any, Episode], tuple[jax.Array, Any]]:
-    """Mean loss of a batch of problems and its gradient, from `parts` equal parts of them, one after another."""
+def _spread_side(name: str, config: Config, episodes_B: Episode, devices: list[jax.Device]) -> Side:
+    gradient = mean_gradient(make_learner(config), math.gcd(config.train.accumulate, len(episodes_B.y_L) // len(devices)))
+    meta_step = compile_chunk(gradient, _make_meta_step(config), parallel="pmap", devices=devices)
+    state, given = replicate((_first_state(config), (episodes_B, hyper_from(config))), devices)
 
-    def of_part(params: Any, _: None, episodes_b: Episode, __: None) -> tuple[jax.Array, Any]:
+    def run() -> Any:
+        nonlocal state
+        state, loss = meta_step(state, *given)
+        return loss
+
+    return Side(name, run)
+
+
+def _first_state(config: Config) -> TrainState:
+    return jax.jit(lambda: init_state(make_learner(config), make_optimizer(config), hyper_from(config)))()
+
+
+def _make_meta_step(config: Config) -> Callable[[BatchGradient], TrainChunk]:
+    optimizer = make_optimizer(config)
+
+    def from_gradient(gradient: BatchGradient) -> TrainChunk:
+        def meta_step(state, episodes_B, hyper):
+            loss, gradients = gradient(state.params, None, episodes_B, hyper)
+            updates, opt_state = optimizer(hyper).update(gradients, state.opt_state, state.params)
+            return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state), loss
+
+        return meta_step
+
+    return from_gradient
+
+
+def mean_gradient(learner: Learner, parts: int) -> BatchGradient:
+    """Mean loss of a batch of problems, in place of keys, and its gradient: from equal parts of them, one after another."""
+
+    def of_part(params: Any, _: None, episodes_b: Episode, __: Any) -> tuple[jax.Array, Any]:
         def mean_loss(params: Any) -> jax.Array:  # the key is of the order of inner batches; a cut these episodes bring along
             return jax.vmap(lambda episode: learner.loss(params, episode, key=KEY())[0])(episodes_b).mean()
 
         return jax.value_and_grad(mean_loss)(params)
 
-    gradient = gradient_in_parts(of_part, parts)
-    return lambda params, episodes_B: gradient(params, None, episodes_B, None)
+    return gradient_in_parts(of_part, parts)
 
 
 def _pytorch_side(name: str, config: Config, episodes_B: Episode) -> Side:

@@ -91,7 +91,7 @@ def score(trained: Member, grid: Grid) -> list[Row]:
 
 def _found(trained: Member) -> Row:
     scores = trained.unseen(trained.config.data.train[0])
-    accuracy, error = scores.last()
+    accuracy, error = scores.last() if scores.finite else (None, None)  # the inner loop diverged
     return {"last": accuracy, "last_standard_error": error, "episodes": scores.episodes}
 
 
@@ -130,13 +130,18 @@ def summary(frame: pd.DataFrame) -> str:
             f"| {row.seeds} × {row.episodes // row.seeds:,} |"
         )
     by_steps = (
-        frame.dropna(subset=["inner_steps", "last"]).groupby(["learner", "problem", "inner_steps"], sort=False)["last"].mean()
+        frame.dropna(subset=["inner_steps"])
+        .groupby(["learner", "problem", "inner_steps"], sort=False)["last"]
+        .agg(lambda each: each.mean(skipna=False))
     )
     if len(by_steps):
         lines += ["", "Accuracy at each number of inner steps at test time, mean over seeds:"]
         for (learner, problem), part in by_steps.groupby(level=[0, 1], sort=False):
-            each = ", ".join(f"{steps:.0f}: {100 * value:.1f}" for (*_, steps), value in part.items())
-            lines.append(f"- {learner}, {problem}: {each}")
+            told = {
+                steps: "the inner loop diverges" if pd.isna(value) else f"{100 * value:.1f}"
+                for (*_, steps), value in part.items()
+            }
+            lines.append(f"- {learner}, {problem}: {', '.join(f'{steps:.0f}: {each}' for steps, each in told.items())}")
     return "\n".join(lines)
 
 

@@ -88,13 +88,16 @@ def score(trained: Member, grid: Grid) -> list[Row]:
 
     `last` is the accuracy on the four test drawings; `loss` the mean cross-entropy of logits on them, nats; `gain` and
     `gain_standard_error` are of the accuracy after less that before, problem by problem. Errors are over problems.
-    `validation_loss` is the learner's own, on validation problems at the end of meta-training.
+    `validation_loss` is the learner's own, on validation problems at the end of meta-training. There is no accuracy and no gain
+    where an inner loop diverged.
     """
     config, learner = trained.config, trained.test.learner
     untrained = trained.with_params(jax.jit(learner.init)(stream(config.train.seed, "init")))
     before, after = (_tested(each) for each in (untrained, trained))
     gain_P = (after.accuracy_TSL - before.accuracy_TSL)[..., -_TEST_DRAWINGS:].mean(axis=(1, 2))
-    gain = {"gain": gain_P.mean(), "gain_standard_error": gain_P.std(ddof=1) / len(gain_P) ** 0.5}
+    gain = {}
+    if before.finite and after.finite:
+        gain = {"gain": gain_P.mean(), "gain_standard_error": gain_P.std(ddof=1) / len(gain_P) ** 0.5}
     validated = [record["validation_loss"] for record in trained.records if "validation_loss" in record]
     return [_row(before, "before"), _row(after, "after") | gain | {"validation_loss": validated[-1]}]
 
@@ -104,6 +107,8 @@ def _tested(trained: Member) -> Scores:
 
 
 def _row(scores: Scores, when: str) -> Row:
+    if not scores.finite:
+        return {"tasks": when, "last": None, "last_standard_error": None, "loss": None, "episodes": scores.episodes}
     accuracy, error = scores.accuracy(slice(-_TEST_DRAWINGS, None))
     loss = float(scores.loss_TSL[..., -_TEST_DRAWINGS:].mean())
     return {"tasks": when, "last": accuracy, "last_standard_error": error, "loss": loss, "episodes": scores.episodes}
@@ -135,16 +140,22 @@ def watch(population: Population) -> Callable[[TrainState], dict[str, Any]]:
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     """A row for each condition: means over seeds of the accuracy `before` and `after`, the `gain` with the half-width
-    `interval` of 95%, and the losses."""
+    `interval` of 95%, and the losses; NaN where the inner loop of a seed diverged."""
     rows = []
     for condition, part in frame.groupby("condition", sort=False):
         before, after = (part[part.tasks == when] for when in ("before", "after"))
         if after.empty:
             continue
         interval = half_width(after.gain, after.gain_standard_error)
-        about = {"condition": condition, "before": before["last"].mean(), "after": after["last"].mean(), "seeds": len(after)}
-        losses = {"loss_before": before.loss.mean(), "loss_after": after.loss.mean()}
-        rows.append(about | {"gain": after.gain.mean(), "interval": interval, "episodes": after.episodes.max()} | losses)
+        means = {
+            "before": before["last"],
+            "after": after["last"],
+            "gain": after.gain,
+            "loss_before": before.loss,
+            "loss_after": after.loss,
+        }
+        about = {"condition": condition, "seeds": len(after), "interval": interval, "episodes": after.episodes.max()}
+        rows.append(about | {name: values.mean(skipna=False) for name, values in means.items()})
     return pd.DataFrame(rows)
 
 
@@ -155,10 +166,11 @@ def summary(frame: pd.DataFrame) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for row in summarise(frame).itertuples():
-        lines.append(
-            f"| {row.condition} | {row.before:.3f} | {row.after:.3f} | {row.gain:+.3f} ± {row.interval:.3f} "
-            f"| {row.loss_before:.3f} | {row.loss_after:.3f} | {row.seeds} × {row.episodes:.0f} |"
-        )
+        values = (row.before, row.after, row.loss_before, row.loss_after)
+        before, after, *losses = ("diverges" if pd.isna(value) else f"{value:.3f}" for value in values)
+        gain = "–" if pd.isna(row.gain) else f"{row.gain:+.3f} ± {row.interval:.3f}"
+        problems = f"{row.seeds} × {row.episodes:.0f}"
+        lines.append(f"| {' | '.join((row.condition, before, after, gain, *losses, problems))} |")
     searched = frame[frame.condition.isin(SEARCH) & (frame.tasks == "after")].dropna(subset=["validation_loss"])
     if not searched.empty:
         best = searched.loc[searched.validation_loss.idxmin()]

@@ -152,7 +152,7 @@ def run_experiment(experiment: Experiment, asked: Asked) -> int:
             table.add(rows)
             if _any_scored(frame := table.frame()):
                 draw(experiment, asked.scale, frame, asked.results_dir)
-            draw_curves(experiment, asked.scale, asked.runs_dir, asked.results_dir)
+            draw_curves(experiment, asked.scale, frame, asked.runs_dir, asked.results_dir)
     print(_found(experiment, table.frame()))
     print(f"table and figure: {table.path}, {table.path.with_suffix('.png')}", flush=True)
     return int(failed > 0)
@@ -203,16 +203,18 @@ def draw(experiment: Experiment, scale: str, frame: pd.DataFrame, results_dir: P
     write_atomic(results_dir / f"{scale}.png", lambda file: file.write(image.getvalue()))
 
 
-def draw_curves(experiment: Experiment, scale: str, runs_dir: Path, results_dir: Path) -> None:
-    """Draws what the experiment makes of the `metrics.jsonl` of all its runs that are in `runs_dir`."""
+def draw_curves(experiment: Experiment, scale: str, frame: pd.DataFrame, runs_dir: Path, results_dir: Path) -> None:
+    """Draws what the experiment makes of the `metrics.jsonl` in `runs_dir`, of the members and settings in `frame` alone."""
     if experiment.curves is None:
         return
-    runs = []
+    names, runs = [*experiment.axes, "settings"], []
+    done = set(frame[names].astype(str).itertuples(index=False, name=None)) if len(frame) else set()
     for path in sorted((runs_dir / scale).glob("*/members.json")):
         folder = RunFolder(path.parent)
         records = read_metrics(folder.path)
-        members = (folder.read_json("members.json") or {}).get("members", [])
-        runs += [(axes, of_member(records, index)) for index, axes in enumerate(members) if records]
+        for index, about in enumerate((folder.read_json("members.json") or {}).get("members", [])):
+            if records and tuple(str(about.get(name)) for name in names) in done:
+                runs.append((about, of_member(records, index)))
     for name, figure in experiment.curves(runs).items() if runs else ():
         image = io.BytesIO()
         figure.savefig(image, format="png")
@@ -288,7 +290,7 @@ def _train_unit(experiment: Experiment, scale: Scale, cells: list[Cell], asked: 
 def _told(rows: list[Row]) -> str:
     if "diverged" in rows[0]:
         return f"diverged by step {rows[0]['diverged']}"
-    told = [row for row in rows if "last" in row]
+    told = [row for row in rows if row.get("last") is not None]  # it is None where an inner loop diverged
     return (
         ", ".join(" ".join([row["tasks"], *filter(None, [row.get("dataset")]), f"{row['last']:.3f}"]) for row in told) or "done"
     )

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -125,16 +126,22 @@ def ends(scores: Scores, **about: Any) -> Row:
 
 
 def half_width(values: pd.Series, errors: pd.Series) -> float:
-    """Of the 95% interval of a mean over seeds: Student's; of one seed, 1.96 of its standard errors over problems.
+    """Of the 95% interval of a mean over seeds, for other seeds and other problems.
+
+    The seeds share their test problems, so that their spread does not show the error of those: both count, Student's interval
+    over seeds and 1.96 standard errors over problems, as the root of the sum of their squares. Of one seed the latter alone.
+
+    Args:
+      values: of each seed.
+      errors: standard errors of them, over problems.
 
     Example:
-      >>> round(half_width(pd.Series([0.7, 0.8, 0.9]), pd.Series([0.01] * 3)), 3)
-      0.248
+      >>> round(half_width(pd.Series([0.7, 0.8, 0.9]), pd.Series([0.05] * 3)), 3)
+      0.267
     """
-    seeds = len(values)
-    if seeds == 1:
-        return 1.96 * float(errors.iloc[0])
-    return float(stats.t.ppf(0.975, seeds - 1) * values.std(ddof=1) / seeds**0.5)
+    of_problems, seeds = 1.96 * errors.mean(), len(values)
+    of_seeds = stats.t.ppf(0.975, seeds - 1) * values.std(ddof=1) / seeds**0.5 if seeds > 1 else 0.0
+    return math.hypot(of_seeds, of_problems)
 
 
 def mean_and_deviation(values: pd.Series) -> str:

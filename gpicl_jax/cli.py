@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import sys
 import time
 from datetime import datetime
@@ -20,20 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        options, rest = parser().parse_known_args(arguments)
-        if rest and options.command not in ("train", "bench"):
-            raise UserError(f"unknown argument {rest[0]!r}; see 'gpicl {options.command} --help'")
-        if options.command == "train":
-            return _train(options, tuple(rest), arguments)
-        if options.command == "evaluate":
-            return _evaluate(options)
-        if options.command == "experiment":
-            return _experiment(options, arguments)
-        if options.command == "figure":
-            return _figure(options)
-        if options.command == "bench":
-            return _bench(options, tuple(rest), arguments)
-        return _datasets(options)
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"gpicl: error: {error}", file=sys.stderr)
         return 2
@@ -43,6 +33,26 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gpicl: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who reads the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _run(arguments: list[str]) -> int:
+    options, rest = parser().parse_known_args(arguments)
+    if rest and options.command not in ("train", "bench"):
+        raise UserError(f"unknown argument {rest[0]!r}; see 'gpicl {options.command} --help'")
+    if options.command == "train":
+        return _train(options, tuple(rest), arguments)
+    if options.command == "evaluate":
+        return _evaluate(options)
+    if options.command == "experiment":
+        return _experiment(options, arguments)
+    if options.command == "figure":
+        return _figure(options)
+    if options.command == "bench":
+        return _bench(options, tuple(rest), arguments)
+    return _datasets(options)
 
 
 def _train(options: argparse.Namespace, overrides: tuple[str, ...], arguments: list[str]) -> int:

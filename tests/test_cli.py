@@ -430,6 +430,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(name, straight, tmp_path, tmp_pat
     assert sorted(str(path) for path in tmp_path.rglob("*") if path.name != ".lock") == before
 
 
+def test_a_reader_that_goes_away_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    gone = subprocess.run([sys.executable, "-m", "gpicl_jax", "datasets"], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (gone.returncode, gone.stderr) == (141, "")
+
+
 def test_a_run_in_use_is_left_alone(straight, capsys):
     with RunFolder.open(straight[0]).lock():
         assert main(["evaluate", str(straight[0])]) == 2

@@ -21,9 +21,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = _run(arguments)
-        sys.stdout.flush()
-        return code
+        try:
+            return _run(arguments)
+        finally:
+            if sys.stdout is not None:  # it is closed in some daemons
+                sys.stdout.flush()
     except UserError as error:
         print(f"gpicl: error: {error}", file=sys.stderr)
         return 2

@@ -220,7 +220,7 @@ def test_pytorchs_maml_has_the_same_meta_gradient(name, first_order):
     config = load_config(f"bench/{name}", (*TINY[name], *overrides))
     learner, episodes_B = make_learner(config), maml.problems(config)
     params = jax.tree.map(lambda leaf: leaf + 0.1, learner.init(jax.random.key(0)))
-    loss, gradient = jax.jit(maml.mean_gradient(learner, config.train.accumulate))(params, None, episodes_B, None)
+    gradient, loss = jax.jit(maml.mean_gradient(learner, config.train.accumulate))(params, None, episodes_B, None)
     model, expected = make_model(config), make_model(config)
     transplant(model, params)
     transplant(expected, gradient)

@@ -430,12 +430,20 @@ def test_a_mistake_is_one_line_and_exit_code_2(name, straight, tmp_path, tmp_pat
     assert sorted(str(path) for path in tmp_path.rglob("*") if path.name != ".lock") == before
 
 
-def test_a_reader_that_goes_away_is_no_error():
+@pytest.mark.parametrize("argument", ["datasets", "--help"])
+def test_a_reader_that_goes_away_is_no_error(argument):
     reading, writing = os.pipe()
     os.close(reading)
-    gone = subprocess.run([sys.executable, "-m", "gpicl_jax", "datasets"], stdout=writing, stderr=subprocess.PIPE, text=True)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "gpicl_jax", argument]
+    gone = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=buffered)
     os.close(writing)
     assert (gone.returncode, gone.stderr) == (141, "")
+
+
+def test_no_output_at_all_is_no_error(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["datasets"]) == 0
 
 
 def test_a_run_in_use_is_left_alone(straight, capsys):

@@ -3,19 +3,33 @@
 import dataclasses
 import json
 import shutil
+import types
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from gpicl_jax.evaluation import Scores
 from gpicl_jax.experiments import few_shot, omniglot_maml
+from gpicl_jax.experiments.grid import Table
 from gpicl_jax.experiments.run import draw_curves
+from gpicl_jax.learners import Maml
+from gpicl_jax.learners.maml import InnerLoop
+from gpicl_jax.models import MLP
+from gpicl_jax.sections import Config
 
 
 def few_shot_rows(accuracies):
     """Two numbers of inner steps for each seed; the paper's is 3."""
-    common = {"learner": "maml", "problem": "5way_1shot", "last_standard_error": 0.01, "episodes": 100, "steps": 9}
+    common = {
+        "tasks": "test",
+        "learner": "maml",
+        "problem": "5way_1shot",
+        "last_standard_error": 0.01,
+        "episodes": 100,
+        "steps": 9,
+    }
     return pd.DataFrame(
         [
             common | {"seed": seed, "inner_steps": steps, "last": last - 0.5 * (steps == 1)}
@@ -40,14 +54,68 @@ def test_several_seeds_have_students_interval_and_the_error_of_their_problems():
     assert "| maml | 5way_1shot | 80.0 ± 24.9 | 98.7 | 9 | 3 × 100 |" in few_shot.summary(few_shot_rows([0.7, 0.8, 0.9]))
 
 
-def test_an_inner_loop_that_diverges_is_told_and_is_no_wrong_answer():
+@dataclasses.dataclass(frozen=True)
+class Diverging:
+    """In place of a member: 2 problems of 40 drawings; at `at` inner steps one of them ends in no finite loss."""
+
+    config: Config
+    params: dict
+    records: list
+    steps: int
+    at: tuple[int, ...]
+
+    @property
+    def test(self):
+        maml = Maml(MLP(num_classes=2), 4, InnerLoop(0.3, self.steps))
+        return types.SimpleNamespace(learner=maml)
+
+    def unseen(self, dataset, length=None):
+        loss_TSL = np.full((2, 1, 40), 0.1)
+        if self.steps in self.at:
+            loss_TSL[1] = np.nan
+        return Scores(loss_TSL, np.where(np.arange(40) < 5, np.nan, np.full((2, 1, 40), 0.75)), num_context=5)
+
+    def with_learner(self, learner):
+        return dataclasses.replace(self, steps=learner.inner.steps)
+
+    def with_params(self, params):
+        return dataclasses.replace(self, steps=0)
+
+
+def table_of(tmp_path, experiment, scale, diverging_at):
+    """The rows of one member, by way of the CSV."""
+    grid = experiment.scale(scale).grid
+    cell = experiment.cells(grid, 1)[0]
+    rows = experiment.score(Diverging(cell.config, {}, [{"validation_loss": 0.5}], 1, diverging_at), grid)
+    table = Table(tmp_path / "table.csv", experiment.axes)
+    table.add([(cell, [row | {"steps": 9} for row in rows])])
+    return table.frame()
+
+
+@pytest.mark.parametrize(("at", "told"), [((10,), "| 75.0 ± 0.0 |"), ((3, 10), "| diverges |")])
+def test_a_diverging_inner_loop_of_a_few_shot_problem_is_told_and_is_no_wrong_answer(at, told, tmp_path):
+    frame = table_of(tmp_path, few_shot.EXPERIMENT, "smoke", at)
+    each = "1: 75.0, 3: the inner loop diverges" if 3 in at else "1: 75.0, 3: 75.0, 5: 75.0, 10: the inner loop diverges"
+    assert told in few_shot.summary(frame) and each in few_shot.summary(frame)
+    few_shot.draw(frame, "laptop")
+
+
+def test_a_seed_whose_inner_loop_diverges_does_not_leave_the_mean():
     rows = few_shot_rows([0.9, 0.8])
-    rows.loc[(rows.inner_steps == 1) & (rows.seed == 0), "last"] = None
-    assert "- maml, 5way_1shot: 1: the inner loop diverges, 3: 85.0" in few_shot.summary(rows)
-    rows = study_rows([0.1], validation_loss=None)
-    rows.loc[rows.tasks == "before", ["last", "loss"]] = rows.loc[rows.tasks == "after", "gain"] = None
-    assert "| Adam 1e-4 | diverges | 0.700 | – | diverges | 0.700 |" in omniglot_maml.summary(rows)
-    omniglot_maml.draw(rows, "laptop")
+    rows.loc[(rows.inner_steps == 3) & (rows.seed == 0), "last"] = None
+    assert "| maml | 5way_1shot | diverges | 98.7 | 9 | 2 × 100 |" in few_shot.summary(rows)
+
+
+@pytest.mark.parametrize(("at", "told"), [((0,), "| diverges | 0.750 | – |"), ((1,), "| 0.750 | diverges | – |")])
+def test_a_diverging_inner_loop_of_the_study_is_told(at, told, tmp_path):
+    frame = table_of(tmp_path, omniglot_maml.EXPERIMENT, "smoke", at)
+    assert told in omniglot_maml.summary(frame)
+    omniglot_maml.draw(frame, "laptop")
+
+
+def test_settings_that_look_like_a_number_keep_their_zeros(tmp_path):
+    (tmp_path / "table.csv").write_text("learner,problem,seed,settings,last,rows\nmaml,5way_1shot,0,00000012,0.5,1\n")
+    assert Table(tmp_path / "table.csv", few_shot.EXPERIMENT.axes).frame().settings.tolist() == ["00000012"]
 
 
 def study_rows(gains, condition="Adam 1e-4", validation_loss=0.1):

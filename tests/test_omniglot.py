@@ -62,6 +62,8 @@ def test_two_turns_of_one_character_never_meet_and_every_turn_is_as_likely():
     assert counts.min() > 45 and counts.max() < 105  # 75 ± 8
     with pytest.raises(UserError, match="images of 4 classes, each turn of which counts as the same one"):
         TaskDistribution(source, length=10, num_context=5, classes_per_task=5, balanced=True, identity=True)
+    with pytest.raises(UserError, match="'mine' lacks images of some of the classes 4 to 7"):
+        own_classes(num_classes=6, rotations=4)
 
 
 @pytest.mark.parametrize(

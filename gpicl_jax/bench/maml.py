@@ -1,7 +1,7 @@
 """`gpicl bench maml`: meta-steps of Finn's MAML, first and second order, with and without recomputed inner steps.
 
-Where there are several devices, a third program spreads the problems over them by `pmap`, as training does; a CPU is cut
-into one device a core for that.
+Where there are several devices, a third program spreads the problems over them by `pmap`; a CPU is cut into one
+device a core for that.
 """
 
 import dataclasses
@@ -83,8 +83,8 @@ def make_sides(order: str, config: Config, episodes_B: Episode, asked: Asked) ->
 
 def shared_by(episodes_B: Episode) -> list[jax.Device]:
     """As many devices as can take equal shares of the problems."""
-    devices = jax.local_devices()
-    return devices[: math.gcd(len(devices), len(episodes_B.y_L))]
+    devices, problems = jax.local_devices(), len(episodes_B.y_L)
+    return devices[: max(number for number in range(1, len(devices) + 1) if problems % number == 0)]
 
 
 def _side(name: str, config: Config, episodes_B: Episode) -> Side:
@@ -122,7 +122,7 @@ def _make_meta_step(config: Config) -> Callable[[BatchGradient], TrainChunk]:
 
     def from_gradient(gradient: BatchGradient) -> TrainChunk:
         def meta_step(state, episodes_B, hyper):
-            loss, gradients = gradient(state.params, None, episodes_B, hyper)
+            gradients, loss = gradient(state.params, None, episodes_B, hyper)
             updates, opt_state = optimizer(hyper).update(gradients, state.opt_state, state.params)
             return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state), loss
 
@@ -132,13 +132,17 @@ def _make_meta_step(config: Config) -> Callable[[BatchGradient], TrainChunk]:
 
 
 def mean_gradient(learner: Learner, parts: int) -> BatchGradient:
-    """Mean loss of a batch of problems, in place of keys, and its gradient: from equal parts of them, one after another."""
+    """`gradient(params, None, episodes_B, hyper)`: the gradient of the mean loss of the problems, and that loss.
 
-    def of_part(params: Any, _: None, episodes_b: Episode, __: Any) -> tuple[jax.Array, Any]:
+    The problems are given in place of keys that they would be drawn from, and taken in `parts` equal parts, one after another.
+    """
+
+    def of_part(params: Any, _: None, episodes_b: Episode, __: Any) -> tuple[Any, jax.Array]:
         def mean_loss(params: Any) -> jax.Array:  # the key is of the order of inner batches; a cut these episodes bring along
             return jax.vmap(lambda episode: learner.loss(params, episode, key=KEY())[0])(episodes_b).mean()
 
-        return jax.value_and_grad(mean_loss)(params)
+        loss, gradient = jax.value_and_grad(mean_loss)(params)
+        return gradient, loss
 
     return gradient_in_parts(of_part, parts)
 

@@ -47,11 +47,11 @@ def run_bench(
     print(f", torch {record['packages']['torch']}" if asked.torch else "", end="")
     print(f", load average {record['load_average']:.1f}; medians of {asked.repeats} rounds (10th–90th percentile)", flush=True)
     rows = importlib.import_module(f"gpicl_jax.bench.{name}").measure(config, asked)
-    print(text(rows))
     if json_file:
         write_json(json_file, name, record, rows)
     if results:
         write_results(results, name, record, rows)
+    print(text(rows))
     return 0
 
 

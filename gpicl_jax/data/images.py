@@ -60,7 +60,8 @@ class ImageDataset:
         """Checks the arrays, sorts them by class and moves them to the device, once.
 
         Raises:
-          UserError: images are not uint8 [N, X], labels not N integers below `num_classes`, or all pixels are alike.
+          UserError: images are not uint8 [N, X], labels not N integers below `num_classes`, all pixels are alike, or a class is
+            there without its other turns.
         """
         images_NX, labels_N = np.asarray(images_NX), np.asarray(labels_N)
         if images_NX.dtype != np.uint8 or images_NX.ndim != 2:
@@ -70,6 +71,12 @@ class ImageDataset:
             raise UserError(f"standard deviation of '{name}' is {std}; expected a positive number: its pixels are all alike")
         order_N = np.argsort(labels_N, kind="stable")
         counts_C = np.bincount(labels_N, minlength=num_classes or 0)
+        characters, turns = np.unique(np.flatnonzero(counts_C) // rotations, return_counts=True)
+        if (turns != rotations).any():
+            one = characters[turns != rotations][0] * rotations
+            raise UserError(
+                f"'{name}' lacks images of some of the classes {one} to {one + rotations - 1}, the turns of one class"
+            )
         return cls(
             images_NX=jnp.asarray(images_NX[order_N]),
             labels_N=jnp.asarray(labels_N[order_N], jnp.int32),

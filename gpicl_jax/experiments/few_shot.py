@@ -98,13 +98,14 @@ def _found(trained: Member) -> Row:
 def headline(frame: pd.DataFrame) -> pd.DataFrame:
     """A row for each learner and problem: `last` with its half-width `interval` of 95%, over `seeds` seeds.
 
-    The number of inner steps at test time is the paper's, 3 at 5-way and 5 at 20-way.
+    The number of inner steps at test time is the paper's, 3 at 5-way and 5 at 20-way. `last` is NaN where the inner loop of a
+    seed diverged, in one problem or more.
     """
     rows = []
     for (learner, problem), part in frame.groupby(["learner", "problem"], sort=False):
         way = int(problem.split("way")[0])
-        at = part[part.inner_steps.isna() | (part.inner_steps == PAPER_STEPS[way])].dropna(subset=["last"])
-        if at.empty:
+        at = part[(part.tasks == "test") & (part.inner_steps.isna() | (part.inner_steps == PAPER_STEPS[way]))]
+        if at.empty:  # all members diverged in meta-training
             continue
         seeds = len(at)
         interval = half_width(at["last"], at.last_standard_error)
@@ -115,8 +116,8 @@ def headline(frame: pd.DataFrame) -> pd.DataFrame:
             "meta_steps": at.steps.max(),
             "episodes": at.episodes.sum(),
         }
-        rows.append(about | {"last": at["last"].mean(), "interval": interval})
-    return pd.DataFrame(rows)
+        rows.append(about | {"last": at["last"].mean(skipna=False), "interval": interval})
+    return pd.DataFrame(rows, columns=["learner", "problem", "seeds", "meta_steps", "episodes", "last", "interval"])
 
 
 def summary(frame: pd.DataFrame) -> str:
@@ -124,7 +125,7 @@ def summary(frame: pd.DataFrame) -> str:
     lines = ["| learner | problem | test accuracy, 95% | paper | meta-steps | seeds × problems |", "|---|---|---|---|---|---|"]
     for row in headline(frame).itertuples():
         paper = PAPER.get((row.learner, row.problem))
-        told = f"{100 * row.last:.1f} ± {100 * row.interval:.1f}"
+        told = "diverges" if pd.isna(row.last) else f"{100 * row.last:.1f} ± {100 * row.interval:.1f}"
         lines.append(
             f"| {row.learner} | {row.problem} | {told} | {'–' if paper is None else f'{paper:.1f}'} | {row.meta_steps:,} "
             f"| {row.seeds} × {row.episodes // row.seeds:,} |"

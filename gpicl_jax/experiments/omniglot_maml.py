@@ -95,7 +95,7 @@ def score(trained: Member, grid: Grid) -> list[Row]:
     untrained = trained.with_params(jax.jit(learner.init)(stream(config.train.seed, "init")))
     before, after = (_tested(each) for each in (untrained, trained))
     gain_P = (after.accuracy_TSL - before.accuracy_TSL)[..., -_TEST_DRAWINGS:].mean(axis=(1, 2))
-    gain = {}
+    gain = {"gain": None, "gain_standard_error": None}
     if before.finite and after.finite:
         gain = {"gain": gain_P.mean(), "gain_standard_error": gain_P.std(ddof=1) / len(gain_P) ** 0.5}
     validated = [record["validation_loss"] for record in trained.records if "validation_loss" in record]

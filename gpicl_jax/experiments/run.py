@@ -142,6 +142,8 @@ def run_experiment(experiment: Experiment, asked: Asked) -> int:
             continue
         try:
             rows = _train_unit(experiment, scale, missing, asked)
+        except BrokenPipeError:  # nobody reads what is told: no failure of this unit
+            raise
         except (UserError, MemoryError, OSError, jax.errors.JaxRuntimeError) as error:
             failed += 1
             print(f"gpicl: {_label(unit)} failed: {one_line(error)}", file=sys.stderr, flush=True)
@@ -153,6 +155,8 @@ def run_experiment(experiment: Experiment, asked: Asked) -> int:
             if _any_scored(frame := table.frame()):
                 draw(experiment, asked.scale, frame, asked.results_dir)
             draw_curves(experiment, asked.scale, frame, asked.runs_dir, asked.results_dir)
+        for cell, its_rows in rows:
+            print(f"    {cell}: {_told(its_rows)}", flush=True)
     print(_found(experiment, table.frame()))
     print(f"table and figure: {table.path}, {table.path.with_suffix('.png')}", flush=True)
     return int(failed > 0)
@@ -283,7 +287,6 @@ def _train_unit(experiment: Experiment, scale: Scale, cells: list[Cell], asked: 
             one = Member(cell.config, member(trained.params_M, index), records, diverged, test)
             rows = experiment.score(one, scale.grid) if diverged is None else [{"diverged": diverged}]
             found.append((cell, [row | about for row in rows]))
-            print(f"    {cell}: {_told(rows)}", flush=True)
         return found
 
 

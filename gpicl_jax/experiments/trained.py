@@ -126,10 +126,11 @@ def ends(scores: Scores, **about: Any) -> Row:
 
 
 def half_width(values: pd.Series, errors: pd.Series) -> float:
-    """Of the 95% interval of a mean over seeds, for other seeds and other problems.
+    """Of the 95% interval of a mean over seeds, for other seeds and other problems of the same test classes; a wide one.
 
-    The seeds share their test problems, so that their spread does not show the error of those: both count, Student's interval
+    The seeds share their test problems, so that their spread does not show all error of those: both count, Student's interval
     over seeds and 1.96 standard errors over problems, as the root of the sum of their squares. Of one seed the latter alone.
+    NaN where a seed has no value.
 
     Args:
       values: of each seed.
@@ -139,8 +140,8 @@ def half_width(values: pd.Series, errors: pd.Series) -> float:
       >>> round(half_width(pd.Series([0.7, 0.8, 0.9]), pd.Series([0.05] * 3)), 3)
       0.267
     """
-    of_problems, seeds = 1.96 * errors.mean(), len(values)
-    of_seeds = stats.t.ppf(0.975, seeds - 1) * values.std(ddof=1) / seeds**0.5 if seeds > 1 else 0.0
+    of_problems, seeds = 1.96 * errors.mean(skipna=False), len(values)
+    of_seeds = stats.t.ppf(0.975, seeds - 1) * values.std(ddof=1, skipna=False) / seeds**0.5 if seeds > 1 else 0.0
     return math.hypot(of_seeds, of_problems)
 
 

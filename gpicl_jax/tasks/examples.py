@@ -121,8 +121,9 @@ def _(dataset: ImageDataset, drawing: Drawing) -> None:
     if num_classes < dataset.num_classes:
         counts_C = counts_C[counts_C > 0]
     present = int((counts_C > 0).sum()) // dataset.rotations
-    chooses = num_classes < dataset.num_classes or dataset.rotations > 1
-    if present < (classes_per_task if num_context else num_classes if chooses else 0):
+    chooses = num_classes < dataset.num_classes or dataset.rotations > 1  # else a class without images is passed over
+    needed = classes_per_task if num_context else num_classes
+    if present < needed and (chooses or num_context):
         turns = "" if dataset.rotations == 1 else ", each turn of which counts as the same one"
         raise UserError(f"{name} has images of {present} classes{turns}; lower tasks.classes_per_task = {classes_per_task}")
     if balanced and length % num_classes:

@@ -152,6 +152,7 @@ def test_the_studys_plots_come_from_the_metrics_of_its_runs(tmp_path):
     axes = [{"condition": "Adam 1e-4", "seed": 0, "settings": "0"}, {"condition": "logits", "seed": 0, "settings": "01"}]
     (run / "members.json").write_text(json.dumps({"members": axes}))
     inner = np.linspace(1, 0.5, 2 * 8 * 6).reshape(2, 8, 6).tolist()
+    inner[0][3][4:] = [None, None]
     records = [{"step": step, "loss": [0.7, 0.1], "queries_loss": [0.7, None], "seconds": 1.0} for step in range(1, 5)]
     records += [{"step": step, "validation_loss": [0.6, 0.5]} for step in (2, 4)]
     records += [{"step": step, "inner_loss": inner, "inner_validation_loss": inner} for step in (0, 2, 4)]

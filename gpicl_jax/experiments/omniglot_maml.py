@@ -116,7 +116,7 @@ def _row(scores: Scores, when: str) -> Row:
 
 def watch(population: Population) -> Callable[[TrainState], dict[str, Any]]:
     """The inner loops of eight problems of meta-training characters, the same each time: at every inner step the loss that
-    is descended and the loss of the whole validation set, [M, 8, K] each."""
+    is descended and the loss of the whole validation set, [M, 8, K] each, None where they are not finite."""
     config, learner = population.config, population.learner
     keys = unseen_episode_keys(config.eval.seed, "validation", _WATCHED, 1)
     (part,) = drawn_in_parts(make_tasks(config, "train"), keys, config.tasks.permute_labels_prob)
@@ -133,7 +133,8 @@ def watch(population: Population) -> Callable[[TrainState], dict[str, Any]]:
 
     def found(state: TrainState) -> dict[str, Any]:
         names = ("inner_loss", "inner_validation_loss")
-        return {name: np.round(values, 4).tolist() for name, values in zip(names, run(state), strict=True)}
+        rounded = (np.round(np.asarray(values, float), 4) for values in run(state))
+        return {name: np.where(np.isfinite(each), each, None).tolist() for name, each in zip(names, rounded, strict=True)}
 
     return found
 

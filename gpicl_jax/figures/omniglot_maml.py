@@ -76,7 +76,7 @@ def inner_losses(frame: pd.DataFrame, column: str, condition: str) -> Figure:
     """A grid: a row for a meta-step, a column for a problem; the loss along the inner loop, raw and smoothed.
 
     Args:
-      frame: columns `step` and `column`, whose values are lists [problems][inner steps].
+      frame: columns `step` and `column`, whose values are lists [problems][inner steps], None where an inner loop diverged.
       column: `inner_loss` or `inner_validation_loss`.
       condition: for the title.
     """
@@ -86,7 +86,7 @@ def inner_losses(frame: pd.DataFrame, column: str, condition: str) -> Figure:
     panels = figure.subplots(len(frame), _COLUMNS, sharex=True, sharey=True, squeeze=False)
     for axes_p, (_, row) in zip(panels, frame.iterrows(), strict=True):
         for axes, losses in zip(axes_p, row[column], strict=False):
-            losses = np.asarray(losses)
+            losses = np.asarray(losses, float)
             axes.plot(1 + np.arange(len(losses)), losses, color=COLORS[0], linewidth=0.5, alpha=0.5, label="raw")
             smooth = np.convolve(losses, np.full(_INNER_WINDOW, 1 / _INNER_WINDOW), "valid")
             axes.plot(_INNER_WINDOW + np.arange(len(smooth)), smooth, color=COLORS[1], linewidth=1, label="mean over 5 steps")

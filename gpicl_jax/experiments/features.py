@@ -56,10 +56,11 @@ def score(trained: Member, grid: Grid) -> list[Row]:
 
 
 def summary(frame: pd.DataFrame) -> str:
-    """Accuracy of every file, mean over seeds ± standard deviation."""
-    lines = ["| features | accuracy, first example | accuracy, last tenth | seeds |", "|---|---|---|---|"]
+    """Accuracy of every file, and loss over the episode in nats; means over seeds ± standard deviation."""
+    lines = ["| features | accuracy, first example | accuracy, last tenth | loss, nats | seeds |", "|---|---|---|---|---|"]
     for dataset, rows in frame.dropna(subset=["last"]).groupby("dataset", sort=False):
-        lines.append(f"| {dataset} | {rows['first'].mean():.3f} | {mean_and_deviation(rows['last'])} | {len(rows)} |")
+        found = (f"{rows['first'].mean():.3f}", mean_and_deviation(rows["last"]), mean_and_deviation(rows["loss"]))
+        lines.append(f"| {dataset} | {' | '.join(found)} | {len(rows)} |")
     return "\n".join(lines)
 
 

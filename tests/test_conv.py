@@ -1,12 +1,15 @@
 """Convolutional networks of few-shot problems: equal to PyTorch's, and batch statistics of the rows that are given alone."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gpicl_jax.models import FewShotConv, StudyConv
-from gpicl_jax.models.conv import Conv, images, max_pool, patches
+from gpicl_jax.models.conv import Conv, PatchConv, images, max_pool
+from gpicl_jax.models.convolution import convolve
 
 
 def given(length=6, side=28):
@@ -17,18 +20,52 @@ def nudged(params):
     return jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
 
 
-@pytest.mark.parametrize(("size", "stride", "padding"), [(3, 2, "SAME"), (5, 1, "SAME"), (5, 1, "VALID"), (3, 2, "VALID")])
 @pytest.mark.parametrize("side", [9, 14])
-def test_the_product_of_patches_is_a_convolution(size, stride, padding, side):
+def test_the_product_of_patches_is_a_convolution(side):
     h_cLhw = jax.random.normal(jax.random.key(1), (2, 3, side, side))
-    layer = Conv(4, size, stride, padding)
+    layer = PatchConv(4, kernel_size=3, stride=2)
     params = layer.init(jax.random.key(0), h_cLhw)["params"]
-    kernel_hwio = params["kernel"].reshape(size, size, 2, 4)
-    expected = jax.lax.conv_general_dilated(
-        h_cLhw, kernel_hwio, (stride, stride), padding, dimension_numbers=("CNHW", "HWIO", "CNHW")
+    kernel_hwio = params["kernel"].reshape(3, 3, 2, 4)
+    expected = jax.lax.conv_general_dilated(h_cLhw, kernel_hwio, (2, 2), "SAME", dimension_numbers=("CNHW", "HWIO", "CNHW"))
+    np.testing.assert_allclose(layer.apply({"params": params}, h_cLhw), expected, atol=1e-5)
+
+
+def plain(h_Lhwc, kernel_rrco):
+    return jax.lax.conv_general_dilated(h_Lhwc, kernel_rrco, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def test_a_convolution_has_the_derivatives_of_xlas_own():
+    """First ones, and second ones as MAML takes them, of problems with kernels of their own."""
+    h_BLhwc = jax.random.normal(jax.random.key(1), (2, 3, 7, 6, 2))
+    kernel_Brrco = jax.random.normal(jax.random.key(2), (2, 3, 3, 2, 4))
+
+    def adapted(convolve, h_Lhwc, kernel_rrco):
+        def loss(h_Lhwc, kernel_rrco):
+            return jnp.tanh(convolve(h_Lhwc, kernel_rrco)).sum()
+
+        slopes = jax.grad(loss, argnums=(0, 1))(h_Lhwc, kernel_rrco)
+        return loss(h_Lhwc + 0.1 * slopes[0], kernel_rrco - 0.1 * slopes[1])
+
+    for function in (lambda convolve, *given: jnp.tanh(convolve(*given)).sum(), adapted):
+        ours, theirs = (
+            jax.jit(jax.vmap(jax.grad(functools.partial(function, each), argnums=(0, 1))))(h_BLhwc, kernel_Brrco)
+            for each in (convolve, plain)
+        )
+        for mine, expected in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_padding_is_xlas(padding):
+    h_Lhwc = jax.random.normal(jax.random.key(1), (3, 9, 9, 2))
+    layer = Conv(4, kernel_size=5, padding=padding)
+    params = layer.init(jax.random.key(0), h_Lhwc)["params"]
+    axes = ("NHWC", "HWIO", "NHWC")
+    kernel = params["kernel"].reshape(5, 5, 2, 4)
+    expected = jax.lax.conv_general_dilated(h_Lhwc, kernel, (1, 1), padding, dimension_numbers=axes) + params["bias"].reshape(
+        1, 1, 1, 4
     )
-    found = layer.apply({"params": params}, h_cLhw)
-    np.testing.assert_allclose(found, expected + params["bias"][:, None, None, None], atol=1e-5)
+    np.testing.assert_allclose(layer.apply({"params": params}, h_Lhwc), expected, atol=1e-5)
 
 
 def test_the_first_weights_of_a_convolution_are_as_wide_as_its_patches_and_features_ask():
@@ -40,16 +77,16 @@ def test_the_first_weights_of_a_convolution_are_as_wide_as_its_patches_and_featu
 
 
 def test_an_odd_row_and_column_are_not_pooled():
-    h_cLhw = jnp.arange(15.0).reshape(1, 1, 3, 5)
-    assert max_pool(h_cLhw)[0, 0].tolist() == [[6.0, 8.0]]
+    h_Lhwc = jnp.arange(15.0).reshape(1, 3, 5, 1)
+    assert max_pool(h_Lhwc)[0, ..., 0].tolist() == [[6.0, 8.0]]
 
 
 def test_images_come_row_by_row_then_by_channel():
     assert images(jnp.arange(12.0)[None], 3)[:, 0, 0, 1].tolist() == [3.0, 4.0, 5.0]
     with pytest.raises(ValueError, match="no square images of 1 channels"):
         images(jnp.zeros((1, 12)), 1)
-    with pytest.raises(ValueError, match="too small for a patch of 5×5"):
-        patches(jnp.zeros((1, 1, 4, 4)), 5, 1, "VALID")
+    with pytest.raises(ValueError, match="an image of 4×6 is too small for a kernel of 5×5"):
+        convolve(jnp.zeros((1, 4, 6, 1)), jnp.zeros((5, 5, 1, 1)))
 
 
 def test_finns_network_equals_torchs():

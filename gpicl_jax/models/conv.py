@@ -1,15 +1,12 @@
-"""Convolutional networks of few-shot problems: Finn's, and that of a public study of MAML on Omniglot.
-
-A convolution is the product of its kernel with the patches that slices of the input are stacked to, channels first. In a
-prototype on two CPU cores XLA's own convolution took 3 times as long, and 14 times under `vmap` over problems, where each has
-weights of its own and it becomes a grouped convolution.
-"""
+"""Convolutional networks of few-shot problems: Finn's, and that of a public study of MAML on Omniglot."""
 
 import math
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+from gpicl_jax.models.convolution import convolve, patches, same_padding
 
 _EPS = 1e-3  # of batch normalisation, as in Finn's code
 
@@ -44,7 +41,7 @@ class FewShotConv(nn.Module):
     def __call__(self, x_LX: jax.Array) -> jax.Array:
         h_cLhw = images(x_LX, self.channels)
         for layer in range(self.num_layers):
-            h_cLhw = Conv(self.width, kernel_size=3, stride=2, padding="SAME", use_bias=False, name=f"conv_{layer}")(h_cLhw)
+            h_cLhw = PatchConv(self.width, kernel_size=3, stride=2, name=f"conv_{layer}")(h_cLhw)
             h_cLhw = nn.relu(BatchNorm(name=f"norm_{layer}")(h_cLhw))
         h_LF = h_cLhw.mean(axis=(2, 3)).T
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(1.0), name="head")(h_LF)
@@ -71,36 +68,50 @@ class StudyConv(nn.Module):
 
     @nn.compact
     def __call__(self, x_LX: jax.Array) -> jax.Array:
-        h_cLhw = images(x_LX, 1)
+        h_Lhwc = jnp.moveaxis(images(x_LX, 1), 0, 3)
         for layer, channels in enumerate((6, 10, 12, 16)):
-            h_cLhw = nn.relu(Conv(channels, kernel_size=5, padding=self.padding, name=f"conv_{layer}")(h_cLhw))
-            h_cLhw = max_pool(h_cLhw)
-        h_LF = h_cLhw.swapaxes(0, 1).reshape(len(x_LX), -1)
+            h_Lhwc = nn.relu(Conv(channels, kernel_size=5, padding=self.padding, name=f"conv_{layer}")(h_Lhwc))
+            h_Lhwc = max_pool(h_Lhwc)
+        h_LF = jnp.moveaxis(h_Lhwc, 3, 1).reshape(len(x_LX), -1)
         h_LF = nn.relu(_torch_dense(10, h_LF.shape[1], "hidden")(h_LF))
         z_L1 = _torch_dense(1, 10, "head")(h_LF)
         return jnp.concatenate([jnp.zeros_like(z_L1), z_L1], axis=1)
 
 
 class Conv(nn.Module):
-    """A convolution, channels first: [c, L, h, w] → [o, L, h', w']."""
+    """A convolution of stride 1 with bias: [L, h, w, c] → [L, h', w', o]. `padding` is `VALID` or `SAME`."""
 
     features: int
     kernel_size: int
-    stride: int = 1
     padding: str = "VALID"
-    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, h_Lhwc: jax.Array) -> jax.Array:
+        size, channels = self.kernel_size, h_Lhwc.shape[3]
+        num_inputs = size**2 * channels
+        kernel_po = self.param("kernel", _torch_uniform, (num_inputs, self.features))
+        bias_o = self.param("bias", _torch_uniform_bias(num_inputs), (self.features,))
+        if self.padding == "SAME":
+            h_Lhwc = jnp.pad(h_Lhwc, [(0, 0), *(same_padding(length, size) for length in h_Lhwc.shape[1:3]), (0, 0)])
+        return convolve(h_Lhwc, kernel_po.reshape(size, size, channels, self.features)) + bias_o.reshape(1, 1, 1, -1)
+
+
+class PatchConv(nn.Module):
+    """A convolution without bias, padded, channels first: [c, L, h, w] → [o, L, h', w'], as a product with patches.
+
+    Under `vmap` over problems, each of which has a kernel of its own, `lax.conv` would become a grouped convolution, which took
+    14 times as long on two CPU cores in a prototype.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int
 
     @nn.compact
     def __call__(self, h_cLhw: jax.Array) -> jax.Array:
-        patches_pLhw = patches(h_cLhw, self.kernel_size, self.stride, self.padding)
-        num_inputs = len(patches_pLhw)
-        init = _torch_uniform if self.use_bias else _xavier_uniform(self.kernel_size)
-        kernel_po = self.param("kernel", init, (num_inputs, self.features))
-        h_oLhw = jnp.einsum("po,plhw->olhw", kernel_po, patches_pLhw)
-        if self.use_bias:
-            bias_o = self.param("bias", _torch_uniform_bias(num_inputs), (self.features,))
-            h_oLhw = h_oLhw + bias_o[:, None, None, None]
-        return h_oLhw
+        patches_pLhw = patches(h_cLhw, self.kernel_size, self.stride)
+        kernel_po = self.param("kernel", _xavier_uniform(self.kernel_size), (len(patches_pLhw), self.features))
+        return jnp.einsum("po,plhw->olhw", kernel_po, patches_pLhw)
 
 
 class BatchNorm(nn.Module):
@@ -129,48 +140,18 @@ def images(x_LX: jax.Array, channels: int) -> jax.Array:
     return jnp.moveaxis(x_LX.reshape(-1, side, side, channels), 3, 0)
 
 
-def patches(h_cLhw: jax.Array, size: int, stride: int, padding: str) -> jax.Array:
-    """All size × size patches as columns: [size · size · c, L, h', w'], ordered by row, column and channel of the patch.
-
-    Raises:
-      ValueError: an image is smaller than a patch.
-
-    Example:
-      >>> patches(jnp.arange(9.0).reshape(1, 1, 3, 3), size=2, stride=1, padding="VALID")[:, 0, 0, 0].tolist()
-      [0.0, 1.0, 3.0, 4.0]
-    """
-    height, width = h_cLhw.shape[2:]
-    if padding == "SAME":
-        pads = [_same_padding(length, size, stride) for length in (height, width)]
-        h_cLhw = jnp.pad(h_cLhw, [(0, 0), (0, 0), *pads])
-    rows, columns = ((length - size) // stride + 1 for length in h_cLhw.shape[2:])
-    if rows < 1 or columns < 1:
-        raise ValueError(f"an image of {height}×{width} is too small for a patch of {size}×{size}; use larger images")
-    corners = [(row, column) for row in range(size) for column in range(size)]
-    slices = [
-        h_cLhw[:, :, row : row + stride * rows : stride, column : column + stride * columns : stride] for row, column in corners
-    ]
-    return jnp.concatenate(slices)
-
-
-def _same_padding(length: int, size: int, stride: int) -> tuple[int, int]:
-    """As TensorFlow and XLA pad: ⌈length / stride⌉ patches, the odd pixel at the end."""
-    total = max(0, (-(-length // stride) - 1) * stride + size - length)
-    return total // 2, total - total // 2
-
-
-def max_pool(h_cLhw: jax.Array) -> jax.Array:
+def max_pool(h_Lhwc: jax.Array) -> jax.Array:
     """The largest of each 2×2 square; an odd last row or column is left out.
 
     Raises:
       ValueError: there is no such square.
     """
-    height, width = (length // 2 * 2 for length in h_cLhw.shape[2:])
+    height, width = (length // 2 * 2 for length in h_Lhwc.shape[1:3])
     if not height or not width:
         raise ValueError("an image of one pixel is too small to be pooled; use larger images")
-    h_cLhw = h_cLhw[:, :, :height, :width]
-    rows = jnp.maximum(h_cLhw[:, :, ::2], h_cLhw[:, :, 1::2])
-    return jnp.maximum(rows[..., ::2], rows[..., 1::2])
+    h_Lhwc = h_Lhwc[:, :height, :width]
+    rows = jnp.maximum(h_Lhwc[:, ::2], h_Lhwc[:, 1::2])
+    return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])
 
 
 def _xavier_uniform(size: int) -> nn.initializers.Initializer:

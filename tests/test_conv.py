@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpicl_jax.models import FewShotConv, StudyConv
-from gpicl_jax.models.conv import Conv, PatchConv, images, max_pool
+from gpicl_jax.models.conv import PatchConv, PooledConv, images, max_pool
 from gpicl_jax.models.convolution import convolve
 
 
@@ -56,15 +56,15 @@ def test_a_convolution_has_the_derivatives_of_xlas_own():
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
-def test_padding_is_xlas(padding):
+def test_bias_and_relu_may_come_after_pooling(padding):
     h_Lhwc = jax.random.normal(jax.random.key(1), (3, 9, 9, 2))
-    layer = Conv(4, kernel_size=5, padding=padding)
+    layer = PooledConv(4, kernel_size=5, padding=padding)
     params = layer.init(jax.random.key(0), h_Lhwc)["params"]
+    kernel_rrco, bias = params["kernel"].reshape(5, 5, 2, 4), params["bias"].reshape(1, 1, 1, 4)
     axes = ("NHWC", "HWIO", "NHWC")
-    kernel = params["kernel"].reshape(5, 5, 2, 4)
-    expected = jax.lax.conv_general_dilated(h_Lhwc, kernel, (1, 1), padding, dimension_numbers=axes) + params["bias"].reshape(
-        1, 1, 1, 4
-    )
+    convolved = jax.lax.conv_general_dilated(h_Lhwc, kernel_rrco, (1, 1), padding, dimension_numbers=axes)
+    expected = max_pool(jax.nn.relu(convolved + bias))
+    assert 0.1 < (expected > 0).mean() < 0.9
     np.testing.assert_allclose(layer.apply({"params": params}, h_Lhwc), expected, atol=1e-5)
 
 

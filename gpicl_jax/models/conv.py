@@ -70,16 +70,18 @@ class StudyConv(nn.Module):
     def __call__(self, x_LX: jax.Array) -> jax.Array:
         h_Lhwc = jnp.moveaxis(images(x_LX, 1), 0, 3)
         for layer, channels in enumerate((6, 10, 12, 16)):
-            h_Lhwc = nn.relu(Conv(channels, kernel_size=5, padding=self.padding, name=f"conv_{layer}")(h_Lhwc))
-            h_Lhwc = max_pool(h_Lhwc)
+            h_Lhwc = PooledConv(channels, kernel_size=5, padding=self.padding, name=f"conv_{layer}")(h_Lhwc)
         h_LF = jnp.moveaxis(h_Lhwc, 3, 1).reshape(len(x_LX), -1)
         h_LF = nn.relu(_torch_dense(10, h_LF.shape[1], "hidden")(h_LF))
         z_L1 = _torch_dense(1, 10, "head")(h_LF)
         return jnp.concatenate([jnp.zeros_like(z_L1), z_L1], axis=1)
 
 
-class Conv(nn.Module):
-    """A convolution of stride 1 with bias: [L, h, w, c] → [L, h', w', o]. `padding` is `VALID` or `SAME`."""
+class PooledConv(nn.Module):
+    """A convolution with bias, ReLU, 2×2 max-pooling: [L, h, w, c] → [L, h', w', o]. `padding` is `VALID` or `SAME`.
+
+    Bias and ReLU come last, of a quarter of the pixels: the largest of four numbers stays the largest.
+    """
 
     features: int
     kernel_size: int
@@ -93,7 +95,8 @@ class Conv(nn.Module):
         bias_o = self.param("bias", _torch_uniform_bias(num_inputs), (self.features,))
         if self.padding == "SAME":
             h_Lhwc = jnp.pad(h_Lhwc, [(0, 0), *(same_padding(length, size) for length in h_Lhwc.shape[1:3]), (0, 0)])
-        return convolve(h_Lhwc, kernel_po.reshape(size, size, channels, self.features)) + bias_o.reshape(1, 1, 1, -1)
+        pooled_Lhwo = max_pool(convolve(h_Lhwc, kernel_po.reshape(size, size, channels, self.features)))
+        return nn.relu(pooled_Lhwo + bias_o.reshape(1, 1, 1, -1))
 
 
 class PatchConv(nn.Module):

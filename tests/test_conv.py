@@ -60,9 +60,10 @@ def test_bias_and_relu_may_come_after_pooling(padding):
     h_Lhwc = jax.random.normal(jax.random.key(1), (3, 9, 9, 2))
     layer = PooledConv(4, kernel_size=5, padding=padding)
     params = layer.init(jax.random.key(0), h_Lhwc)["params"]
-    kernel_rrco, bias = params["kernel"].reshape(5, 5, 2, 4), params["bias"].reshape(1, 1, 1, 4)
+    kernel_rrco, bias = params["kernel"].reshape(5, 5, 2, 4), params["bias"].reshape(1, 1, 1, 4) - 1.0
     axes = ("NHWC", "HWIO", "NHWC")
     convolved = jax.lax.conv_general_dilated(h_Lhwc, kernel_rrco, (1, 1), padding, dimension_numbers=axes)
+    params = params | {"bias": bias.reshape(4)}
     expected = max_pool(jax.nn.relu(convolved + bias))
     assert 0.1 < (expected > 0).mean() < 0.9
     np.testing.assert_allclose(layer.apply({"params": params}, h_Lhwc), expected, atol=1e-5)

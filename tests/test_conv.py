@@ -60,7 +60,7 @@ def test_bias_and_relu_may_come_after_pooling(padding):
     h_Lhwc = jax.random.normal(jax.random.key(1), (3, 9, 9, 2))
     layer = PooledConv(4, kernel_size=5, padding=padding)
     params = layer.init(jax.random.key(0), h_Lhwc)["params"]
-    kernel_rrco, bias = params["kernel"].reshape(5, 5, 2, 4), params["bias"].reshape(1, 1, 1, 4) - 1.0
+    kernel_rrco, bias = params["kernel"].reshape(5, 5, 2, 4), params["bias"].reshape(1, 1, 1, 4) - 0.6
     axes = ("NHWC", "HWIO", "NHWC")
     convolved = jax.lax.conv_general_dilated(h_Lhwc, kernel_rrco, (1, 1), padding, dimension_numbers=axes)
     params = params | {"bias": bias.reshape(4)}

@@ -34,8 +34,11 @@ def plain(h_Lhwc, kernel_rrco):
     return jax.lax.conv_general_dilated(h_Lhwc, kernel_rrco, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def test_a_convolution_has_the_derivatives_of_xlas_own():
-    """First ones, and second ones as MAML takes them, of problems with kernels of their own."""
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_a_convolution_has_the_derivatives_of_xlas_own(backend, monkeypatch):
+    """First ones, and second ones as MAML takes them, of problems with kernels of their own; in turns, or grouped."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    jax.clear_caches()
     h_BLhwc = jax.random.normal(jax.random.key(1), (2, 3, 7, 6, 2))
     kernel_Brrco = jax.random.normal(jax.random.key(2), (2, 3, 3, 2, 4))
 
@@ -53,6 +56,8 @@ def test_a_convolution_has_the_derivatives_of_xlas_own():
         )
         for mine, expected in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-4)
+    program = str(jax.make_jaxpr(jax.vmap(convolve))(h_BLhwc, kernel_Brrco))
+    assert ("feature_group_count=2" in program) == (backend == "gpu")
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])

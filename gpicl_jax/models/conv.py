@@ -80,7 +80,7 @@ class StudyConv(nn.Module):
 class PooledConv(nn.Module):
     """A convolution with bias, ReLU, 2×2 max-pooling: [L, h, w, c] → [L, h', w', o]. `padding` is `VALID` or `SAME`.
 
-    Bias and ReLU come last, of a quarter of the pixels: the largest of four numbers stays the largest.
+    Bias and ReLU come last, of a quarter of the pixels: x ↦ relu(x + b) never falls, so the largest of four stays the largest.
     """
 
     features: int
@@ -100,7 +100,7 @@ class PooledConv(nn.Module):
 
 
 class PatchConv(nn.Module):
-    """A convolution without bias, padded, channels first: [c, L, h, w] → [o, L, h', w'], as a product with patches.
+    """A convolution without bias, padding `SAME`, channels first: [c, L, h, w] → [o, L, h', w'], as a product with patches.
 
     Under `vmap` over problems, each of which has a kernel of its own, `lax.conv` would become a grouped convolution, which took
     14 times as long on two CPU cores in a prototype.

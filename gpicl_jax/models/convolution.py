@@ -4,13 +4,30 @@ import jax
 import jax.numpy as jnp
 
 
+def _plain(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jax.lax.conv_general_dilated(images, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+_convolution = jax.custom_batching.custom_vmap(_plain)
+
+
+@_convolution.def_vmap
+def _(size: int, batched: list[bool], *given: jax.Array) -> tuple[jax.Array, bool]:
+    """A kernel for each problem: in turns on a CPU, where the grouped convolution that `vmap` makes of them is slow."""
+    if jax.default_backend() != "cpu":
+        return jax.vmap(_plain, tuple(0 if own else None for own in batched))(*given), True
+    pairs = [each if own else jnp.broadcast_to(each, (size, *each.shape)) for each, own in zip(given, batched, strict=True)]
+    return jax.lax.map(lambda pair: _convolution(*pair), tuple(pairs)), True
+
+
 @jax.custom_vjp
 def convolve(h_Lhwc: jax.Array, kernel_rrco: jax.Array) -> jax.Array:
     """The convolution (cross-correlation) without padding and of stride 1, [L, h − r + 1, w − r + 1, o].
 
     It is bilinear, and so are its two gradients. All three are written as convolutions whose axes lie as here, because within a
     loop XLA on a CPU has no fast program for others, which plain `jax.grad` makes: `lax.conv` with another order of axes took 8
-    times as long within a `scan` as outside. Derivatives of any order are made of these three; there is no forward mode.
+    times as long within a `scan` as outside. Under `vmap` over kernels a CPU takes them in turns. Derivatives of any order are
+    made of these three; there is no forward mode.
 
     Args:
       h_Lhwc: L images, h × w pixels of c channels.
@@ -27,8 +44,7 @@ def convolve(h_Lhwc: jax.Array, kernel_rrco: jax.Array) -> jax.Array:
     if min(h_Lhwc.shape[1:3]) < size:
         height, width = h_Lhwc.shape[1:3]
         raise ValueError(f"an image of {height}×{width} is too small for a kernel of {size}×{size}; use larger images")
-    axes = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(h_Lhwc, kernel_rrco, (1, 1), "VALID", dimension_numbers=axes)
+    return _convolution(h_Lhwc, kernel_rrco)
 
 
 def _input_gradient(slope_Lhwo: jax.Array, kernel_rrco: jax.Array) -> jax.Array:
@@ -41,9 +57,7 @@ def _input_gradient(slope_Lhwo: jax.Array, kernel_rrco: jax.Array) -> jax.Array:
 @jax.custom_vjp
 def _kernel_gradient(h_Lhwc: jax.Array, slope_Lhwo: jax.Array) -> jax.Array:
     """Of the input and the output's gradient: [r, r, c, o]. Channels are the images here, and images the channels."""
-    images_chwL, kernels_hwLo = h_Lhwc.transpose(3, 1, 2, 0), slope_Lhwo.transpose(1, 2, 0, 3)
-    axes = ("NHWC", "HWIO", "NHWC")
-    gradient_crro = jax.lax.conv_general_dilated(images_chwL, kernels_hwLo, (1, 1), "VALID", dimension_numbers=axes)
+    gradient_crro = _convolution(h_Lhwc.transpose(3, 1, 2, 0), slope_Lhwo.transpose(1, 2, 0, 3))
     return gradient_crro.transpose(1, 2, 0, 3)
 
 

@@ -241,10 +241,11 @@ def _check_few_shot(config: Config) -> None:
         raise UserError(f"{what} is for two classes; set tasks.classes_per_task = 2, not {tasks.classes_per_task}")
     if model.name == "study_conv" and config.data.channels != 1:
         raise UserError("model.name = 'study_conv' is for grey images; set data.channels = 1")
-    if model.name == "study_conv" and model.padding == "VALID" and config.data.size < STUDY_CONV_PIXELS:
+    if model.name == "study_conv" and config.data.size < (fewest := STUDY_CONV_PIXELS[model.padding]):
+        padded = "" if model.padding == "SAME" else ", or model.padding = 'SAME'"
         raise UserError(
-            f"data.size = {config.data.size} is too small for model.name = 'study_conv' without padding; give "
-            f"{STUDY_CONV_PIXELS} or more, or model.padding = 'SAME'"
+            f"data.size = {config.data.size} is too small for model.name = 'study_conv' with model.padding = "
+            f"{model.padding!r}; give {fewest} or more{padded}"
         )
     if model.name in CONV_MODELS and config.data.features:
         raise UserError(f"model.name = {model.name!r} is for images, and data.features = {config.data.features} are none")

@@ -28,7 +28,7 @@ IN_CONTEXT = "in_context"
 ONLINE_LEARNERS = ("sgd", "finetune", "maml_online")
 MLP_LEARNERS = ("instance", *ONLINE_LEARNERS, "maml")
 CONV_MODELS = ("few_shot_conv", "study_conv")
-STUDY_CONV_PIXELS = 76  # a side, without padding
+STUDY_CONV_PIXELS = {"VALID": 76, "SAME": 16}  # a side, at least, by model.padding
 ROW_MODELS = ("mlp", *CONV_MODELS)  # which see one example alone, or a set of them at once
 
 

@@ -362,6 +362,7 @@ BAD_INPUT = {
     "five classes squashed": (["train", *FEW_SHOT, "--learner.squash=true"], "is for two classes"),
     "the study's network in colour": (["train", "omniglot/study", "--data.channels=3"], "is for grey images"),
     "images too small for it": (["train", "omniglot/study", "--data.size=28"], "too small for model.name = 'study_conv'"),
+    "images too small to be padded": (["train", "omniglot/study", "--model.padding=SAME", "--data.size=15"], "give 16 or more"),
     "more ways than classes": (
         ["train", *FEW_SHOT, "--tasks.classes_per_task=11", "--tasks.num_context=11", "--tasks.length=22"],
         "has images of 10 classes; lower tasks.classes_per_task = 11",

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from gpicl_jax.config import load_config
 from gpicl_jax.evaluation import Scores
 from gpicl_jax.experiments import few_shot, omniglot_maml
 from gpicl_jax.experiments.grid import Table
@@ -111,6 +112,15 @@ def test_a_diverging_inner_loop_of_the_study_is_told(at, told, tmp_path):
     frame = table_of(tmp_path, omniglot_maml.EXPERIMENT, "smoke", at)
     assert told in omniglot_maml.summary(frame)
     omniglot_maml.draw(frame, "laptop")
+
+
+def test_inner_losses_that_are_not_finite_are_null_in_the_records():
+    losses_MBK = np.full((1, 8, 3), 0.71239)
+    losses_MBK[0, 2, 1:] = np.inf, np.nan
+    config = load_config("digits", ("--tasks.length=20",))
+    population = types.SimpleNamespace(config=config, learner=None, each=lambda *_: lambda state: (losses_MBK, losses_MBK))
+    record = json.loads(json.dumps(omniglot_maml.watch(population)(None), allow_nan=False))
+    assert record["inner_loss"][0][2] == [0.7124, None, None] and record["inner_validation_loss"][0][0] == [0.7124] * 3
 
 
 def test_settings_that_look_like_a_number_keep_their_zeros(tmp_path):

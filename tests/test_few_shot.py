@@ -14,6 +14,7 @@ from gpicl_jax.config import load_config
 from gpicl_jax.evaluation import Scores
 from gpicl_jax.experiments import few_shot, omniglot_maml
 from gpicl_jax.experiments.grid import Table
+from gpicl_jax.experiments.run import _told as told
 from gpicl_jax.experiments.run import draw_curves
 from gpicl_jax.learners import Maml
 from gpicl_jax.learners.maml import InnerLoop
@@ -99,6 +100,13 @@ def test_a_diverging_inner_loop_of_a_few_shot_problem_is_told_and_is_no_wrong_an
     each = "1: 75.0, 3: the inner loop diverges" if 3 in at else "1: 75.0, 3: 75.0, 5: 75.0, 10: the inner loop diverges"
     assert told in few_shot.summary(frame) and each in few_shot.summary(frame)
     few_shot.draw(frame, "laptop")
+
+
+def test_a_diverging_inner_loop_is_named_with_its_rate():
+    cell = few_shot.EXPERIMENT.cells(few_shot.EXPERIMENT.scale("smoke").grid, 1)[0]
+    rows = few_shot.score(Diverging(cell.config, {}, [], 1, (10,)), None)
+    assert "elsewhere predictions are not finite: the inner loop of maml ran with learner.inner_rate = 2" in told(cell, rows)
+    assert "not finite" not in told(cell, rows[:1])
 
 
 def test_a_seed_whose_inner_loop_diverges_does_not_leave_the_mean():

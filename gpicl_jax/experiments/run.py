@@ -19,6 +19,7 @@ from gpicl_jax.runs.folder import RunFolder, describe_run
 from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.sections import final_permute_prob
 from gpicl_jax.settings import UserError, nearest, one_line
+from gpicl_jax.training.divergence import advice
 from gpicl_jax.training.meta_test import held_out_tasks
 from gpicl_jax.training.population import Population
 from gpicl_jax.training.population_loop import train_population
@@ -156,7 +157,7 @@ def run_experiment(experiment: Experiment, asked: Asked) -> int:
                 draw(experiment, asked.scale, frame, asked.results_dir)
             draw_curves(experiment, asked.scale, frame, asked.runs_dir, asked.results_dir)
         for cell, its_rows in rows:
-            print(f"    {cell}: {_told(its_rows)}", flush=True)
+            print(f"    {cell}: {_told(cell, its_rows)}", flush=True)
     print(_found(experiment, table.frame()))
     print(f"table and figure: {table.path}, {table.path.with_suffix('.png')}", flush=True)
     return int(failed > 0)
@@ -290,10 +291,14 @@ def _train_unit(experiment: Experiment, scale: Scale, cells: list[Cell], asked: 
         return found
 
 
-def _told(rows: list[Row]) -> str:
+def _told(cell: Cell, rows: list[Row]) -> str:
     if "diverged" in rows[0]:
         return f"diverged by step {rows[0]['diverged']}"
-    told = [row for row in rows if row.get("last") is not None]  # it is None where an inner loop diverged
-    return (
-        ", ".join(" ".join([row["tasks"], *filter(None, [row.get("dataset")]), f"{row['last']:.3f}"]) for row in told) or "done"
-    )
+    found = [
+        " ".join([row["tasks"], *filter(None, [row.get("dataset")]), f"{row['last']:.3f}"])
+        for row in rows
+        if row.get("last") is not None
+    ]
+    if any(row.get("last", 0.0) is None for row in rows):
+        found.append(f"elsewhere predictions are not finite: {advice(cell.config)}")
+    return ", ".join(found) or "done"

@@ -249,6 +249,8 @@ def _check_few_shot(config: Config) -> None:
         )
     if model.name in CONV_MODELS and config.data.features:
         raise UserError(f"model.name = {model.name!r} is for images, and data.features = {config.data.features} are none")
+    if model.name in CONV_MODELS and model.dtype != "float32":
+        raise UserError(f"model.dtype = {model.dtype!r}, but model.name = {model.name!r} is in float32 alone; leave dtype out")
 
 
 def _check_together(config: Config) -> None:

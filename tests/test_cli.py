@@ -361,6 +361,7 @@ BAD_INPUT = {
     "squashed without a context": (["train", "omniglot/study", "--tasks.num_context=0"], "needs a context of one size"),
     "five classes squashed": (["train", *FEW_SHOT, "--learner.squash=true"], "is for two classes"),
     "the study's network in colour": (["train", "omniglot/study", "--data.channels=3"], "is for grey images"),
+    "a convolution in half precision": (["train", "omniglot/study", "--model.dtype=bfloat16"], "is in float32 alone"),
     "images too small for it": (["train", "omniglot/study", "--data.size=28"], "too small for model.name = 'study_conv'"),
     "images too small to be padded": (["train", "omniglot/study", "--model.padding=SAME", "--data.size=15"], "give 16 or more"),
     "more ways than classes": (

@@ -171,7 +171,8 @@ def redraw(experiment: Experiment, scale: str, results_dir: Path) -> str:
     """
     experiment.scale(scale)
     datasets = " --datasets TRAIN.npz [OTHER.npz …]" if experiment.takes_datasets else ""
-    command = f"gpicl experiment {experiment.name} --scale {scale}{datasets}"
+    there = "" if results_dir == Path("results") / experiment.folder else f" --results-dir {results_dir}"
+    command = f"gpicl experiment {experiment.name} --scale {scale}{datasets}{there}"
     table = Table(results_dir / f"{scale}.csv", experiment.axes)
     if not table.path.is_file():
         raise UserError(f"no {table.path}; make it with: {command}")

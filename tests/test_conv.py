@@ -106,10 +106,8 @@ def test_finns_network_equals_torchs():
         kernel = to_torch(kernel.reshape(3, 3, -1, 8)).permute(3, 2, 0, 1)
         pad = 0 if h.shape[-1] % 2 == 0 else 1  # stride 2: the odd pixel goes to the end
         h = torch.nn.functional.conv2d(torch.nn.functional.pad(h, (pad, 1, pad, 1)), kernel, stride=2)
-        norm = params[f"norm_{layer}"]
-        h = torch.nn.functional.batch_norm(
-            h, None, None, to_torch(norm["scale"]), to_torch(norm["bias"]), True, eps=1e-3
-        ).relu()
+        bias = to_torch(params[f"batch_norm_{layer}"]["bias"])
+        h = torch.nn.functional.batch_norm(h, None, None, None, bias, True, eps=1e-3).relu()
     expected = h.mean(dim=(2, 3)) @ to_torch(params["head"]["kernel"]) + to_torch(params["head"]["bias"])
     np.testing.assert_allclose(model.apply({"params": params}, x_LX), expected, atol=1e-4)
 

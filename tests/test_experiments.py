@@ -146,12 +146,13 @@ def test_what_is_done_is_not_done_again_and_a_broken_line_is(transition, asked, 
     assert run_experiment(transition, asked) == 0 and len(trained) == 2
     lines = (asked.results_dir / "smoke.csv").read_text().splitlines()
     (asked.results_dir / "smoke.csv").write_text("\n".join([*lines[:2], lines[2][:20], *lines[3:]]))
-    lost = f"left out: {frame.rows[0]}; to make them again: gpicl experiment transition --scale smoke\n"
+    again = f"gpicl experiment transition --scale smoke --results-dir {asked.results_dir}"
+    lost = f"left out: {frame.rows[0]}; to make them again: {again}\n"
     assert lost in redraw(transition, "smoke", asked.results_dir)
     assert run_experiment(transition, asked) == 0 and [each.size for each in trained] == [2, 2, 1]
     assert "1 of 2 to do" in capsys.readouterr().out
-    again = pd.read_csv(asked.results_dir / "smoke.csv")
-    pd.testing.assert_frame_equal(again.drop(columns="seconds"), frame.drop(columns="seconds"), atol=1e-5)
+    redone = pd.read_csv(asked.results_dir / "smoke.csv")
+    pd.testing.assert_frame_equal(redone.drop(columns="seconds"), frame.drop(columns="seconds"), atol=1e-5)
     (asked.results_dir / "smoke.png").unlink()
     told = redraw(transition, "smoke", asked.results_dir)
     assert "figure: " in told and "left out" not in told and (asked.results_dir / "smoke.png").is_file()

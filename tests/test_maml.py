@@ -204,6 +204,19 @@ def test_anil_moves_the_head_alone_and_meta_learns_all(params, first_order):
     assert all(abs(leaf).max() > 1e-4 for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.parametrize("inner", [{}, {"first_order": True}, {"learn_rates": True}])
+def test_offsets_of_batch_normalisation_are_meta_learned_and_do_not_adapt(inner):
+    inner = InnerLoop(rate=0.5, steps=2, **inner)
+    learner = Maml(FewShotConv(num_classes=3, width=4, num_layers=1), 16, inner, num_context=3)
+    x_LX = jax.random.normal(jax.random.key(1), (6, 16))
+    episode, params = Episode(x_LX, jnp.array([0, 1, 2, 0, 1, 2]), jnp.int32(3)), learner.init(jax.random.key(0))
+    weights = params["weights"] if inner.learn_rates else params
+    moved = jax.tree.map(lambda new, old: float(abs(new - old).max()), adapted(learner, params, episode), weights)
+    assert moved.pop("batch_norm_0") == {"bias": 0.0} and min(jax.tree.leaves(moved)) > 1e-3
+    gradient = jax.grad(functools.partial(meta_loss, learner))(params, episode)
+    assert abs((gradient["weights"] if inner.learn_rates else gradient)["batch_norm_0"]["bias"]).max() > 1e-4
+
+
 def test_learned_rates_are_one_for_each_array_and_begin_as_the_rate_that_is_given(params):
     learner, episode = make_learner(learn_rates=True), make_episode()
     rates = learner.init(jax.random.key(0))["log_rates"]

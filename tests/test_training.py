@@ -210,14 +210,14 @@ def test_steps_draw_different_batches_and_seeds_different_runs():
 
 
 def test_a_population_trains_under_vmap():
-    trainer = make_trainer("--optimizer.name=sgd", "--optimizer.momentum=0")  # Adam would enlarge rounding
+    trainer = make_trainer("--optimizer.eps=0.1")  # a small one would enlarge the rounding of gradients that are zero
     step = functools.partial(train_step, gradient=batch_gradient(trainer.learner), optimizer=trainer._optimizer, shape=(4, 2))
     rates = jnp.array([1e-4, 1e-2], jnp.float32)
     hyper = trainer.hyper._replace(learning_rate=rates)
     axes = jax.tree.map(lambda _: None, trainer.hyper)._replace(learning_rate=0)
     states, _ = jax.jit(jax.vmap(step, in_axes=(None, None, axes)))(trainer.state(), trainer.tasks, hyper)
     alone, _ = jax.jit(step)(trainer.state(), trainer.tasks, trainer.hyper._replace(learning_rate=rates[1]))
-    jax.tree.map(lambda many, one: np.testing.assert_allclose(many[1], one, rtol=1e-6, atol=2e-7), states.params, alone.params)
+    jax.tree.map(lambda many, one: np.testing.assert_allclose(many[1], one, atol=2e-6), states.params, alone.params)
 
 
 def test_a_batch_that_devices_cannot_share_is_refused():

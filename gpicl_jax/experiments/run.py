@@ -1,6 +1,7 @@
 """`gpicl experiment NAME`: trains the cells that the CSV lacks, a population at a time, then draws the figure."""
 
 import io
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -171,7 +172,7 @@ def redraw(experiment: Experiment, scale: str, results_dir: Path) -> str:
     """
     experiment.scale(scale)
     datasets = " --datasets TRAIN.npz [OTHER.npz …]" if experiment.takes_datasets else ""
-    there = "" if results_dir == Path("results") / experiment.folder else f" --results-dir {results_dir}"
+    there = "" if results_dir == Path("results") / experiment.folder else f" --results-dir {shlex.quote(str(results_dir))}"
     command = f"gpicl experiment {experiment.name} --scale {scale}{datasets}{there}"
     table = Table(results_dir / f"{scale}.csv", experiment.axes)
     if not table.path.is_file():

@@ -14,6 +14,7 @@ from gpicl_jax.learners.instance import Instance
 from gpicl_jax.tasks.episode import Episode
 
 HEAD = "head"  # name of the last layer of every model
+BATCH_NORM = "batch_norm"  # how the names of batch normalisations begin
 
 
 class InnerLoop(NamedTuple):
@@ -94,7 +95,7 @@ class Maml(FromContext):
         """The weights after K steps on the context; and for each step the loss that it descends, [K], and what `watch` makes
         of the weights after it."""
         weights, rates = (params["weights"], params["log_rates"]) if self.inner.learn_rates else (params, None)
-        still = {} if not self.inner.head_only else {name: each for name, each in weights.items() if name != HEAD}
+        still = {name: each for name, each in weights.items() if not self._adapts(name)}
 
         def inner_step(adapted: Params, rows_b: jax.Array | None) -> tuple[Params, tuple[jax.Array, Any]]:
             start = jax.lax.stop_gradient(adapted) if self.inner.first_order else adapted
@@ -146,8 +147,12 @@ class Maml(FromContext):
         rows_Kb = orders_PN[:, : each * self.inner.batch].reshape(passes * each, self.inner.batch)
         return rows_Kb[: self.inner.steps]
 
+    def _adapts(self, name: str) -> bool:
+        """Whether the inner loop moves the layer. Offsets of batch normalisations are meta-learned alone, as in Finn's code."""
+        return name == HEAD if self.inner.head_only else not name.startswith(BATCH_NORM)
+
     def _adapted(self, weights: Params) -> Params:
-        return {HEAD: weights[HEAD]} if self.inner.head_only else weights
+        return {name: each for name, each in weights.items() if self._adapts(name)}
 
     def _logits(self, weights: Params, episode: Episode) -> jax.Array:
         """All rows; zeros for the context where it is fixed, since its rows are not scored."""

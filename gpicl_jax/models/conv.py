@@ -15,8 +15,8 @@ class FewShotConv(nn.Module):
     """Finn's network (Finn et al. 2017, arXiv 1703.03400, section 5.2): `num_layers` × [3×3 convolution of stride 2, batch
     normalisation, ReLU], the mean over what is left of the image, then a linear layer.
 
-    Batch normalisation always takes the statistics of the rows that it is given: rows see each other (transductive). Scale and
-    offset are weights like others.
+    Batch normalisation always takes the statistics of the rows that it is given: rows see each other (transductive). It has an
+    offset and no scale, and MAML's inner loop leaves the offset as it is; both as in Finn's code (cbfinn/maml).
 
     Attributes:
       num_classes: C.
@@ -42,7 +42,7 @@ class FewShotConv(nn.Module):
         h_cLhw = images(x_LX, self.channels)
         for layer in range(self.num_layers):
             h_cLhw = PatchConv(self.width, kernel_size=3, stride=2, name=f"conv_{layer}")(h_cLhw)
-            h_cLhw = nn.relu(BatchNorm(name=f"norm_{layer}")(h_cLhw))
+            h_cLhw = nn.relu(BatchNorm(name=f"batch_norm_{layer}")(h_cLhw))
         h_LF = h_cLhw.mean(axis=(2, 3)).T
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(1.0), name="head")(h_LF)
 
@@ -118,17 +118,14 @@ class PatchConv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Mean 0 and variance 1 of each channel over the rows and pixels that are given, then scale and offset."""
+    """Mean 0 and variance 1 of each channel over the rows and pixels that are given, then an offset: [c, L, h, w]."""
 
     @nn.compact
     def __call__(self, h_cLhw: jax.Array) -> jax.Array:
-        shape = (len(h_cLhw), 1, 1, 1)
-        scale = self.param("scale", nn.initializers.ones, (len(h_cLhw),)).reshape(shape)
-        bias = self.param("bias", nn.initializers.zeros, (len(h_cLhw),)).reshape(shape)
-        mean = h_cLhw.mean(axis=(1, 2, 3), keepdims=True)
-        centred = h_cLhw - mean
+        bias_c = self.param("bias", nn.initializers.zeros, (len(h_cLhw),))
+        centred = h_cLhw - h_cLhw.mean(axis=(1, 2, 3), keepdims=True)
         variance = (centred**2).mean(axis=(1, 2, 3), keepdims=True)
-        return centred * (scale * jax.lax.rsqrt(variance + _EPS)) + bias
+        return centred * jax.lax.rsqrt(variance + _EPS) + bias_c[:, None, None, None]
 
 
 def images(x_LX: jax.Array, channels: int) -> jax.Array:

@@ -153,7 +153,7 @@ def _figure(options: argparse.Namespace) -> int:
     from gpicl_jax.experiments.run import redraw
 
     experiment = find(options.name)
-    print(redraw(experiment, options.scale, options.results_dir or Path("results") / experiment.folder))
+    print(redraw(experiment, options.scale, options.results_dir or experiment.results_dir))
     return 0
 
 

@@ -81,6 +81,11 @@ class Experiment:
         """Of its runs and results."""
         return self.name.replace("-", "_")
 
+    @property
+    def results_dir(self) -> Path:
+        """Where table and figure go, unless another is given."""
+        return Path("results") / self.folder
+
     def scale(self, name: str) -> Scale:
         if name not in self.scales:
             raise UserError(f"no scale '{name}' of experiment {self.name}{nearest(name, self.scales)}")
@@ -172,7 +177,7 @@ def redraw(experiment: Experiment, scale: str, results_dir: Path) -> str:
     """
     experiment.scale(scale)
     datasets = " --datasets TRAIN.npz [OTHER.npz …]" if experiment.takes_datasets else ""
-    there = "" if results_dir == Path("results") / experiment.folder else f" --results-dir {shlex.quote(str(results_dir))}"
+    there = "" if results_dir == experiment.results_dir else f" --results-dir {shlex.quote(str(results_dir))}"
     command = f"gpicl experiment {experiment.name} --scale {scale}{datasets}{there}"
     table = Table(results_dir / f"{scale}.csv", experiment.axes)
     if not table.path.is_file():

@@ -8,6 +8,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 import optax
 import pytest
@@ -24,6 +25,9 @@ from gpicl_jax.training.step import batch_gradient, draw_batch_keys, gradient_in
 from tests.helpers import TINY, tiny_config
 
 SGD = ("--optimizer.name=sgd", "--optimizer.momentum=0")
+
+# What conftest.py changes for the sake of compile time, as users have it; later versions do not know the option.
+USERS_FUSIONS = {"xla_cpu_use_fusion_emitters": True} if jaxlib.__version__.startswith("0.10.") else {}
 
 
 def make_trainer(*overrides, parallel="pmap", num_devices=1):
@@ -210,14 +214,15 @@ def test_steps_draw_different_batches_and_seeds_different_runs():
 
 
 def test_a_population_trains_under_vmap():
-    trainer = make_trainer("--optimizer.eps=0.1")  # a small one would enlarge the rounding of gradients that are zero
+    trainer = make_trainer()
     step = functools.partial(train_step, gradient=batch_gradient(trainer.learner), optimizer=trainer._optimizer, shape=(4, 2))
     rates = jnp.array([1e-4, 1e-2], jnp.float32)
     hyper = trainer.hyper._replace(learning_rate=rates)
     axes = jax.tree.map(lambda _: None, trainer.hyper)._replace(learning_rate=0)
-    states, _ = jax.jit(jax.vmap(step, in_axes=(None, None, axes)))(trainer.state(), trainer.tasks, hyper)
-    alone, _ = jax.jit(step)(trainer.state(), trainer.tasks, trainer.hyper._replace(learning_rate=rates[1]))
-    jax.tree.map(lambda many, one: np.testing.assert_allclose(many[1], one, atol=2e-6), states.params, alone.params)
+    users = functools.partial(jax.jit, compiler_options=USERS_FUSIONS)  # Adam enlarges the rounding of gradients that are zero
+    states, _ = users(jax.vmap(step, in_axes=(None, None, axes)))(trainer.state(), trainer.tasks, hyper)
+    alone, _ = users(step)(trainer.state(), trainer.tasks, trainer.hyper._replace(learning_rate=rates[1]))
+    jax.tree.map(lambda many, one: np.testing.assert_allclose(many[1], one, atol=1e-5), states.params, alone.params)
 
 
 def test_a_batch_that_devices_cannot_share_is_refused():

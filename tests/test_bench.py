@@ -86,9 +86,7 @@ def quick(monkeypatch):
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_benchmark_finds_what_it_promises(name, quick, tmp_path, capsys, monkeypatch):
-    if name == "study":  # `maml` takes both orders the same way
-        monkeypatch.setattr(maml, "_ORDERS", {"first order": True})
+def test_a_benchmark_finds_what_it_promises(name, quick, tmp_path, capsys):
     compared = ["--pytorch"] if HAS_TORCH and FOUND_WITH_PYTORCH[name] else []
     file, results = tmp_path / "found.json", tmp_path / "results"
     options = ["--repeats", "2", "--json", str(file), "--results-dir", str(results), *compared]

@@ -8,7 +8,17 @@ from gpicl_jax import __version__
 from gpicl_jax.config import packaged_configs
 from gpicl_jax.settings import UserError
 
-EXPERIMENTS = ("scaling", "transition", "learning-curves", "plateau", "state-size", "features", "few-shot", "omniglot-maml")
+EXPERIMENTS = (
+    "equivariant",
+    "scaling",
+    "transition",
+    "learning-curves",
+    "plateau",
+    "state-size",
+    "features",
+    "few-shot",
+    "omniglot-maml",
+)
 BENCHMARKS = ("tasks", "step", "population", "maml", "study", "inference")
 
 _TRAIN_HELP = """\
@@ -28,6 +38,7 @@ _EXPERIMENT_HELP = """\
 experiments:
   comparison        every learner under one protocol
   tasks             what a task is, drawn
+  equivariant       the paper's table by a learner that has the symmetries of its tasks
   scaling           model size × number of tasks, seen and unseen tasks
   transition        accuracy gained within an episode against the number of tasks
   learning-curves   accuracy at each position, trained on one dataset, tested on another

@@ -13,6 +13,9 @@ from gpicl_jax.sections import (
     ATTENTION_MODELS,
     CONTEXT_QUERY,
     CONV_MODELS,
+    EQUIVARIANT,
+    GRAM,
+    IDENTITY,
     IN_CONTEXT,
     INFINITE,
     MAX_TASKS,
@@ -20,6 +23,8 @@ from gpicl_jax.sections import (
     ROW_MODELS,
     STUDY_CONV_PIXELS,
     Config,
+    ModelConfig,
+    has_queries,
 )
 from gpicl_jax.settings import UserError, checked, nearest
 
@@ -199,6 +204,7 @@ def _check_learner(config: Config) -> None:
             f"learner.name = {learner.name!r} needs model.name = {' or '.join(map(repr, models))}, got {model.name!r}; "
             "change one of them"
         )
+    _check_equivariant(model)
     if model.num_layers == 0 and model.name != "mlp":
         raise UserError(f"model.num_layers = 0; a {model.name} needs at least 1 (only an mlp can do without hidden layers)")
     if model.layout != "shifted" and model.name != "transformer":
@@ -217,13 +223,21 @@ def _check_learner(config: Config) -> None:
         )
 
 
+def _check_equivariant(model: ModelConfig) -> None:
+    """Refuses what a model without tokens and order would ignore."""
+    unused = {"layout": "tokens", "label_scale": "tokens", "smear_keys": "order", "positions": "order"}
+    for name, lacks in unused.items() if model.name == EQUIVARIANT else ():
+        if (value := getattr(model, name)) != getattr(ModelConfig(), name):
+            raise UserError(f"model.{name} = {value!r}, but model.name = {EQUIVARIANT!r} has no {lacks}; leave {name} out")
+
+
 def _check_few_shot(config: Config) -> None:
     model, learner, tasks = config.model, config.learner, config.tasks
     context = tasks.num_context
-    if context and learner.name != "maml" and (learner.name != IN_CONTEXT or model.layout != CONTEXT_QUERY):
+    if context and learner.name != "maml" and (learner.name != IN_CONTEXT or not has_queries(model)):
         raise UserError(
-            f"tasks.num_context = {context} makes queries, which learn from the context alone; give learner.name = 'maml' or "
-            f"model.layout = {CONTEXT_QUERY!r}"
+            f"tasks.num_context = {context} makes queries, which learn from the context alone; give learner.name = 'maml', "
+            f"model.layout = {CONTEXT_QUERY!r} or model.name = {EQUIVARIANT!r}"
         )
     if not context and (model.name == "few_shot_conv" or learner.inner_batch or learner.num_queries or learner.squash):
         what = "learner.inner_batch, num_queries or squash"
@@ -262,11 +276,21 @@ def _check_together(config: Config) -> None:
     if data.weights and len(data.weights) != len(data.train):
         raise UserError(f"data.weights has {len(data.weights)} numbers for {len(data.train)} base datasets; give one for each")
     tasks = config.tasks
-    if tasks.entries == "gram" and (tasks.num_tasks != INFINITE or tasks.sequences_per_task > 1):
+    if tasks.entries == GRAM and config.model.name != EQUIVARIANT:
+        raise UserError(
+            f"tasks.entries = {GRAM!r} draws the Gram matrix of an episode's inputs and no inputs, which model.name = "
+            f"{config.model.name!r} needs; give 'normal' or 'integer', or model.name = {EQUIVARIANT!r}"
+        )
+    if tasks.entries == GRAM and (tasks.num_tasks != INFINITE or tasks.sequences_per_task > 1):
         raise UserError(
             f"tasks.entries = 'gram' is for tasks that are used once: tasks.num_tasks = '{INFINITE}' and "
             f"tasks.sequences_per_task = 1, got {tasks.num_tasks!r} and {tasks.sequences_per_task}; "
             "change them, or give 'normal' or 'integer'"
+        )
+    if tasks.feature_scales and tasks.entries in ("integer", IDENTITY):
+        raise UserError(
+            f"tasks.feature_scales = {tasks.feature_scales:g} is for tasks.entries normal or gram, got {tasks.entries!r}; "
+            "leave it out, or change entries"
         )
     for name, steps in (("train.steps", train.steps), ("train.validate_every", train.validate_every)):
         if steps % train.chunk:

@@ -16,6 +16,7 @@ from gpicl_jax.models import (
     VSML,
     ContextQueryTransformer,
     EncoderDecoder,
+    EquivariantTransformer,
     FastWeights,
     FewShotConv,
     OuterProductLSTM,
@@ -23,7 +24,7 @@ from gpicl_jax.models import (
     Transformer,
     VSMLWithoutSymmetries,
 )
-from gpicl_jax.sections import CONTEXT_QUERY, IDENTITY, IN_CONTEXT, INFINITE, ONLINE_LEARNERS, Config
+from gpicl_jax.sections import CONTEXT_QUERY, EQUIVARIANT, IDENTITY, IN_CONTEXT, INFINITE, ONLINE_LEARNERS, Config, has_queries
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture, Pairs, RandomPoints, TaskDistribution
 
@@ -63,6 +64,7 @@ def make_tasks(config: Config, split: str, name: str | None = None) -> TaskDistr
             classes_per_task=settings.classes_per_task,
             num_context=settings.num_context,
             balanced=settings.balanced,
+            feature_scales=settings.feature_scales if split == "train" else 0.0,
             infinite=split != "train" or settings.num_tasks == INFINITE,
             identity=settings.entries == IDENTITY,
             entries=settings.entries if split == "train" and settings.entries != IDENTITY else "normal",
@@ -76,7 +78,7 @@ def make_learner(config: Config) -> Learner:
     settings, num_features = config.learner, config.data.num_features
     model, remat = make_model(config), config.train.remat
     if settings.name == IN_CONTEXT:
-        if config.model.layout == CONTEXT_QUERY:
+        if has_queries(config.model):
             return ContextQuery(model, num_features, config.tasks.length, config.tasks.num_context)
         return InContext(model, num_features, config.tasks.length)
     if settings.name in ONLINE_LEARNERS:
@@ -106,9 +108,13 @@ def make_model(config: Config) -> nn.Module:
         return FewShotConv(common["num_classes"], model.width, model.num_layers, config.data.channels)
     if model.name == "study_conv":
         return StudyConv(model.padding)
-    common["label_scale"] = model.label_scale
     heads = {"num_heads": model.num_heads, "head_size": model.head_size}
     pairs = {"message_size": model.message_size, "micro_ticks": model.micro_ticks, "remat": config.train.remat}
+    blocks = {"num_layers": model.num_layers, "mlp_width": model.mlp_width, "activation": model.activation}
+    blocks["remat"] = config.train.remat_blocks
+    if model.name == EQUIVARIANT:
+        return EquivariantTransformer(**common, **heads, **blocks)
+    common["label_scale"] = model.label_scale
     if model.name == "lstm":
         return LSTM(**common)
     if model.name == "outer_product_lstm":
@@ -120,8 +126,7 @@ def make_model(config: Config) -> nn.Module:
         return VSML(**common, **pairs, hidden=hidden)
     if model.name == "vsml_without_symmetries":
         return VSMLWithoutSymmetries(**common, **pairs, grid_size=model.grid_size)
-    blocks = {**common, **heads, "num_layers": model.num_layers, "mlp_width": model.mlp_width, "activation": model.activation}
-    blocks["remat"] = config.train.remat_blocks
+    blocks |= common | heads
     if model.layout == CONTEXT_QUERY:
         return ContextQueryTransformer(**blocks)
     in_order = {**blocks, "max_length": config.tasks.length, "smear_keys": model.smear_keys}

@@ -11,6 +11,7 @@ from gpicl_jax.settings import setting
 INFINITE = "infinite"
 MAX_TASKS = 2**31 - 1
 SEQUENCE_MODELS = (
+    "equivariant_transformer",
     "transformer",
     "encoder_decoder",
     "lstm",
@@ -20,9 +21,11 @@ SEQUENCE_MODELS = (
     "vsml_without_symmetries",
 )
 POSITIONS = ("learned", "rope", "alibi")
-ENTRIES = ("normal", "integer", "gram")
+GRAM = "gram"
+ENTRIES = ("normal", "integer", GRAM)
 IDENTITY = "identity"
-ATTENTION_MODELS = ("transformer", "encoder_decoder")
+EQUIVARIANT = "equivariant_transformer"
+ATTENTION_MODELS = (EQUIVARIANT, "transformer", "encoder_decoder")
 CONTEXT_QUERY = "context_query"
 IN_CONTEXT = "in_context"
 ONLINE_LEARNERS = ("sgd", "finetune", "maml_online")
@@ -56,11 +59,19 @@ class TasksConfig:
     length: int = setting(100, "examples of an episode", minimum=2)
     num_context: int = setting(0, "examples before the queries; 0: each row is predicted from those before it", minimum=0)
     classes_per_task: int = setting(10, "labels of a task; a set with more classes lends it so many", minimum=2)
+    feature_scales: float = setting(
+        0.0,
+        "spread of random scales of the features in meta-training: of their logarithms, at most; 0: none",
+        minimum=0,
+        maximum=3,
+    )
     balanced: bool = setting(False, "whether an episode shows every class equally often (else: iid)")
     permute_labels_prob: float = setting(1.0, "chance that a task permutes its labels", minimum=0.0, maximum=1.0)
     permute_labels_anneal: int = setting(0, "steps in which that chance rises to 1 in meta-training; 0: it stays", minimum=0)
     entries: str = setting(
-        "normal", "law of the random matrices of meta-training; identity: none, anywhere", choices=(*ENTRIES, IDENTITY)
+        "normal",
+        "law of the matrices of meta-training; identity: none, anywhere",
+        choices=(*ENTRIES, IDENTITY),
     )
 
 
@@ -71,7 +82,9 @@ class ModelConfig:
     num_layers: int = setting(4, "blocks; hidden layers of an MLP; convolutions; layers of VSML", minimum=0)
     num_heads: int = setting(8, "heads of attention, or of an outer-product LSTM", minimum=1)
     head_size: int = setting(32, "size of a key, query and value; of a head of an outer-product LSTM", minimum=1)
-    mlp_width: int = setting(0, "hidden units of a block's MLP, 0 is 4 × width; units between VSML's layers", minimum=0)
+    mlp_width: int = setting(
+        0, "hidden units of a block's MLP, 0: its model's multiple of width; units between VSML's layers", minimum=0
+    )
     layout: str = setting("shifted", "what a token holds", choices=("shifted", "paired", CONTEXT_QUERY))
     label_scale: float = setting(1.0, "value of the hot entry of a label in a token", above=0.0)
     smear_keys: bool = setting(False, "mix each key with the one before it")
@@ -179,6 +192,16 @@ def final_permute_prob(config: Config) -> float:
       1.0
     """
     return 1.0 if config.tasks.permute_labels_anneal else config.tasks.permute_labels_prob
+
+
+def has_queries(model: ModelConfig) -> bool:
+    """Whether a model learns from a context in any order, and predicts queries.
+
+    Example:
+      >>> has_queries(ModelConfig(name=EQUIVARIANT)), has_queries(ModelConfig())
+      (True, False)
+    """
+    return model.name == EQUIVARIANT or model.layout == CONTEXT_QUERY
 
 
 def learner_name(config: Config) -> str:

@@ -6,6 +6,7 @@ from gpicl_jax.evaluation import EpisodeKeys, Evaluator, drawn_in_parts, score_t
 from gpicl_jax.learners import KernelRidge, NearestNeighbour
 from gpicl_jax.tasks import TaskDistribution
 
+CHOICE_EPISODES = 256  # of validation tasks
 # Kernels are scaled by 1/X: standardised inputs have norms of about X, and are about 2X apart, squared.
 _ALPHAS = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
 _GAMMAS = (0.15, 0.3, 0.7, 1.5, 3.0)

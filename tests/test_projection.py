@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from gpicl_jax.data import load
 from gpicl_jax.tasks import projection
@@ -79,37 +80,70 @@ def test_products_of_integer_entries_and_pixels_are_exact(dtype, monkeypatch):
     np.testing.assert_array_equal(np.asarray(mean_zero, np.int64), exact)
 
 
-def test_rows_of_a_matrix_that_is_never_made_have_the_law_of_a_matrix_times_images():
-    """Over many tasks: mean zero, covariance G = x xᵀ/X between examples, none between features, and a normal's kurtosis."""
-    x_LX = jax.random.normal(jax.random.key(0), (4, 9)) + 1.0  # dependent: they share a mean
-    keys = jax.random.split(jax.random.key(1), 40_000)
-    project = jax.jit(jax.vmap(lambda key: projection.project(projection.Unmade(key), x_LX, jnp.float32(0), jnp.float32(1))))
-    y_TLX = np.asarray(project(keys), np.float64)
-    gram_LL = np.asarray(x_LX, np.float64) @ np.asarray(x_LX, np.float64).T / 9
-    largest, error = gram_LL.max(), 4 / np.sqrt(len(keys))
-    assert abs(y_TLX.mean(0)).max() < error * np.sqrt(largest)
-    covariance = np.einsum("tlx,tmy->xylm", y_TLX, y_TLX) / len(keys)
-    np.testing.assert_allclose(covariance[np.arange(9), np.arange(9)], np.tile(gram_LL, (9, 1, 1)), atol=2 * error * largest)
-    assert abs(covariance[~np.eye(9, dtype=bool)]).max() < 1.5 * error * largest
-    z = y_TLX[:, 0, 0] / np.sqrt(gram_LL[0, 0])
-    assert abs((z**4).mean() - 3) < 4 * np.sqrt(96 / len(keys))
+def _gram_of_projections(make, x_LX, num_tasks):
+    """Gram matrices [T, L, L] of x_LX, projected by `make(key)`, in float64."""
+    one, zero = jnp.float32(1), jnp.float32(0)
+    project = jax.jit(jax.vmap(lambda key: projection.project(make(key), x_LX, zero, one)))
+    y_TLX = np.asarray(project(jax.random.split(jax.random.key(1), num_tasks)), np.float64)
+    return y_TLX @ y_TLX.transpose(0, 2, 1)
 
 
-def test_images_that_depend_on_each_other_can_be_projected_once():
-    """Digits of 8×8, enlarged, have rank 64 at most; 100 equal ones have rank 1. The outcome still has their Gram matrix."""
+@pytest.mark.parametrize(("length", "num_features"), [(4, 9), (6, 6)])  # at L = X the last χ has one degree of freedom
+def test_a_gram_matrix_without_a_matrix_has_the_law_of_one_with(length, num_features):
+    """Means, covariances and third moments of its entries, and those of its eigenvalues at both ends."""
+    x_LX = jax.random.normal(jax.random.key(0), (length, num_features)) + 1.0  # dependent: they share a mean
+    num_tasks = 40_000
+    without_TLL = _gram_of_projections(projection.Unmade, x_LX, num_tasks)
+    with_TLL = _gram_of_projections(lambda key: projection.normal_matrix(key, num_features), x_LX, num_tasks)
+    exact_LL = np.asarray(x_LX, np.float64) @ np.asarray(x_LX, np.float64).T
+    entries = np.triu_indices(length)
+    # a Wishart matrix of X degrees of freedom: E[W] = G, Cov(W_ij, W_kl) = (G_ik G_jl + G_il G_jk) / X
+    i, j = entries
+    covariance = (
+        exact_LL[np.ix_(i, i)] * exact_LL[np.ix_(j, j)] + exact_LL[np.ix_(i, j)] * exact_LL[np.ix_(j, i)]
+    ) / num_features
+    scale = np.sqrt(np.diag(covariance))
+    z_TE = (without_TLL - exact_LL)[:, *entries] / scale
+    error = 1 / np.sqrt(num_tasks)
+    assert abs(z_TE.mean(axis=0)).max() < 4.5 * error
+    found = z_TE.T @ z_TE / num_tasks
+    spread = np.std(z_TE[:, :, None] * z_TE[:, None], axis=0)
+    assert (abs(found - covariance / np.outer(scale, scale)) < 4.5 * error * spread).all()
+    other_TE = (with_TLL - exact_LL)[:, *entries] / scale
+    ends_of = lambda each_TLL: np.linalg.eigvalsh(each_TLL)[:, [0, -1]]  # noqa: E731
+    for one, other in ((z_TE**3, other_TE**3), (ends_of(without_TLL), ends_of(with_TLL))):
+        errors = np.sqrt((one.var(axis=0) + other.var(axis=0)) / num_tasks)
+        assert (abs(one.mean(axis=0) - other.mean(axis=0)) < 4.5 * errors).all()
+    ends = zip(ends_of(without_TLL).T, ends_of(with_TLL).T, strict=True)
+    assert min(stats.ks_2samp(one, other).pvalue for one, other in ends) > 1e-4
+
+
+def test_images_that_depend_on_each_other_have_their_gram_matrix():
+    """Digits of 8×8, enlarged, have rank 64 at most; 100 equal ones have rank 1."""
     small = np.asarray(load("digits", "train").images_NX[:100]).reshape(-1, 8, 8)
     for pixels in (
         small.repeat(2, 1).repeat(2, 2).reshape(100, 256),
         np.repeat(small[:1], 100, 0).repeat(4, 1).reshape(100, 256),
     ):
-        y_TLX = jax.vmap(
-            lambda key, pixels=pixels: projection.project(
-                projection.Unmade(key), jnp.asarray(pixels), jnp.float32(78), jnp.float32(96)
-            )
-        )(jax.random.split(jax.random.key(0), 200))
-        standard = (pixels.astype(np.float64) - 78) / 96
-        found = np.einsum("tlx,tmx->lm", np.asarray(y_TLX, np.float64), np.asarray(y_TLX, np.float64)) / 200
-        np.testing.assert_allclose(found, standard @ standard.T, atol=0.03 * np.abs(standard @ standard.T).max())
+        standard = (pixels.astype(np.float32) - 78) / 96
+        exact_LL = standard.astype(np.float64) @ standard.astype(np.float64).T
+        found_TLL = _gram_of_projections(projection.Unmade, jnp.asarray(standard), 400)
+        np.testing.assert_allclose(found_TLL.mean(axis=0), exact_LL, atol=0.03 * np.abs(exact_LL).max())
+        equal = (standard[:, None] == standard[None]).all(axis=2)
+        squares_TL = np.diagonal(found_TLL, axis1=1, axis2=2)
+        distance_TLL = squares_TL[:, :, None] + squares_TL[:, None] - 2 * found_TLL
+        assert distance_TLL[:, equal].max() < 1e-3 * squares_TL.mean()  # what the diagonal is raised by
+
+
+def test_a_gram_matrix_is_the_same_alone_and_in_a_batch():
+    x_LX = jax.random.normal(jax.random.key(0), (20, 64))
+    draw = lambda key: projection.project(projection.Unmade(key), x_LX, jnp.float32(0), jnp.float32(1))  # noqa: E731
+    keys = jax.random.split(jax.random.key(1), 6)
+    alone = [np.asarray(jax.jit(draw)(key)) for key in keys]
+    for batch in (jax.jit(jax.vmap(draw))(keys), jax.jit(lambda keys: jax.lax.map(draw, keys))(keys)):
+        np.testing.assert_allclose(batch, np.stack(alone), atol=1e-5)
+    words = jax.jit(jax.vmap(lambda key: jax.random.chisquare(key, jnp.arange(64.0, 44.0, -1))))(keys)
+    np.testing.assert_array_equal(words[2], jax.random.chisquare(keys[2], jnp.arange(64.0, 44.0, -1)))
 
 
 def test_cholesky_factors_are_never_batched_on_a_cpu():

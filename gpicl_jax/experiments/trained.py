@@ -25,6 +25,7 @@ from gpicl_jax.experiments.grid import Row
 from gpicl_jax.factory import make_tasks
 from gpicl_jax.learners import Learner, check_fits
 from gpicl_jax.sections import Config, final_permute_prob
+from gpicl_jax.solvers import CHOICE_EPISODES, choose_params, make_solvers
 from gpicl_jax.tasks import TaskDistribution
 
 _SEEN_TASKS = 64
@@ -59,6 +60,10 @@ class Member:
         permute = final_permute_prob(self.config) if permute_labels_prob is None else permute_labels_prob
         return self.test.unseen(self.params, dataset, permute, length or self.config.tasks.length)
 
+    def beside_solvers(self, dataset: str) -> dict[str, Scores]:
+        """On the same tasks as `unseen`: `learner`, and the reference solvers by name, all on the same episodes."""
+        return self.test.beside_solvers(self.params, dataset, final_permute_prob(self.config))
+
     def with_params(self, params: Any) -> "Member":
         """Other weights in the same learner."""
         return dataclasses.replace(self, params=jax.device_put(params, jax.local_devices()[0]))
@@ -83,6 +88,7 @@ class Test:
     def __init__(self, config: Config, learner: Learner) -> None:
         self.learner, self._config, self._evaluator = learner, config, Evaluator(learner)
         self._unseen, self._tasks = functools.cache(self._draw_unseen), functools.cache(self._make_tasks)  # live as long as it
+        self._chosen = functools.cache(self._choose)
 
     def with_learner(self, learner: Learner) -> "Test":
         """Of another learner, on the same episodes."""
@@ -94,6 +100,23 @@ class Test:
         parts, keys = self._unseen(dataset, permute, length)
         return score_together({"": (self._evaluator, params)}, parts, keys)[""]
 
+    def beside_solvers(self, params: Any, dataset: str, permute: float) -> dict[str, Scores]:
+        """Episodes are drawn again each time: those of large images would not all fit into memory."""
+        keys, solvers = self._test_keys(), make_solvers(self._config.tasks.classes_per_task)
+        entrants = {"learner": (self._evaluator, params)}
+        entrants |= {name: (solvers[name], chosen) for name, chosen in self._chosen().items()}
+        return score_together(entrants, drawn_in_parts(self._tasks(dataset), keys, permute), keys)
+
+    def _choose(self) -> dict[str, Any]:
+        solvers = make_solvers(self._config.tasks.classes_per_task)
+        keys = unseen_episode_keys(self._config.eval.seed, "validation", CHOICE_EPISODES, 1)
+        return choose_params(solvers, make_tasks(self._config, "validation"), keys)
+
+    def _test_keys(self) -> EpisodeKeys:
+        settings = self._config.eval
+        num_tasks = settings.episodes // settings.sequences_per_task
+        return unseen_episode_keys(settings.seed, "test", num_tasks, settings.sequences_per_task)
+
     def seen(self, params: Any, config: Config) -> Scores:
         ids_T = np.arange(_SEEN_TASKS) % config.tasks.num_tasks  # always as many: no shape changes, nothing is compiled anew
         keys = seen_episode_keys(hyper_from(config), config.eval.seed, ids_T, config.eval.episodes)
@@ -101,9 +124,7 @@ class Test:
         return self._evaluator(params, tasks, keys, final_permute_prob(config))
 
     def _draw_unseen(self, dataset: str, permute: float, length: int) -> tuple[list[Any], EpisodeKeys]:
-        settings = self._config.eval
-        num_tasks = settings.episodes // settings.sequences_per_task
-        keys = unseen_episode_keys(settings.seed, "test", num_tasks, settings.sequences_per_task)
+        keys = self._test_keys()
         tasks = dataclasses.replace(self._tasks(dataset), length=length)
         check_fits(self.learner, tasks)
         return list(drawn_in_parts(tasks, keys, permute)), keys

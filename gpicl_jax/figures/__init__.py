@@ -2,6 +2,7 @@
 
 from gpicl_jax.figures.benchmarks import benchmarks
 from gpicl_jax.figures.comparison import comparison
+from gpicl_jax.figures.equivariant import equivariant
 from gpicl_jax.figures.features import features
 from gpicl_jax.figures.few_shot import few_shot
 from gpicl_jax.figures.learning_curves import learning_curves
@@ -16,6 +17,7 @@ from gpicl_jax.figures.transition import transition
 __all__ = [
     "benchmarks",
     "comparison",
+    "equivariant",
     "features",
     "few_shot",
     "inner_losses",

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gpicl_jax.sections import GRAM
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import TaskDistribution
 from gpicl_jax.tasks.episode import Episode
@@ -101,7 +102,10 @@ def check_fits(learner: Any, tasks: TaskDistribution) -> None:
     if model is None:  # a reference solver fits any inputs
         return
     kind, source = type(model).__name__, tasks.source
-    if source.num_features != learner.num_features:
+    any_features = getattr(model, "any_features", False)
+    if tasks.entries == GRAM and not any_features:
+        raise UserError(f"tasks.entries = {GRAM!r} draws no inputs, which this {kind} needs; give 'normal' or 'integer'")
+    if source.num_features != learner.num_features and not any_features:
         raise UserError(
             f"this {kind} takes inputs of {learner.num_features} numbers, but '{source.name}' has {source.num_features}; "
             "load it with the size and channels that the learner was trained with"

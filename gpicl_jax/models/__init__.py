@@ -2,6 +2,7 @@
 
 from gpicl_jax.models.conv import FewShotConv, StudyConv
 from gpicl_jax.models.encoder_decoder import EncoderDecoder
+from gpicl_jax.models.equivariant_transformer import EquivariantTransformer
 from gpicl_jax.models.fast_weights import FastWeights
 from gpicl_jax.models.lstm import LSTM
 from gpicl_jax.models.mlp import MLP
@@ -16,6 +17,7 @@ __all__ = [
     "VSML",
     "ContextQueryTransformer",
     "EncoderDecoder",
+    "EquivariantTransformer",
     "FastWeights",
     "FewShotConv",
     "OuterProductLSTM",

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 
-_ACTIVATIONS = {"gelu": nn.gelu, "relu": nn.relu}
+ACTIVATIONS = {"gelu": nn.gelu, "relu": nn.relu}
 
 
 class Attention(nn.Module):
@@ -104,7 +104,7 @@ class Block(nn.Module):
             across = attention(**{**self.attention, "smear_keys": False, "positions": ""}, name="cross_attention")
             h_LD = h_LD + across(norm(name="norm_cross")(h_LD), memory_LD, mask_LL)
         hidden_LF = dense(self.mlp_width, name="mlp_in")(norm(name="norm_mlp")(h_LD))
-        return h_LD + dense(h_LD.shape[-1], name="mlp_out")(_ACTIVATIONS[self.activation](hidden_LF))
+        return h_LD + dense(h_LD.shape[-1], name="mlp_out")(ACTIVATIONS[self.activation](hidden_LF))
 
 
 class AttentionModel(nn.Module):

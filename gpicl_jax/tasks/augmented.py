@@ -13,7 +13,7 @@ import numpy as np
 
 from gpicl_jax.config import Hyper
 from gpicl_jax.data.images import ImageDataset
-from gpicl_jax.sections import IDENTITY
+from gpicl_jax.sections import GRAM, IDENTITY
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.episode import Episode
 from gpicl_jax.tasks.examples import Drawing, check_source, draw_examples
@@ -27,6 +27,8 @@ from gpicl_jax.tasks.projection import (
     integer_matrix,
     normal_matrix,
     project,
+    random_normal,
+    random_uniform,
     random_words,
     tasks_at_once,
 )
@@ -52,11 +54,13 @@ class Task(NamedTuple):
 
     Attributes:
       projection: A.
+      scale_X: s, float32 [X], of the features before projection; None where there is none.
       permutation_C: ρ, int32 [C], of the labels.
       source_key: of what the task draws from its source: classes of a set with many, random points, one of several sets.
     """
 
     projection: Projection
+    scale_X: jax.Array | None
     permutation_C: jax.Array
     source_key: jax.Array
 
@@ -73,12 +77,14 @@ class TaskDistribution:
       balanced: whether an episode shows every class equally often; else examples are iid, as in the paper.
       num_context: examples before the queries (few-shot problems); 0: each row is predicted from those before it.
       infinite: whether every step draws tasks that were never seen before; else task ids below `hyper.num_tasks`.
+      feature_scales: largest spread σ of random scales of the features: a task is x → A diag(s) x with log s_j ~ N(0, σ²u²), u
+        uniform in [0, 1]. So tasks have geometries that the images do not have; 0: s = 1, as in the paper.
       identity: whether the projection is left out (A = I): the labels alone are permuted.
-      entries: law of A: `normal` and `integer` matrices; `gram` has normal ones that are never made, for tasks that are used
-        once. See `gpicl_jax/tasks/projection.py`.
+      entries: law of A: `normal` and `integer` matrices; `gram` draws the Gram matrix of A x_1 … A x_L alone,
+        for tasks that are used once and learners to which rotations are all the same. See `gpicl_jax/tasks/projection.py`.
 
     Raises:
-      UserError: the source cannot fill an episode, or `gram` is not possible.
+      UserError: the source cannot fill an episode, `gram` for a finite set of tasks, `integer` for too many features.
 
     Example:
       >>> from gpicl_jax.data import load
@@ -97,6 +103,7 @@ class TaskDistribution:
     infinite: bool = dataclasses.field(default=True, metadata={"static": True})
     identity: bool = dataclasses.field(default=False, metadata={"static": True})
     entries: str = dataclasses.field(default="normal", metadata={"static": True})
+    feature_scales: float = dataclasses.field(default=0.0, metadata={"static": True})
 
     def __post_init__(self) -> None:
         if self.num_context >= self.length:
@@ -104,24 +111,13 @@ class TaskDistribution:
                 f"tasks.num_context = {self.num_context} leaves no query of tasks.length = {self.length}; lower it, or give 0"
             )
         check_source(self.source, self.drawing)
-        if self.entries == "gram":
-            self._check_gram()
+        if self.entries == GRAM and not self.infinite:
+            raise UserError(f"tasks.entries = {GRAM!r} needs infinitely many tasks, each used once; give 'normal' or 'integer'")
         if self.entries == "integer" and self.source.num_features > MOST_INTEGER_FEATURES:
             raise UserError(
                 f"tasks.entries = 'integer' is exact for up to {MOST_INTEGER_FEATURES:,} features; X = "
                 f"{self.source.num_features:,}; give 'normal'"
             )
-
-    def _check_gram(self) -> None:
-        needs = None
-        if not self.infinite:
-            needs = "infinitely many tasks, each used once"
-        elif not isinstance(self.source, ImageDataset):
-            needs = f"one set of different images; '{self.source.name}' is none"
-        elif self.source.num_features <= self.length:
-            needs = f"more features than examples: X = {self.source.num_features}, tasks.length = {self.length}"
-        if needs:
-            raise UserError(f"tasks.entries = 'gram' needs {needs}; give 'normal' or 'integer'")
 
     @property
     def drawing(self) -> Drawing:
@@ -144,6 +140,7 @@ def draw_task(tasks: TaskDistribution, key: jax.Array, permute_labels_prob: jax.
     permute = (coin[0] >> 8).astype(jnp.float32) < permute_labels_prob * np.float32(2**24)
     return Task(
         projection=_draw_projection(tasks, projection_key),
+        scale_X=_draw_scales(tasks, projection_key),
         permutation_C=jnp.where(permute, permutation_C, jnp.arange(num_labels, dtype=jnp.int32)),
         source_key=source_key(key),
     )
@@ -153,9 +150,17 @@ def _draw_projection(tasks: TaskDistribution, key: jax.Array) -> Projection:
     num_features = tasks.source.num_features
     if tasks.identity:
         return NoProjection()
-    if tasks.entries == "gram":
+    if tasks.entries == GRAM and num_features >= tasks.length:  # else a matrix is as cheap, and needs no full rank
         return Unmade(key)
     return (integer_matrix if tasks.entries == "integer" else normal_matrix)(key, num_features)
+
+
+def _draw_scales(tasks: TaskDistribution, key: jax.Array) -> jax.Array | None:
+    if not tasks.feature_scales:
+        return None
+    spread_key, scale_key = jax.random.split(jax.random.fold_in(key, 1))
+    spread = tasks.feature_scales * random_uniform(spread_key, ())
+    return jnp.exp(spread * random_normal(scale_key, (tasks.source.num_features,)))
 
 
 def source_key(key: jax.Array) -> jax.Array:
@@ -166,8 +171,12 @@ def source_key(key: jax.Array) -> jax.Array:
 def draw_sequence(tasks: TaskDistribution, task: Task, key: jax.Array) -> Episode:
     """An episode of `task`, prequential (num_context = L) unless `tasks` has a context. Of a `gram` task there is one only."""
     examples = draw_examples(tasks.source, task.source_key, key, tasks.drawing)
+    pixels_LX, mean, std = examples.pixels_LX, examples.mean, examples.std
+    if task.scale_X is not None:
+        pixels_LX = task.scale_X * ((pixels_LX.astype(jnp.float32) - mean) / std)
+        mean, std = jnp.float32(0), jnp.float32(1)
     return Episode(
-        x_LX=project(task.projection, examples.pixels_LX, examples.mean, examples.std),
+        x_LX=project(task.projection, pixels_LX, mean, std),
         y_L=task.permutation_C[examples.labels_L],
         num_context=jnp.int32(tasks.num_context or tasks.length),
     )
@@ -186,7 +195,7 @@ def draw_episodes(
     Raises:
       UserError: several episodes of a task whose matrix is never made.
     """
-    if tasks.entries == "gram" and sequence_keys_TS.shape[1] > 1:
+    if tasks.entries == GRAM and sequence_keys_TS.shape[1] > 1:
         raise UserError(
             f"tasks.entries = 'gram' makes one episode of a task, not {sequence_keys_TS.shape[1]}; give 'normal' or 'integer'"
         )

@@ -13,7 +13,7 @@ class Episode(NamedTuple):
     (prequential, as in the paper).
 
     Attributes:
-      x_LX: float32 [L, X], projected and standardised inputs.
+      x_LX: float32 [L, X], projected and standardised inputs; of tasks in Gram space [L, min(L, X)], inputs up to a rotation.
       y_L: int32 [L], labels 0 … C − 1 after the task's permutation.
       num_context: int32 scalar, traced.
     """

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpicl_jax.sections import IDENTITY
+from gpicl_jax.sections import GRAM, IDENTITY
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 # Bytes of matrices that are alive at once: what a CPU's cache holds, or a small part of an accelerator's memory.
@@ -72,7 +72,7 @@ class Matrix(NamedTuple):
 
 
 class Unmade(NamedTuple):
-    """A matrix that projects one episode only, and so never has to exist.
+    """A matrix that projects one episode of L ≤ X examples only, for a learner of their Gram matrix: it never has to exist.
 
     Attributes:
       key: that its entries are a function of.
@@ -132,7 +132,7 @@ def project(projection: Projection, pixels_LX: jax.Array, mean: jax.Array, std: 
     """A (x − μ)/σ for every row x of pixels, as (A x − μ A1)/σ: pixels stay uint8 up to the product.
 
     Returns:
-      float32 [L, X].
+      float32 [L, X]; of an `Unmade` matrix [L, L], rows of the same Gram matrix.
     """
     if isinstance(projection, NoProjection):
         return (pixels_LX.astype(jnp.float32) - mean) / std
@@ -147,24 +147,31 @@ def project(projection: Projection, pixels_LX: jax.Array, mean: jax.Array, std: 
 
 
 def _project_once(key: jax.Array, x_LX: jax.Array) -> jax.Array:
-    """Draws the rows A x_i themselves, float32 [L, X], where A ~ N(0, 1/X) is used for these x_i alone.
+    """Draws the Gram matrix of A x_1 … A x_L alone, A_ij ~ N(0, 1/X), and returns rows F that have it: float32 [L, L].
 
-    For a row a of A the L numbers a·x_i are jointly normal with covariance G = x xᵀ/X, independently for the X rows: they
-    are C z, with C Cᵀ = G (Cholesky) and L standard normals z. L·X normals are drawn, in place of X². A millionth of its
-    trace is added to the diagonal of G, which has no full rank where images depend on each other: at L = 100 this is noise of
-    1% of the inputs' deviation.
+    A xᵀ = Z Cᵀ in law, with C Cᵀ = x xᵀ/X (Cholesky) and X × L standard normals Z. Zᵀ Z = B Bᵀ is a Wishart matrix of X degrees
+    of freedom: B is lower triangular, B_ij ~ N(0, 1) below its diagonal, B_ii² ~ χ² with X − i + 1 degrees of freedom,
+    i = 1 … L (Bartlett's decomposition: Anderson 2003, *An Introduction to Multivariate Statistical Analysis*, theorem
+    7.2.1). So F = C B has the Gram matrix of the projected images in law, from L(L + 1)/2 random numbers in place of X². Its
+    rows are those images up to a rotation. A millionth of its trace is added to the diagonal of x xᵀ, which has no full rank
+    where images depend on each other: at L = 100 this is noise of 1% of the inputs' deviation.
     """
     length, num_features = x_LX.shape
+    normal_key, chi_key = jax.random.split(key)
     gram_LL = jnp.matmul(x_LX, x_LX.T, precision="highest") / num_features
     gram_LL = gram_LL + _JITTER * jnp.trace(gram_LL) * jnp.eye(length)
     cholesky = functools.partial(jax.lax.linalg.cholesky, symmetrize_input=False)
     if jax.default_backend() == "cpu":  # a batch of them inside a loop waits for ever (seen with jax 0.10.2, two threads)
         cholesky = jax.custom_batching.sequential_vmap(cholesky)
-    return jnp.matmul(cholesky(gram_LL), random_normal(key, (length, num_features)))
+    degrees_L = jnp.float32(num_features) - jnp.arange(length, dtype=jnp.float32)
+    diagonal_L = jnp.sqrt(jax.random.chisquare(chi_key, degrees_L))
+    bartlett_LL = jnp.tril(random_normal(normal_key, (length, length)), -1) + jnp.diag(diagonal_L)
+    return jnp.matmul(cholesky(gram_LL), bartlett_LL, precision="highest")
 
 
 def tasks_at_once(entries: str, num_features: int, length: int) -> int:
     """How many tasks to draw at a time on the default backend; memory then does not grow with the batch."""
-    numbers = length * (num_features + length) if entries in ("gram", IDENTITY) else num_features**2
+    no_matrix = entries == IDENTITY or (entries == GRAM and num_features >= length)
+    numbers = length * (num_features + length) if no_matrix else num_features**2
     live = _LIVE_BYTES.get(jax.default_backend(), _LIVE_BYTES_ELSEWHERE)
     return max(1, live // (4 * numbers))

@@ -26,14 +26,13 @@ from gpicl_jax.runs.checkpoint import Checkpoints
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.sections import INFINITE, Config, final_permute_prob, learner_name
 from gpicl_jax.settings import UserError
-from gpicl_jax.solvers import choose_params, make_solvers
+from gpicl_jax.solvers import CHOICE_EPISODES, choose_params, make_solvers
 from gpicl_jax.tasks import TaskDistribution
 from gpicl_jax.tasks.augmented import seen_task_keys, source_key
 from gpicl_jax.tasks.mixture import draw_source
 from gpicl_jax.training.divergence import Diverged, advice
 from gpicl_jax.training.state import init_state
 
-_CHOICE_EPISODES = 256
 _WITH_SOLVERS = ("unseen_tasks", "identity_tasks")
 
 
@@ -110,7 +109,7 @@ def meta_test(
     # the reference solvers predict each row from those before it: not queries from a context
     plain = validation.identity or config.tasks.num_context
     solvers = {} if plain else make_solvers(config.tasks.classes_per_task)
-    choice = unseen_episode_keys(config.eval.seed, "validation", _CHOICE_EPISODES, 1)
+    choice = unseen_episode_keys(config.eval.seed, "validation", CHOICE_EPISODES, 1)
     chosen = {
         kind: choose_params(solvers, dataclasses.replace(validation, identity=kind == "identity_tasks"), choice)
         for kind in _WITH_SOLVERS

@@ -1,0 +1,175 @@
+"""A Transformer with the symmetries of the tasks, for one episode.
+
+A task is x → A x, y → ρ(y), with A_ij iid normal and ρ uniform. Three groups leave the law of its episodes as it is. So the
+best predictor has their symmetries, and this one has them by construction:
+
+- O(X) × ℝ₊, rotations, reflections and scalings of the inputs: the logits are *invariant*. Of x only Gram matrices enter.
+- S_C, permutations of the labels: the logits are *equivariant*. Each class is a stream of its own, and all share their weights.
+- S_n, orders of the context: the logits are *invariant*. There are no positions, and attention sums over the context.
+
+The weights fit any number of features X, of classes C, and of examples L. EquiTabPFN (Arbel, Salinas & Hutter 2025, arXiv
+2502.06684) has the second of these, for tables. VSML (Kirsch & Schmidhuber 2021, arXiv 2012.14905) has permutations of inputs
+and of labels.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from gpicl_jax.models.blocks import ACTIVATIONS
+
+_FEW = 1e-5  # of the mean square of the inputs: closer examples count as equal, which float32 could not tell anyway
+_SHARPEST = 20.0  # bandwidth of the last head at first, in units of the mean squared distance; that of the first head is 1
+
+
+class EquivariantTransformer(nn.Module):
+    """Maps a context and queries to logits; row i < n is context, row i ≥ n a query that sees the context and its own x.
+
+    Attributes:
+      num_classes: C; no weight depends on it.
+      width: D, numbers of an example and a class.
+      num_layers, num_heads: as named.
+      head_size: E, of a head's value for each class, and of its queries and keys.
+      mlp_width: F; 0 is 2 × width.
+      activation: `gelu` or `relu`.
+      dtype: of the products with weights; parameters, distances, softmax and logits are float32.
+      remat: recompute each block in the backward pass, which then needs the memory of one.
+
+    Example:
+      >>> model = EquivariantTransformer(num_classes=10, width=8, num_layers=1, num_heads=2, head_size=4)
+      >>> x_LX, y_L = jax.random.normal(jax.random.key(0), (20, 64)), jnp.arange(20) % 10
+      >>> params = model.init(jax.random.key(1), x_LX, y_L, 15)
+      >>> logits_LC = model.apply(params, x_LX, y_L, 15)
+      >>> turned_LX, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(2), (64, 64)))
+      >>> logits_LC.shape, bool(jnp.allclose(model.apply(params, 9 * x_LX @ turned_LX, y_L, 15), logits_LC, atol=1e-4))
+      ((20, 10), True)
+    """
+
+    num_classes: int
+    width: int = 32
+    num_layers: int = 4
+    num_heads: int = 4
+    head_size: int = 8
+    mlp_width: int = 0
+    activation: str = "gelu"
+    dtype: jnp.dtype = jnp.float32
+    remat: bool = False
+
+    any_features = True  # what the learner was made for is no limit
+
+    @nn.compact
+    def __call__(self, x_LX: jax.Array, y_L: jax.Array, num_context: jax.Array | int) -> jax.Array:
+        in_context_L = jnp.arange(len(y_L)) < num_context
+        size_L, distance_LL, cosine_LL = geometry(x_LX, in_context_L)
+        label_LC = jax.nn.one_hot(y_L, self.num_classes, dtype=size_L.dtype) * in_context_L[:, None]
+        inputs_LCI = class_streams(size_L, distance_LL, label_LC, in_context_L)
+        h_LCD = nn.Dense(self.width, dtype=self.dtype, name="embed")(inputs_LCI)
+        block = nn.remat(EquivariantBlock) if self.remat else EquivariantBlock
+        mask_LL = in_context_L[None] | jnp.eye(len(y_L), dtype=bool)
+        for layer in range(self.num_layers):
+            h_LCD = block(
+                num_heads=self.num_heads,
+                head_size=self.head_size,
+                mlp_width=self.mlp_width or 2 * self.width,
+                activation=self.activation,
+                dtype=self.dtype,
+                name=f"block_{layer}",
+            )(h_LCD, distance_LL, cosine_LL, mask_LL)
+        return nn.Dense(1, name="head")(nn.LayerNorm(epsilon=1e-5, name="norm_out")(h_LCD))[..., 0]
+
+    def state_size(self, num_features: int, length: int) -> int:
+        """Inputs of `length` examples, and the values and keys of all layers."""
+        values = self.num_heads * self.head_size * (self.num_classes + 1)
+        return length * (num_features + self.num_layers * values)
+
+
+class EquivariantBlock(nn.Module):
+    """Attention over the context by distance and content, the same weights for every class; then an MLP for each class.
+
+    score_ij = ⟨q_i, k_j⟩/√E − b_i d²_ij + a cos_ij + s 1(i = j) for each head: a kernel whose bandwidth b_i a row chooses.
+    q, k and b come from the mean and the maximum over classes, and values from each class. So a layer can be a kernel
+    regression of Nadaraya and Watson, and several layers a functional gradient descent (von Oswald et al. 2023, arXiv
+    2212.07677; Cheng et al. 2023, arXiv 2312.06528).
+    """
+
+    num_heads: int
+    head_size: int
+    mlp_width: int
+    activation: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, h_LCD: jax.Array, distance_LL: jax.Array, cosine_LL: jax.Array, mask_LL: jax.Array) -> jax.Array:
+        length, num_classes, width = h_LCD.shape
+        heads, size = self.num_heads, self.head_size
+        dense = functools.partial(nn.Dense, dtype=self.dtype)
+        norm = functools.partial(nn.LayerNorm, epsilon=1e-5)
+        u_LCD = norm(name="norm_attention")(h_LCD)
+        pooled_LP = jnp.concatenate([u_LCD.mean(axis=1), u_LCD.max(axis=1)], axis=-1)
+
+        query_LHE = dense(heads * size, name="query")(pooled_LP).reshape(length, heads, size)
+        key_LHE = dense(heads * size, use_bias=False, name="key")(pooled_LP).reshape(length, heads, size)
+        sharpness_LH = nn.softplus(dense(heads, name="bandwidth", kernel_init=nn.initializers.normal(0.02))(pooled_LP) + _ONE)
+        first_H = np.log(np.geomspace(1.0, _SHARPEST, heads))
+        sharpness_LH *= jnp.exp(self.param("sharpness", lambda _: jnp.asarray(first_H, jnp.float32)))[None]
+        by_cosine_H = self.param("by_cosine", nn.initializers.zeros, (heads,))
+        by_self_H = self.param("by_self", nn.initializers.zeros, (heads,))
+        score_HLM = jnp.einsum("lhe,mhe->hlm", query_LHE, key_LHE).astype(distance_LL.dtype) / size**0.5
+        score_HLM -= sharpness_LH.T[:, :, None] * distance_LL[None]
+        score_HLM += by_cosine_H[:, None, None] * cosine_LL[None] + by_self_H[:, None, None] * jnp.eye(length)[None]
+        weight_HLM = jax.nn.softmax(jnp.where(mask_LL[None], score_HLM, -jnp.inf)).astype(self.dtype)
+
+        value_MCHE = dense(heads * size, name="value")(u_LCD).reshape(length, num_classes, heads, size)
+        mixed_LCHE = jnp.einsum("hlm,mche->lche", weight_HLM, value_MCHE)
+        h_LCD = h_LCD + dense(width, name="out")(mixed_LCHE.reshape(length, num_classes, heads * size))
+
+        u_LCD = norm(name="norm_mlp")(h_LCD)
+        hidden_LCF = dense(self.mlp_width, name="mlp_in")(u_LCD)
+        hidden_LCF += dense(self.mlp_width, use_bias=False, name="mlp_in_others")(u_LCD.mean(axis=1))[:, None]
+        return h_LCD + dense(width, name="mlp_out")(ACTIVATIONS[self.activation](hidden_LCF))
+
+
+_ONE = float(np.log(np.e - 1))  # softplus of it is 1
+
+
+def geometry(x_LX: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What rotations leave: |x_i|² [L], |x_i − x_j|² [L, L] and cos(x_i, x_j) [L, L], in units that the context sets.
+
+    A squared norm is in units of its mean over the context, a squared distance in units of half its mean over the pairs of the
+    context. So a scaling of x changes nothing. Products are in full float32: tf32 and bfloat16 would blur near neighbours.
+    """
+    weight_L = in_context_L.astype(x_LX.dtype)
+    num = weight_L.sum()
+    largest = jnp.maximum(jnp.abs(x_LX).max(), jnp.finfo(x_LX.dtype).tiny)
+    x_LX = x_LX / largest  # x may be as large or as small as float32 can hold
+    gram_LL = jnp.matmul(x_LX, x_LX.T, precision="highest")
+    square_L = jnp.diagonal(gram_LL)
+    context_square = (square_L * weight_L).sum() / jnp.maximum(num, 1)
+    unit = jnp.where(context_square > 0, context_square, 1.0)
+    gram_LL, square_L = gram_LL / unit, square_L / unit
+    distance_LL = jnp.maximum(square_L[:, None] + square_L[None] - 2 * gram_LL, 0.0)
+    pair_LL = weight_L[:, None] * weight_L[None] * (1 - jnp.eye(len(weight_L)))
+    mean_distance = (distance_LL * pair_LL).sum() / jnp.maximum(pair_LL.sum(), 1)
+    half = jnp.where(num > 1, mean_distance / 2, 1.0)
+    cosine_LL = gram_LL * jax.lax.rsqrt(jnp.maximum(square_L[:, None] * square_L[None], _FEW**2))
+    return square_L, distance_LL / jnp.maximum(half, _FEW), cosine_LL
+
+
+def class_streams(size_L: jax.Array, distance_LL: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> jax.Array:
+    """The numbers that the stream of a class begins with at each example, [L, C, 6]: is it the example's label, is the example
+    context, its norm, the distance of its nearest context, the class's share of the context, and the size of the context."""
+    num = in_context_L.sum()
+    others_LL = in_context_L[None] & ~jnp.eye(len(size_L), dtype=bool)
+    nearest_L = jnp.where(others_LL, distance_LL, jnp.inf).min(axis=1)
+    nearest_L = jnp.where(others_LL.any(axis=1), nearest_L, 1.0)
+    share_C = label_LC.sum(axis=0) / jnp.maximum(num, 1)
+    of_row_LI = jnp.stack(
+        [in_context_L, jnp.sqrt(size_L), nearest_L, jnp.full(len(size_L), jnp.log1p(num) / 5)], axis=-1, dtype=size_L.dtype
+    )
+    shape = label_LC.shape
+    parts = [3 * label_LC[..., None], jnp.broadcast_to(3 * share_C[None, :, None], (*shape, 1))]
+    parts.append(jnp.broadcast_to(of_row_LI[:, None], (*shape, of_row_LI.shape[-1])))
+    return jnp.concatenate(parts, axis=-1)

@@ -27,8 +27,8 @@ def random_images(config: Config) -> ImageDataset:
     return ImageDataset.build(images_NX, random.integers(0, 10, NUM_IMAGES), mean=127.5, std=73.9, name="random images")
 
 
-def random_tasks(config: Config, images: ImageDataset) -> TaskDistribution:
-    """The tasks that `[tasks]` describes, over `images`."""
+def random_tasks(config: Config, images: ImageDataset, entries: str = "") -> TaskDistribution:
+    """The tasks that `[tasks]` describes, over `images`; with matrices of another law where `entries` are given."""
     settings = config.tasks
     return TaskDistribution(
         source=images,
@@ -38,7 +38,7 @@ def random_tasks(config: Config, images: ImageDataset) -> TaskDistribution:
         balanced=settings.balanced,
         infinite=settings.num_tasks == INFINITE,
         identity=settings.entries == IDENTITY,
-        entries="normal" if settings.entries == IDENTITY else settings.entries,
+        entries=entries or ("normal" if settings.entries == IDENTITY else settings.entries),
     )
 
 

@@ -37,7 +37,7 @@ def measure(config: Config, asked: Asked) -> list[Row]:
     theirs = _pytorch_sides(config, asked, images)
     single, double = (_step_side(f"jax, B = {each.tasks.tasks_per_step}", each, images) for each in (one, two))
     of_one = _step_side(f"jax, one task, B = {2 * size}", shared, images)
-    draws = {kind: _draw_side(f"jax, {kind}, B = {size}", with_tasks(one, entries=kind), images) for kind in ENTRIES}
+    draws = {kind: _draw_side(f"jax, {kind}, B = {size}", one, images, kind) for kind in ENTRIES}
     draw_shared = _draw_side(f"jax, {config.tasks.entries}, one task, B = {2 * size}", shared, images)
     limits = roofline_sides()
     sides = [single, double, of_one, *theirs[size], *theirs[2 * size], *draws.values(), draw_shared, *limits]
@@ -82,9 +82,9 @@ def _step_side(name: str, config: Config, images: ImageDataset) -> Side:
     return Side(name, run, config.train.chunk, compiled)
 
 
-def _draw_side(name: str, config: Config, images: ImageDataset) -> Side:
+def _draw_side(name: str, config: Config, images: ImageDataset, entries: str = "") -> Side:
     """As many batches in one scan as the step has; each is drawn whole, and the next begins where it ends."""
-    draw, tasks, hyper = draw_batch(config), random_tasks(config, images), jax.device_put(hyper_from(config))
+    draw, tasks, hyper = draw_batch(config), random_tasks(config, images, entries), jax.device_put(hyper_from(config))
 
     def draw_all(tasks, hyper, start):
         def body(largest, step):

@@ -24,21 +24,22 @@ def measure(config: Config, asked: Asked) -> list[Row]:
     images, (num_tasks, sequences) = random_images(config), shape_of(config)
     single = {"tasks_per_step": _CALLS * num_tasks, "sequences_per_task": 1}
     theirs = _pytorch_sides(config, asked, images, _CALLS * num_tasks)
-    ours = [draw_side(f"jax, {kind}", with_tasks(config, **single, entries=kind), images) for kind in ENTRIES]
+    one = with_tasks(config, **single)
+    ours = [draw_side(f"jax, {kind}", one, images, kind) for kind in ENTRIES]
     shared = draw_side(f"jax, {config.tasks.entries}, {num_tasks} tasks × {sequences} sequences", config, images)
     names = [side.name for side in theirs]
     timings = by_turns([*ours, shared, *theirs], asked.repeats)
     length, num_features = config.tasks.length, images.num_features
     table = f"episodes of {length} × {num_features}, a {num_features} × {num_features} matrix for each"
     rows = timing_rows(table, [*ours, *theirs], timings, "tasks/s", names)
-    one = next(side for side in ours if side.name == f"jax, {config.tasks.entries}")
-    rows += timing_rows("episodes that share their task's matrix", [shared], timings, "episodes/s", [one.name, *names])
+    alone = f"jax, {config.tasks.entries}"
+    rows += timing_rows("episodes that share their task's matrix", [shared], timings, "episodes/s", [alone, *names])
     return rows + memory_rows(config, asked)
 
 
-def draw_side(name: str, config: Config, images: ImageDataset) -> Side:
-    """Draws batch after batch of `config`, each of new tasks where they are without end."""
-    tasks, hyper, step = random_tasks(config, images), jax.device_put(hyper_from(config)), 0
+def draw_side(name: str, config: Config, images: ImageDataset, entries: str = "") -> Side:
+    """Draws batch after batch of `config`, each of new tasks where they are without end; see `random_tasks`."""
+    tasks, hyper, step = random_tasks(config, images, entries), jax.device_put(hyper_from(config)), 0
     compiled = compile_apart(draw_batch(config), tasks, np.int32(0), hyper)
 
     def run():

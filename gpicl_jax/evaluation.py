@@ -94,7 +94,7 @@ class Evaluator:
     Example:
       >>> from gpicl_jax.config import load_config
       >>> from gpicl_jax.factory import make_learner, make_tasks
-      >>> config = load_config("digits", ("--model.width=16",))
+      >>> config = load_config("digits_transformer", ("--model.width=16",))
       >>> tasks = make_tasks(config, "test")
       >>> learner = make_learner(config)
       >>> keys = unseen_episode_keys(0, "test", num_tasks=4, sequences_per_task=2)

@@ -24,4 +24,4 @@ TINY = (
 
 def tiny_config(*overrides: str) -> Config:
     """The digits config at a size where a step takes a millisecond."""
-    return load_config("digits", (*TINY, *overrides))
+    return load_config("digits_transformer", (*TINY, *overrides))

@@ -11,10 +11,11 @@ from scipy import stats
 
 from gpicl_jax.config import hyper_from, load_config
 from gpicl_jax.data import ImageDataset, load
-from gpicl_jax.factory import make_tasks
+from gpicl_jax.factory import make_learner, make_tasks
+from gpicl_jax.learners import check_fits
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
-from gpicl_jax.tasks import RandomPoints, TaskDistribution, draw_episode, draw_episodes, draw_task, projection
+from gpicl_jax.tasks import Mixture, RandomPoints, TaskDistribution, draw_episode, draw_episodes, draw_task, projection
 from gpicl_jax.tasks.augmented import _STREAMS, draw_sequence, draw_task_keys, seen_task_keys, stream
 from gpicl_jax.training.meta_test import _kinds
 from tests.helpers import tiny_config
@@ -80,13 +81,65 @@ def test_gram_is_refused_where_a_matrix_would_be_used_twice(tasks):
         draw_episodes(gram, *keys)
     with pytest.raises(UserError, match="'gram' needs infinitely many tasks"):
         dataclasses.replace(gram, infinite=False)
-    with pytest.raises(UserError, match="one set of different images; 'random' is none"):
-        dataclasses.replace(gram, source=RandomPoints(64))
-    with pytest.raises(UserError, match="more features than examples"):
-        dataclasses.replace(gram, length=64)
     for change in ("--tasks.num_tasks=8", "--tasks.sequences_per_task=2"):
         with pytest.raises(UserError, match="'gram' is for tasks that are used once"):
             load_config("digits", ("--tasks.entries=gram", change))
+
+
+def test_gram_is_refused_for_a_learner_without_the_symmetry(tasks):
+    """Its inputs would be no projected images."""
+    with pytest.raises(UserError, match="draws the Gram matrix of an episode's inputs and no inputs"):
+        load_config("digits_transformer", ("--tasks.entries=gram",))
+    learner = make_learner(load_config("digits_transformer"))
+    with pytest.raises(UserError, match="draws no inputs, which this Transformer needs"):
+        check_fits(learner, dataclasses.replace(tasks, length=100, entries="gram"))
+
+
+@pytest.mark.parametrize(("length", "entries"), [(20, projection.Unmade), (64, projection.Unmade), (65, projection.Matrix)])
+def test_a_matrix_is_made_where_there_are_fewer_features_than_examples(tasks, length, entries):
+    """There it is as cheap as the Gram matrix, which has no full rank."""
+    gram = dataclasses.replace(tasks, entries="gram", length=length)
+    assert isinstance(draw_task(gram, jax.random.key(0)).projection, entries)
+    keys = jax.random.split(jax.random.key(0), 1), jax.random.split(jax.random.key(1), (1, 1))
+    x_TSLX = draw_episodes(gram, *keys).x_LX
+    assert x_TSLX.shape == (1, 1, length, min(length, 64)) and np.isfinite(x_TSLX).all()
+
+
+@pytest.mark.parametrize("source", ["random", "mixture"])
+def test_gram_draws_from_every_source(tasks, source):
+    """Of ten points many are drawn again and again: equal examples stay all but equal, and labels go with them."""
+    sources = {"random": RandomPoints(64), "mixture": Mixture((tasks.source, RandomPoints(64)))}
+    gram = dataclasses.replace(tasks, source=sources[source], entries="gram")
+    keys = jax.random.split(jax.random.key(0), 4), jax.random.split(jax.random.key(1), (4, 1))
+    episodes = draw_episodes(gram, *keys)
+    assert np.isfinite(episodes.x_LX).all()
+    if source == "random":
+        x_LX, y_L = np.asarray(episodes.x_LX[0, 0]), np.asarray(episodes.y_L[0, 0])
+        distance_LL = ((x_LX[:, None] - x_LX[None]) ** 2).sum(axis=2)
+        same_LL = y_L[:, None] == y_L[None]
+        assert distance_LL[same_LL].max() < 0.01 * distance_LL[~same_LL].min()
+
+
+def test_feature_scales_are_a_function_of_the_task_and_change_its_geometry(tasks):
+    """log s_j ~ N(0, σ²u²): over many tasks and features mean 0 and variance σ²/3; the projection is that of x scaled."""
+    scaled = dataclasses.replace(tasks, feature_scales=1.2)
+    keys = jax.random.split(jax.random.key(0), 2000)
+    logs_TX = np.log(np.asarray(jax.jit(jax.vmap(lambda key: draw_task(scaled, key).scale_X))(keys), np.float64))
+    spread_T = logs_TX.std(axis=1)
+    assert abs(logs_TX.mean()) < 4 * 1.2 / np.sqrt(3 * logs_TX.size)
+    assert abs((logs_TX**2).mean() - 1.2**2 / 3) < 4 * (spread_T**2).std() / np.sqrt(len(keys))
+    assert stats.kstest(spread_T / 1.2, "uniform").statistic < 0.05  # up to the error of 64 features each
+    task, plain = draw_task(scaled, keys[0]), draw_task(tasks, keys[0])
+    same_bits(task.projection, plain.projection)
+    episode, other = (draw_sequence(each, one, keys[1]) for each, one in ((scaled, task), (tasks, plain)))
+    inverse_XX = np.linalg.inv(np.asarray(plain.projection.entries_XX, np.float64) * float(plain.projection.scale))
+    images_LX = np.asarray(other.x_LX, np.float64) @ inverse_XX.T
+    found_LX = np.asarray(episode.x_LX, np.float64) @ inverse_XX.T
+    np.testing.assert_allclose(found_LX, images_LX * np.asarray(task.scale_X, np.float64), atol=2e-2)
+    assert draw_task(tasks, keys[0]).scale_X is None
+    assert make_tasks(tiny_config("--tasks.feature_scales=1"), "validation").feature_scales == 0
+    with pytest.raises(UserError, match=r"is for tasks.entries normal or gram, got 'integer'"):
+        tiny_config("--tasks.feature_scales=1", "--tasks.entries=integer")
 
 
 def test_integer_entries_are_refused_where_they_would_not_be_exact(tasks):

@@ -56,7 +56,7 @@ def assert_same_run(one: Path, other: Path):
 def straight(tmp_path_factory):
     """A tiny run of 40 steps without a break, on one device in a process of its own."""
     run_dir = tmp_path_factory.mktemp("runs") / "straight"
-    done = gpicl("train", "digits", *TINY, "--tasks.num_tasks=64", "--run-dir", run_dir)
+    done = gpicl("train", "digits_transformer", *TINY, "--tasks.num_tasks=64", "--run-dir", run_dir)
     assert done.returncode == 0, done.stderr
     return run_dir, done
 
@@ -80,12 +80,16 @@ def test_a_run_leaves_all_that_it_promises(straight):
     assert (run_dir / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     assert re.search(r"step 40/40  loss \d\.\d+, accuracy \d\.\d+ → \d\.\d+, [\d.]+ steps/s", done.stdout)
     assert f"python -m gpicl_jax evaluate {run_dir})" in done.stdout
-    assert json.loads((run_dir / "run.json").read_text())["commands"][0]["command"][:3] == ["gpicl", "train", "digits"]
+    assert json.loads((run_dir / "run.json").read_text())["commands"][0]["command"][:3] == [
+        "gpicl",
+        "train",
+        "digits_transformer",
+    ]
 
 
 def test_killed_after_20_steps_and_resumed_is_bit_for_bit_the_same(straight, tmp_path):
     """SIGKILL: nothing is said, nothing is saved at the last moment."""
-    command = ["train", "digits", *TINY, "--tasks.num_tasks=64", "--run-dir", str(tmp_path / "run")]
+    command = ["train", "digits_transformer", *TINY, "--tasks.num_tasks=64", "--run-dir", str(tmp_path / "run")]
     code = (
         "import os, signal, sys\n"
         "from gpicl_jax.training.loop import _Course\n"
@@ -108,7 +112,7 @@ def test_killed_after_20_steps_and_resumed_is_bit_for_bit_the_same(straight, tmp
 
 def test_sigterm_saves_says_how_to_resume_and_exits_143(straight, tmp_path):
     run_dir = tmp_path / "run with a space"
-    command = [sys.executable, "-u", "-m", "gpicl_jax", "train", "digits", *TINY, "--tasks.num_tasks=64"]
+    command = [sys.executable, "-u", "-m", "gpicl_jax", "train", "digits_transformer", *TINY, "--tasks.num_tasks=64"]
     command += ["--run-dir", str(run_dir)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_DEVICE)
     with process:
@@ -141,7 +145,7 @@ def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, capsys
 
     monkeypatch.setattr(loop, "compile_chunk", poisoned)
     run_dir = tmp_path / "run"
-    assert main(["train", "digits", *TINY, "--run-dir", str(run_dir)]) == 1
+    assert main(["train", "digits_transformer", *TINY, "--run-dir", str(run_dir)]) == 1
     error = capsys.readouterr().err
     assert "became NaN or infinite between steps 15 and 20 (last good checkpoint: step 10)" in error and error.count("\n") == 1
     params, step = final_weights(run_dir)
@@ -155,7 +159,16 @@ MLP = (*TINY, "--model.name=mlp", "--model.smear_keys=false")
 def test_a_learner_without_meta_parameters_is_not_trained_but_tested(tmp_path, capsys):
     run_dir = tmp_path / "run"
     sizes = ["--tasks.length=60", "--eval.episodes=64"]  # enough to tell learning from chance
-    command = ["train", "digits", *MLP, *sizes, "--learner.name=sgd", "--learner.inner_rate=0.03", "--run-dir", str(run_dir)]
+    command = [
+        "train",
+        "digits_transformer",
+        *MLP,
+        *sizes,
+        "--learner.name=sgd",
+        "--learner.inner_rate=0.03",
+        "--run-dir",
+        str(run_dir),
+    ]
     assert main(command) == 0
     assert "nothing to meta-learn; now the meta-test" in capsys.readouterr().out
     summary = json.loads((run_dir / "summary.json").read_text())
@@ -169,7 +182,7 @@ def test_a_learner_without_meta_parameters_is_not_trained_but_tested(tmp_path, c
 def test_an_inner_loop_that_diverges_is_named_with_its_rate(learner, tmp_path, capsys):
     run_dir = tmp_path / "run"
     rate = ["--learner.inner_optimizer=sgd", "--learner.inner_rate=3e38"]
-    assert main(["train", "digits", *MLP, f"--learner.name={learner}", *rate, "--run-dir", str(run_dir)]) == 1
+    assert main(["train", "digits_transformer", *MLP, f"--learner.name={learner}", *rate, "--run-dir", str(run_dir)]) == 1
     error = capsys.readouterr().err
     assert f"the inner loop of {learner} ran with learner.inner_rate = 3e+38; try a smaller one" in error
     assert error.startswith("gpicl: stopped: ") and error.count("\n") == 1 and not (run_dir / "summary.json").exists()
@@ -177,7 +190,7 @@ def test_an_inner_loop_that_diverges_is_named_with_its_rate(learner, tmp_path, c
 
 def test_a_learner_of_contexts_is_reported_at_its_cuts(tmp_path, capsys):
     run_dir = tmp_path / "run"
-    assert main(["train", "digits", *MLP, "--learner.name=maml", "--run-dir", str(run_dir)]) == 0
+    assert main(["train", "digits_transformer", *MLP, "--learner.name=maml", "--run-dir", str(run_dir)]) == 0
     assert "accuracy – → 0." in capsys.readouterr().out  # the first row is always context
     records = [record for record in read_metrics(run_dir) if "loss" in record]
     assert all(record["accuracy_first"] is None and 0 <= record["accuracy_last"] <= 1 for record in records)
@@ -240,7 +253,7 @@ def test_training_on_two_sets_at_once_resumes_and_reports_both(tmp_path, capsys)
     np.savez(tmp_path / "mine.npz", images=images, labels=labels)
     data = f'--data.train=["digits", "{tmp_path}/mine.npz"]'
     run_dir = tmp_path / "run"
-    assert main(["train", "digits", *TINY, data, "--data.weights=[1, 3]", "--run-dir", str(run_dir)]) == 0
+    assert main(["train", "digits_transformer", *TINY, data, "--data.weights=[1, 3]", "--run-dir", str(run_dir)]) == 0
     out = capsys.readouterr().out
     assert re.search(r"digits \(1,200 training images\), mine.npz \(2\d\d training images\) of 64 pixels", out)
     summary = json.loads((run_dir / "summary.json").read_text())
@@ -252,13 +265,13 @@ def test_steps_may_be_added_on_resume_and_nothing_else(straight, tmp_path, capsy
     run_dir = tmp_path / "run"
     shutil.copytree(straight[0], run_dir)
     resume = [*TINY, "--tasks.num_tasks=64", "--run-dir", str(run_dir), "--resume"]
-    assert main(["train", "digits", *resume, "--model.width=32", "--optimizer.name=sgd"]) == 2
+    assert main(["train", "digits_transformer", *resume, "--model.width=32", "--optimizer.name=sgd"]) == 2
     error = capsys.readouterr().err
     assert "model.width (16 there, 32 given)" in error and "optimizer.name ('adam' there, 'sgd' given)" in error
-    assert main(["train", "digits", *resume, "--train.steps=20"]) == 2
+    assert main(["train", "digits_transformer", *resume, "--train.steps=20"]) == 2
     assert "already at step 40" in capsys.readouterr().err
     assert load_config(str(run_dir / "config.toml")).train.steps == 40
-    assert main(["train", "digits", *resume, "--train.steps=50"]) == 0
+    assert main(["train", "digits_transformer", *resume, "--train.steps=50"]) == 0
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["steps"] == 50 and summary["total_seconds"] > summary["train_seconds"]
     assert len(json.loads((run_dir / "run.json").read_text())["commands"]) == 2
@@ -288,69 +301,93 @@ def test_version_help_and_datasets(capsys):
 BAD_INPUT = {
     "no command": ([], "COMMAND"),
     "unknown command": (["trian", "digits"], "invalid choice: 'trian'"),
-    "unknown flag": (["train", "digits", "--rundir=x"], "--rundir"),
+    "unknown flag": (["train", "digits_transformer", "--rundir=x"], "--rundir"),
     "unknown argument": (["evaluate", "RUN", "--tasks.length=3"], "--tasks.length"),
-    "unknown key": (["train", "digits", "--tasks.lenght=50"], "did you mean tasks.length?"),
-    "wrong type": (["train", "digits", "--train.steps=long"], "expected int"),
-    "value apart": (["train", "digits", "--train.steps", "50"], "--section.key=value"),
-    "num_tasks below 1": (["train", "digits", "--tasks.num_tasks=0"], "at least 1"),
+    "unknown key": (["train", "digits_transformer", "--tasks.lenght=50"], "did you mean tasks.length?"),
+    "wrong type": (["train", "digits_transformer", "--train.steps=long"], "expected int"),
+    "value apart": (["train", "digits_transformer", "--train.steps", "50"], "--section.key=value"),
+    "num_tasks below 1": (["train", "digits_transformer", "--tasks.num_tasks=0"], "at least 1"),
     "episode too long": (
-        ["train", "digits", "--tasks.length=201"],
+        ["train", "digits_transformer", "--tasks.length=201"],
         "validation images: tasks.length = 201, but",
     ),
-    "batch not divisible by devices": (["train", "digits", "--tasks.tasks_per_step=6"], "not divisible by the 4 devices"),
+    "batch not divisible by devices": (
+        ["train", "digits_transformer", "--tasks.tasks_per_step=6"],
+        "not divisible by the 4 devices",
+    ),
     "misspelt config": (["train", "digts"], "no config 'digts' in the package (a path ends in .toml); did you mean digits?"),
     "missing config": (["train", "TMP/none.toml"], "no config file"),
     "empty config": (["train", "TMP/empty.toml"], "holds no setting"),
     "config not TOML": (["train", "TMP/broken.toml"], "is not TOML"),
     "config is a folder": (["train", "TMP"], "cannot read config"),
-    "folder of another run": (["train", "digits", "--run-dir", "RUN"], "already holds a run"),
-    "folder with other files": (["train", "digits", "--run-dir", "TMP"], "is not empty and holds no run"),
-    "folder name too long": (["train", "digits", "--run-dir", "TMP/" + "x" * 300], "cannot write to run folder"),
-    "unwritable folder": (["train", "digits", "--run-dir", "TMP/empty.toml/run"], "cannot write to run folder"),
-    "resume without a run": (["train", "digits", "--run-dir", "TMP/new", "--resume"], "no run in"),
-    "resume without a folder": (["train", "digits", "--resume"], "--run-dir"),
-    "parallel": (["train", "digits", "--parallel=pmpa"], "invalid choice: 'pmpa'"),
-    "parts of a batch": (["train", "digits", "--train.accumulate=3"], "not a multiple of train.accumulate = 3"),
+    "folder of another run": (["train", "digits_transformer", "--run-dir", "RUN"], "already holds a run"),
+    "folder with other files": (["train", "digits_transformer", "--run-dir", "TMP"], "is not empty and holds no run"),
+    "folder name too long": (["train", "digits_transformer", "--run-dir", "TMP/" + "x" * 300], "cannot write to run folder"),
+    "unwritable folder": (["train", "digits_transformer", "--run-dir", "TMP/empty.toml/run"], "cannot write to run folder"),
+    "resume without a run": (["train", "digits_transformer", "--run-dir", "TMP/new", "--resume"], "no run in"),
+    "resume without a folder": (["train", "digits_transformer", "--resume"], "--run-dir"),
+    "parallel": (["train", "digits_transformer", "--parallel=pmpa"], "invalid choice: 'pmpa'"),
+    "parts of a batch": (["train", "digits_transformer", "--train.accumulate=3"], "not a multiple of train.accumulate = 3"),
     "parts and devices": (
-        ["train", "digits", "--train.accumulate=16"],
+        ["train", "digits_transformer", "--train.accumulate=16"],
         "the 4 devices × train.accumulate = 16; give a multiple of 64",
     ),
-    "blocks that are none": (["train", "digits", "--model.name=lstm", "--train.remat_blocks=true"], "'lstm' has no blocks"),
-    "steps to trace that are none": (["train", "digits", "--profile-steps", "100"], "--profile-steps 100; expected A:B"),
-    "steps to trace backwards": (["train", "digits", "--profile-steps", "20:10"], "expected A:B with 0 ≤ A < B"),
-    "steps to trace beyond the end": (["train", "digits", "--profile-steps", "0:100000"], "train.steps = 800"),
+    "blocks that are none": (
+        ["train", "digits_transformer", "--model.name=lstm", "--train.remat_blocks=true"],
+        "'lstm' has no blocks",
+    ),
+    "steps to trace that are none": (
+        ["train", "digits_transformer", "--profile-steps", "100"],
+        "--profile-steps 100; expected A:B",
+    ),
+    "steps to trace backwards": (["train", "digits_transformer", "--profile-steps", "20:10"], "expected A:B with 0 ≤ A < B"),
+    "steps to trace beyond the end": (["train", "digits_transformer", "--profile-steps", "0:100000"], "train.steps = 800"),
     "steps to trace that are over": (
         ["train", "RUN/config.toml", "--run-dir", "RUN", "--resume", "--profile-steps=1:2"],
         "past --p",
     ),
     "compile cache that is a file": (
-        ["train", "digits", "--compile-cache", "TMP/empty.toml"],
+        ["train", "digits_transformer", "--compile-cache", "TMP/empty.toml"],
         "cannot write to --compile-cache",
     ),
-    "unknown dataset": (["train", "digits", "--data.train=mnits", "--data.dir=TMP"], "did you mean mnist?"),
-    "dataset that is missing": (["train", "digits", "--data.train=svhn_cropped", "--data.dir=TMP"], "svhn_cropped"),
-    "no such file": (["train", "digits", "--data.train=TMP/none.npz"], "no file or folder"),
-    "no such split": (["train", "digits", "--data.train=kana", "--data.dir=TMP"], "has no split 'train' in"),
-    "one file twice": (["train", "digits", '--data.train=["TMP/kana.npz", "TMP/../kana.npz"]'], "of different names"),
+    "unknown dataset": (["train", "digits_transformer", "--data.train=mnits", "--data.dir=TMP"], "did you mean mnist?"),
+    "dataset that is missing": (["train", "digits_transformer", "--data.train=svhn_cropped", "--data.dir=TMP"], "svhn_cropped"),
+    "no such file": (["train", "digits_transformer", "--data.train=TMP/none.npz"], "no file or folder"),
+    "no such split": (["train", "digits_transformer", "--data.train=kana", "--data.dir=TMP"], "has no split 'train' in"),
+    "one file twice": (
+        ["train", "digits_transformer", '--data.train=["TMP/kana.npz", "TMP/../kana.npz"]'],
+        "of different names",
+    ),
     "test images too few": (
-        ["train", "digits", "--data.train=TMP/few.npz", "--run-dir", "TMP/new"],
+        ["train", "digits_transformer", "--data.train=TMP/few.npz", "--run-dir", "TMP/new"],
         "'few.npz' has",
     ),
-    "file without labels": (["train", "digits", "--data.train=TMP/unlabelled.npz"], "no array 'labels'"),
-    "file of Python objects": (["train", "digits", "--data.train=TMP/objects.npz"], "holds Python objects"),
-    "folder of one class": (["train", "digits", "--data.train=TMP/one_class"], "has only 'a' of the class folders"),
+    "file without labels": (["train", "digits_transformer", "--data.train=TMP/unlabelled.npz"], "no array 'labels'"),
+    "file of Python objects": (["train", "digits_transformer", "--data.train=TMP/objects.npz"], "holds Python objects"),
+    "folder of one class": (["train", "digits_transformer", "--data.train=TMP/one_class"], "has only 'a' of the class folders"),
     "images of mixed sizes": (["evaluate", "RUN", "--datasets", "TMP/mixed"], "mixes image sizes"),
     "labels out of range": (["evaluate", "RUN", "--datasets", "wrong", "--data.dir", "TMP"], "run from 1 to 10"),
     "damaged records": (["evaluate", "RUN", "--datasets", "damaged", "--data.dir", "TMP"], "no readable image"),
     "unknown dataset to test": (["evaluate", "RUN", "--datasets", "mnits", "--data.dir", "TMP"], "did you mean mnist?"),
-    "a class too small to balance": (["train", "digits", "--tasks.length=200", "--tasks.balanced=true"], "balanced episode"),
-    "length that cannot be balanced": (["train", "digits", "--tasks.length=99", "--tasks.balanced=true"], "not a multiple"),
-    "weights that do not fit": (["train", "digits", "--data.weights=[1.0, 2.0]"], "2 numbers for 1 base datasets"),
-    "layout of another model": (["train", "digits", "--model.name=lstm", "--model.layout=paired"], "is the transformer's"),
-    "learner without its model": (["train", "digits", "--learner.name=maml"], "needs model.name = 'mlp' or 'few_shot_conv'"),
-    "convolutions in context": (["train", "digits", "--model.name=few_shot_conv"], "cannot learn in context"),
-    "queries in order": (["train", "digits", "--tasks.num_context=50"], "learn from the context alone"),
+    "a class too small to balance": (
+        ["train", "digits_transformer", "--tasks.length=200", "--tasks.balanced=true"],
+        "balanced episode",
+    ),
+    "length that cannot be balanced": (
+        ["train", "digits_transformer", "--tasks.length=99", "--tasks.balanced=true"],
+        "not a multiple",
+    ),
+    "weights that do not fit": (["train", "digits_transformer", "--data.weights=[1.0, 2.0]"], "2 numbers for 1 base datasets"),
+    "layout of another model": (
+        ["train", "digits_transformer", "--model.name=lstm", "--model.layout=paired"],
+        "is the transformer's",
+    ),
+    "learner without its model": (
+        ["train", "digits_transformer", "--learner.name=maml"],
+        "needs model.name = 'mlp' or 'few_shot_conv'",
+    ),
+    "convolutions in context": (["train", "digits_transformer", "--model.name=few_shot_conv"], "cannot learn in context"),
+    "queries in order": (["train", "digits_transformer", "--tasks.num_context=50"], "learn from the context alone"),
     "no query left": (["train", *FEW_SHOT, "--tasks.num_context=10"], "leaves no query of tasks.length = 10"),
     "statistics of no context": (["train", *FEW_SHOT, "--tasks.num_context=0"], "needs a context of one size"),
     "batches above the context": (
@@ -369,7 +406,7 @@ BAD_INPUT = {
         "has images of 10 classes; lower tasks.classes_per_task = 11",
     ),
     "no Omniglot": (["train", "omniglot/5way_1shot", "--data.dir=TMP"], "tfds build omniglot"),
-    "unknown learner": (["train", "digits", "--learner.name=mamml"], "did you mean 'maml'?"),
+    "unknown learner": (["train", "digits_transformer", "--learner.name=mamml"], "did you mean 'maml'?"),
     "unknown experiment": (["experiment", "comparisn"], "invalid choice: 'comparisn'"),
     "unknown scale": (["experiment", "comparison", "--scale", "labtop"], "did you mean laptop?"),
     "unknown row": (["experiment", "comparison", "--learners", "mamml"], "did you mean maml?"),

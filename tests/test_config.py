@@ -15,7 +15,7 @@ from gpicl_jax.config import (
 
 
 def test_toml_round_trip_keeps_every_setting(tmp_path):
-    config = load_config("digits", ("--tasks.num_tasks=1024", "--optimizer.eps=1e-30", "--model.smear_keys=true"))
+    config = load_config("digits_transformer", ("--tasks.num_tasks=1024", "--optimizer.eps=1e-30", "--model.smear_keys=true"))
     path = tmp_path / "config.toml"
     path.write_text(to_toml(config))
     assert load_config(str(path)) == config
@@ -30,7 +30,9 @@ def test_packaged_configs_load_and_open_with_a_comment(name):
 
 
 def test_overrides_are_toml_values_or_plain_text():
-    config = load_config("digits", ("--tasks.num_tasks=infinite", "--optimizer.learning_rate=1", "--model.layout=paired"))
+    config = load_config(
+        "digits_transformer", ("--tasks.num_tasks=infinite", "--optimizer.learning_rate=1", "--model.layout=paired")
+    )
     assert config.tasks.num_tasks == "infinite"
     assert config.optimizer.learning_rate == 1.0 and isinstance(config.optimizer.learning_rate, float)
     assert config.model.layout == "paired"
@@ -90,8 +92,10 @@ def test_impossible_settings_are_named_in_one_line(values, message):
 
 def test_one_dataset_needs_no_list_and_paths_become_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert load_config("digits", ("--data.train=mnist",)).data.train == ("mnist",)
-    config = load_config("digits", ('--data.train=["mnist", "./mine.npz"]', "--data.weights=[1, 2]", "--data.dir=sets"))
+    assert load_config("digits_transformer", ("--data.train=mnist",)).data.train == ("mnist",)
+    config = load_config(
+        "digits_transformer", ('--data.train=["mnist", "./mine.npz"]', "--data.weights=[1, 2]", "--data.dir=sets")
+    )
     assert config.data.train == ("mnist", str(tmp_path / "mine.npz")) and config.data.weights == (1.0, 2.0)
     assert config.data.dir == str(tmp_path / "sets")
     (tmp_path / "config.toml").write_text(to_toml(config))

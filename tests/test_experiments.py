@@ -160,7 +160,7 @@ def test_what_is_done_is_not_done_again_and_a_broken_line_is(transition, asked, 
 
 def test_a_member_that_diverges_says_so_and_the_others_go_on(transition, asked, capsys):
     cells = transition.cells(transition.scales["smoke"].grid, 1)
-    wild = load_config("digits", (*SMALL, "--tasks.num_tasks=1", "--optimizer.learning_rate=1e38"))
+    wild = load_config("digits_transformer", (*SMALL, "--tasks.num_tasks=1", "--optimizer.learning_rate=1e38"))
     cells[0] = dataclasses.replace(cells[0], config=dataclasses.replace(cells[1].config, optimizer=wild.optimizer))
     assert run_experiment(dataclasses.replace(transition, cells=lambda *_: cells), asked) == 0
     assert "diverged by step 5" in capsys.readouterr().out
@@ -172,7 +172,7 @@ def test_a_member_that_diverges_says_so_and_the_others_go_on(transition, asked, 
 
 def test_members_that_all_diverged_are_told_and_nothing_is_drawn(transition, asked, capsys):
     cells = transition.cells(transition.scales["smoke"].grid, 1)[:1]
-    wild = load_config("digits", (*SMALL, "--tasks.num_tasks=1", "--optimizer.learning_rate=1e38"))
+    wild = load_config("digits_transformer", (*SMALL, "--tasks.num_tasks=1", "--optimizer.learning_rate=1e38"))
     alone = dataclasses.replace(transition, cells=lambda *_: [dataclasses.replace(cells[0], config=wild)])
     assert run_experiment(alone, asked) == 0
     assert "diverged: num_tasks 1, seed 0" in capsys.readouterr().out

@@ -64,7 +64,7 @@ def test_features_that_do_not_fit_are_refused(tmp_path, changes, message):
     ],
 )
 def test_the_number_of_features_is_said(path, settings, message):
-    config = load_config("digits", (f"--data.train={path}", "--tasks.classes_per_task=3", *settings))
+    config = load_config("digits_transformer", (f"--data.train={path}", "--tasks.classes_per_task=3", *settings))
     with pytest.raises(UserError, match=message):
         make_tasks(config, "train")
 

@@ -125,7 +125,7 @@ def test_a_diverging_inner_loop_of_the_study_is_told(at, told, tmp_path):
 def test_inner_losses_that_are_not_finite_are_null_in_the_records():
     losses_MBK = np.full((1, 8, 3), 0.71239)
     losses_MBK[0, 2, 1:] = np.inf, np.nan
-    config = load_config("digits", ("--tasks.length=20",))
+    config = load_config("digits_transformer", ("--tasks.length=20",))
     population = types.SimpleNamespace(config=config, learner=None, each=lambda *_: lambda state: (losses_MBK, losses_MBK))
     record = json.loads(json.dumps(omniglot_maml.watch(population)(None), allow_nan=False))
     assert record["inner_loss"][0][2] == [0.7124, None, None] and record["inner_validation_loss"][0][0] == [0.7124] * 3

@@ -20,8 +20,11 @@ from gpicl_jax.training.state import num_params
 from tests.helpers import tiny_config
 
 PLAIN = ("--model.smear_keys=false", "--model.num_layers=2")
+UNUSED = ("--model.smear_keys=false", "--model.label_scale=1")
 VSML = (*PLAIN, "--model.width=6", "--model.message_size=4", "--model.name=vsml")
+EQUIVARIANT = ("--model.name=equivariant_transformer", "--model.num_layers=2", *UNUSED)
 REGISTRY = {
+    "equivariant": EQUIVARIANT,
     **{
         f"transformer-{layout}{'-smeared' if smear == 'true' else ''}": (
             "--model.num_layers=2",
@@ -202,8 +205,9 @@ def test_number_of_parameters_and_state_size_are_as_documented(name):
     assert (num_params(params), learner.state_size(10)) == DOCUMENTED[name]
 
 
-def test_the_order_of_a_context_changes_nothing_for_context_query():
-    learner, params, episode = make_case("context_query")
+@pytest.mark.parametrize("name", ["context_query", "equivariant"])
+def test_the_order_of_a_context_changes_nothing(name):
+    learner, params, episode = make_case(name)
     order_L = jnp.array([4, 2, 6, 0, 1, 5, 3, 7, 8, 9])
     shuffled = episode._replace(x_LX=episode.x_LX[order_L], y_L=episode.y_L[order_L])
     predict = jax.jit(lambda episode: learner.predict(params, episode, key=jax.random.key(3))[7:])
@@ -213,7 +217,7 @@ def test_the_order_of_a_context_changes_nothing_for_context_query():
 @pytest.mark.parametrize(
     ("name", "length", "cuts"),
     # maml leaves at least 20 queries, of 10 examples all but the one that it learns from
-    [("context_query", 10, range(10)), ("maml", 30, range(1, 11)), ("maml", 10, [1])],
+    [("context_query", 10, range(10)), ("equivariant", 10, range(10)), ("maml", 30, range(1, 11)), ("maml", 10, [1])],
 )
 def test_a_cut_is_drawn_for_every_episode_that_has_none(name, length, cuts):
     learner, params, episode = make_case(name, f"--tasks.length={length}")
@@ -224,7 +228,7 @@ def test_a_cut_is_drawn_for_every_episode_that_has_none(name, length, cuts):
     assert np.unique((1 - scored_BL).sum(axis=1)).tolist() == list(cuts)
 
 
-@pytest.mark.parametrize("name", ["context_query", "maml"])
+@pytest.mark.parametrize("name", ["context_query", "equivariant", "maml"])
 def test_a_learning_curve_has_row_i_predicted_from_i_examples(name):
     learner, params, _ = make_case(name)
     tasks = make_tasks(tiny_config("--data.size=4", "--tasks.length=30"), "test")

@@ -78,7 +78,7 @@ def train_alone(run_dir: Path, num_devices: int) -> dict[tuple[int, str], float]
 def test_two_processes_stop_together_go_on_and_learn_what_one_would(tmp_path):
     """Process 1 alone hears SIGTERM; pmap before the break, sharded jit and Slurm's variables after it."""
     run_dir = tmp_path / "run"
-    two = start_two("digits", *SETTINGS, "--run-dir", run_dir)
+    two = start_two("digits_transformer", *SETTINGS, "--run-dir", run_dir)
     for line in two[0].stdout:
         if line.startswith("compiled"):  # and so runs; the other may compile still
             two[1].send_signal(signal.SIGTERM)
@@ -97,7 +97,7 @@ def test_two_processes_stop_together_go_on_and_learn_what_one_would(tmp_path):
     assert len(expected) == 12 + 2
 
     extra = ["--parallel=jit", "--resume", "--profile-steps=58:60"]
-    codes, outputs, errors = wait_for(start_two("digits", *SETTINGS, "--run-dir", run_dir, *extra, slurm=True))
+    codes, outputs, errors = wait_for(start_two("digits_transformer", *SETTINGS, "--run-dir", run_dir, *extra, slurm=True))
     assert codes == [0, 0], errors
     assert "4 × cpu in 2 processes" in outputs[0] and "different images" in outputs[0] and outputs[1] == ""
     for found in (losses(run_dir), train_alone(alone, num_devices=1)):
@@ -112,7 +112,7 @@ def test_two_processes_stop_together_go_on_and_learn_what_one_would(tmp_path):
 def test_a_mistake_that_one_process_finds_ends_both(tmp_path):
     """The folder is the first one's to look at; the other would wait for it."""
     (tmp_path / "thesis.tex").write_text("")
-    codes, outputs, errors = wait_for(start_two("digits", *SETTINGS, "--run-dir", tmp_path))
+    codes, outputs, errors = wait_for(start_two("digits_transformer", *SETTINGS, "--run-dir", tmp_path))
     message = f"{tmp_path} is not empty and holds no run; choose another --run-dir\n"
     assert codes == [2, 2] and outputs[1] == ""
     assert errors == [f"gpicl: error: {message}", f"gpicl: error: process 0: {message}"]
@@ -145,7 +145,7 @@ def test_a_wrong_flag_is_one_line(name, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     flags = [flag.replace("PORT", str(free_port())) for flag in flags]
     folder = [] if "FOLDER" in flags else ["--run-dir", str(tmp_path / "run")]
-    assert main(["train", "digits", *folder, *(flag for flag in flags if flag != "FOLDER")]) == 2
+    assert main(["train", "digits_transformer", *folder, *(flag for flag in flags if flag != "FOLDER")]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and error.startswith("gpicl: error: ")
     assert not (tmp_path / "run").exists()
@@ -153,7 +153,7 @@ def test_a_wrong_flag_is_one_line(name, tmp_path, capsys, monkeypatch):
 
 def test_auto_is_not_for_slurm(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert main(["train", "digits", "--run-dir", str(tmp_path / "run"), "--distributed=auto"]) == 2
+    assert main(["train", "digits_transformer", "--run-dir", str(tmp_path / "run"), "--distributed=auto"]) == 2
     assert "--distributed=auto in a Slurm job; give --distributed=slurm" in capsys.readouterr().err
 
 
@@ -161,12 +161,21 @@ def test_a_port_in_use_is_named(tmp_path, capsys):
     with socket.create_server(("", 0)) as server:
         address = f"localhost:{server.getsockname()[1]}"
         flags = ["--distributed=manual", f"--coordinator={address}", "--num-processes=2", "--process-id=0"]
-        assert main(["train", "digits", "--run-dir", str(tmp_path / "run"), *flags]) == 2
+        assert main(["train", "digits_transformer", "--run-dir", str(tmp_path / "run"), *flags]) == 2
     assert f"--coordinator {address}: Address already in use; give another" in capsys.readouterr().err
 
 
 def test_auto_where_no_cluster_is(tmp_path):
-    command = [sys.executable, "-m", "gpicl_jax", "train", "digits", "--distributed=auto", "--run-dir", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "gpicl_jax",
+        "train",
+        "digits_transformer",
+        "--distributed=auto",
+        "--run-dir",
+        str(tmp_path / "run"),
+    ]
     outside = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "OMPI", "KUBERNETES"))}
     done = subprocess.run(command, capture_output=True, text=True, env=outside)
     assert done.returncode == 2 and done.stderr.count("\n") == 1

@@ -25,7 +25,7 @@ def test_every_setting_and_path_that_it_names_exists():
     for line in README.replace("--section.key=value", "").replace("=$n", "=16").splitlines():
         quoted = re.findall(r"'(--\w+\.\w+=[^'`]+)'", line)  # quoted, with spaces
         settings = quoted + re.findall(r"(--\w+\.\w+=[^\s`]+)", re.sub(r"'--[^']*'", "", line))
-        load_config("digits", tuple(settings))
+        load_config("digits_transformer", tuple(settings))
         found += len(settings)
     assert found >= 10
     for path in re.findall(r"\]\(((?!http)[^)]+)\)", README):

@@ -13,7 +13,7 @@ STILL = (*TINY, "--optimizer.name=sgd", "--optimizer.momentum=0", "--optimizer.l
 
 
 def train(run_dir, *options):
-    return main(["train", "digits", *options, "--run-dir", str(run_dir)])
+    return main(["train", "digits_transformer", *options, "--run-dir", str(run_dir)])
 
 
 def events(folder):

@@ -77,7 +77,7 @@ import sys, numpy as np, jax
 from gpicl_jax.config import load_config
 from gpicl_jax.tasks import Episode, draw_episodes
 from gpicl_jax.training.loop import Trainer
-trainer = Trainer(load_config("digits", tuple(sys.argv[2:])))
+trainer = Trainer(load_config("digits_transformer", tuple(sys.argv[2:])))
 state, metrics = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
 assert len(state.params["head"]["kernel"].devices()) == 8
 np.savez(f"{sys.argv[1]}/pmap.npz", *jax.tree.leaves(jax.device_get((state.params, metrics))))

@@ -99,6 +99,7 @@ EXPERIMENT = Experiment(
             1, 1, Grid(("mnist, 8×8×1",), ("digits", "random"), (*SMOKE, "--optimizer.warmup_steps=10", "--eval.episodes=64"))
         ),
         "laptop": Scale(3, 3, Grid(tuple(CONDITIONS), _DATASETS)),
+        "paper": Scale(3, 3, Grid(tuple(CONDITIONS), _DATASETS, ("--tasks.tasks_per_step=64", "--train.steps=100000"))),
     },
     axes=("trained_on", "seed"),
     cells=cells,

@@ -56,7 +56,7 @@ def draw_tasks(dataset: str, size: int, data_dir: str = "") -> dict[str, Any]:
       `singular`, all singular values; `statistics`, a row for each task.
     """
     overrides = (f"--data.train={dataset}", f"--data.size={size}", f"--data.dir={data_dir}", f"--tasks.length={_EXAMPLES}")
-    config = load_config("digits", overrides)
+    config = load_config("digits_transformer", overrides)
     tasks, num_features = make_tasks(config, "train"), size**2
     keys_T = seen_task_keys(hyper_from(config), np.arange(_TASKS))
     drawn = [draw_task(tasks, key) for key in keys_T]

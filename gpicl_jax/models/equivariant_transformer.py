@@ -108,7 +108,7 @@ class EquivariantBlock(nn.Module):
         dense = functools.partial(nn.Dense, dtype=self.dtype)
         norm = functools.partial(nn.LayerNorm, epsilon=1e-5)
         u_LCD = norm(name="norm_attention")(h_LCD)
-        pooled_LP = jnp.concatenate([u_LCD.mean(axis=1), u_LCD.max(axis=1)], axis=-1)
+        pooled_LP = jnp.concatenate([u_LCD.mean(axis=1), _largest(u_LCD)], axis=-1)
 
         query_LHE = dense(heads * size, name="query")(pooled_LP).reshape(length, heads, size)
         key_LHE = dense(heads * size, use_bias=False, name="key")(pooled_LP).reshape(length, heads, size)
@@ -132,6 +132,13 @@ class EquivariantBlock(nn.Module):
         return h_LCD + dense(width, name="mlp_out")(ACTIVATIONS[self.activation](hidden_LCF))
 
 
+def _largest(u_LCD: jax.Array) -> jax.Array:
+    """The maximum over classes, [L, D]. Its gradient divides by no count of equal ones, which a compiler that computes `u_LCD`
+    anew in another order can find to be zero."""
+    is_largest_LCD = jnp.arange(u_LCD.shape[1])[None, :, None] == u_LCD.argmax(axis=1, keepdims=True)
+    return jnp.where(is_largest_LCD, u_LCD, 0).sum(axis=1)
+
+
 _ONE = float(np.log(np.e - 1))  # softplus of it is 1
 
 
@@ -143,8 +150,8 @@ def geometry(x_LX: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, jax.A
     """
     weight_L = in_context_L.astype(x_LX.dtype)
     num = weight_L.sum()
-    largest = jnp.maximum(jnp.abs(x_LX).max(), jnp.finfo(x_LX.dtype).tiny)
-    x_LX = x_LX / largest  # x may be as large or as small as float32 can hold
+    largest = jnp.abs(x_LX * weight_L[:, None]).max()  # of the context alone: no query may change another
+    x_LX = x_LX / jax.lax.stop_gradient(jnp.where(largest > 0, largest, 1.0))  # whose squares might not be float32 numbers
     gram_LL = jnp.matmul(x_LX, x_LX.T, precision="highest")
     square_L = jnp.diagonal(gram_LL)
     context_square = (square_L * weight_L).sum() / jnp.maximum(num, 1)

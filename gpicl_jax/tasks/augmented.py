@@ -173,7 +173,7 @@ def draw_sequence(tasks: TaskDistribution, task: Task, key: jax.Array) -> Episod
     examples = draw_examples(tasks.source, task.source_key, key, tasks.drawing)
     pixels_LX, mean, std = examples.pixels_LX, examples.mean, examples.std
     if task.scale_X is not None:
-        pixels_LX = task.scale_X * ((pixels_LX.astype(jnp.float32) - mean) / std)
+        pixels_LX = task.scale_X[None] * ((pixels_LX.astype(jnp.float32) - mean) / std)
         mean, std = jnp.float32(0), jnp.float32(1)
     return Episode(
         x_LX=project(task.projection, pixels_LX, mean, std),

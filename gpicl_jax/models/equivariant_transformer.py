@@ -21,7 +21,7 @@ from flax import linen as nn
 
 from gpicl_jax.models.blocks import ACTIVATIONS
 
-_FEW = 1e-5  # of the mean square of the inputs: closer examples count as equal, which float32 could not tell anyway
+_FEW = 1e-5  # of their squares: examples that are closer count as equal, as float32 cannot tell them apart
 _SHARPEST = 20.0  # bandwidth of the last head at first, in units of the mean squared distance; that of the first head is 1
 
 
@@ -157,7 +157,9 @@ def geometry(x_LX: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, jax.A
     context_square = (square_L * weight_L).sum() / jnp.maximum(num, 1)
     unit = jnp.where(context_square > 0, context_square, 1.0)
     gram_LL, square_L = gram_LL / unit, square_L / unit
-    distance_LL = jnp.maximum(square_L[:, None] + square_L[None] - 2 * gram_LL, 0.0)
+    both_LL = square_L[:, None] + square_L[None]
+    distance_LL = both_LL - 2 * gram_LL
+    distance_LL = jnp.where(distance_LL > _FEW * both_LL, distance_LL, 0.0)
     pair_LL = weight_L[:, None] * weight_L[None] * (1 - jnp.eye(len(weight_L)))
     mean_distance = (distance_LL * pair_LL).sum() / jnp.maximum(pair_LL.sum(), 1)
     half = jnp.where(num > 1, mean_distance / 2, 1.0)

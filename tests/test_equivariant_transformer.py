@@ -12,6 +12,7 @@ from gpicl_jax.factory import make_learner
 from gpicl_jax.models import EquivariantTransformer
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.episode import Episode
+from gpicl_jax.training.loop import Trainer
 from tests.helpers import tiny_config
 
 L, X, C, N = 24, 12, 5, 17
@@ -233,6 +234,13 @@ def test_what_the_model_does_not_have_is_refused(name):
         UserError, match=f"model.{name} = .* but model.name = 'equivariant_transformer' has no .*; leave {name} out"
     ):
         config_from_dict({"model": {"name": "equivariant_transformer", name: UNUSED[name]}})
+
+
+def test_a_context_that_no_memory_holds_is_refused_before_anything_is_compiled():
+    with pytest.raises(
+        UserError, match=r"length = 30,000 needs 173 GB for attention, but .*; lower tasks.length, or raise train"
+    ):
+        Trainer(load_config("digits", ("--data.train=random", "--tasks.length=30000")))
 
 
 def test_the_learner_takes_any_number_of_features():

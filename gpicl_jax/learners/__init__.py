@@ -1,6 +1,6 @@
 """How a model becomes a learning algorithm: everything behind the `Learner` protocol."""
 
-from gpicl_jax.learners.base import Learner, check_fits, score_rows
+from gpicl_jax.learners.base import Learner, check_fits, check_memory, score_rows
 from gpicl_jax.learners.context_query import ContextQuery
 from gpicl_jax.learners.in_context import InContext
 from gpicl_jax.learners.instance import Instance
@@ -19,5 +19,6 @@ __all__ = [
     "NearestNeighbour",
     "Online",
     "check_fits",
+    "check_memory",
     "score_rows",
 ]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gpicl_jax.data.resize import device_memory
 from gpicl_jax.sections import GRAM
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import TaskDistribution
@@ -90,6 +91,23 @@ def final_rows(length: int, num_context: int = 0) -> slice:
       (slice(90, 100, None), slice(5, 10, None))
     """
     return slice(num_context, length) if num_context else last_rows(length)
+
+
+def check_memory(learner: Any, length: int, episodes: int) -> None:
+    """Whether a step over so many episodes at once can fit into the device's memory; most learners do not say.
+
+    Raises:
+      UserError: it cannot, with both sizes and the settings that help.
+    """
+    training_bytes = getattr(getattr(learner, "model", None), "training_bytes", None)
+    if training_bytes is None:
+        return
+    needed, (free, device) = episodes * training_bytes(length), device_memory()
+    if needed > free:
+        raise UserError(
+            f"a step over {episodes} episodes of tasks.length = {length:,} needs {needed / 1e9:,.3g} GB for attention, but "
+            f"{device} has {free / 1e9:.3g} GB; lower tasks.length, or raise train.accumulate"
+        )
 
 
 def check_fits(learner: Any, tasks: TaskDistribution) -> None:

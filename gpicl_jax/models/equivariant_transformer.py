@@ -80,6 +80,10 @@ class EquivariantTransformer(nn.Module):
             )(h_LCD, distance_LL, cosine_LL, mask_LL)
         return nn.Dense(1, name="head")(nn.LayerNorm(epsilon=1e-5, name="norm_out")(h_LCD))[..., 0]
 
+    def training_bytes(self, length: int) -> int:
+        """What the backward pass of one episode keeps at least: every layer's attention weights, H × L × L."""
+        return 4 * (1 if self.remat else self.num_layers) * self.num_heads * length**2
+
     def state_size(self, num_features: int, length: int) -> int:
         """Inputs of `length` examples, and the values and keys of all layers."""
         values = self.num_heads * self.head_size * (self.num_classes + 1)

@@ -10,7 +10,7 @@ import numpy as np
 from gpicl_jax.config import hyper_from
 from gpicl_jax.evaluation import Evaluator, unseen_episode_keys
 from gpicl_jax.factory import make_learner, make_optimizer, make_tasks
-from gpicl_jax.learners import check_fits
+from gpicl_jax.learners import check_fits, check_memory
 from gpicl_jax.learners.base import final_rows
 from gpicl_jax.processes import agreement, of_first
 from gpicl_jax.runs.checkpoint import Checkpoints
@@ -71,6 +71,8 @@ class Trainer:
         self.hyper = replicate(hyper_from(config), devices)
         self.learner = make_learner(config)
         check_fits(self.learner, self.tasks)
+        episodes = config.tasks.tasks_per_step * config.tasks.sequences_per_task
+        check_memory(self.learner, config.tasks.length, max(1, episodes // slices))
         self._optimizer = make_optimizer(config)
         self.chunk: TrainChunk = compile_chunk(
             gradient_in_parts(batch_gradient(self.learner), config.train.accumulate),

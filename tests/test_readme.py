@@ -15,7 +15,7 @@ def test_python_example_runs_and_learns_in_context():
     as_a_user = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, env=as_a_user)
     assert done.returncode == 0, done.stderr
-    assert float(re.fullmatch(r"last 20 right: (0?\.\d+)\n", done.stdout)[1]) > 0.5, done.stdout
+    assert float(re.fullmatch(r"queries right: (0?\.\d+)\n", done.stdout)[1]) > 0.5, done.stdout
 
 
 def test_every_setting_and_path_that_it_names_exists():

@@ -21,12 +21,14 @@ class Grid(NamedTuple):
     log2_tasks: numbers of tasks.
     other: a dataset of unseen tasks that meta-training never saw.
     overrides: settings that replace those of the config.
+    learner: name of the config.
     """
 
     configs: str
     log2_tasks: tuple[float, ...]
     other: str
     overrides: tuple[str, ...]
+    learner: str = "transformer"
 
 
 def cells(grid: Grid, seeds: int) -> list[Cell]:
@@ -35,7 +37,7 @@ def cells(grid: Grid, seeds: int) -> list[Cell]:
         Cell(
             {"num_tasks": num_tasks, "seed": seed},
             load_config(
-                f"experiments/{grid.configs}/transformer",
+                f"experiments/{grid.configs}/{grid.learner}",
                 (*grid.overrides, f"--tasks.num_tasks={num_tasks}", f"--train.seed={seed}"),
             ),
         )

@@ -80,11 +80,11 @@ def _one_table(result: MetaTest) -> list[str]:
         rows[f"last {test.length - final.start}"] = final
     lines = [
         f"{dataset}: accuracy on unseen tasks and held-out images, ± standard error over tasks",
-        _row("examples seen", solvers),
+        _row("examples seen", solvers, solvers),
     ]
     for name, positions in rows.items():
         cells = [_cell(result.scores[dataset, "unseen_tasks", solver].accuracy(positions)) for solver in solvers]
-        lines.append(_row(name, cells))
+        lines.append(_row(name, cells, solvers))
     episodes = result.scores[dataset, "unseen_tasks", result.learner].episodes
     return [*lines, f"{episodes:,} episodes, {result.images[dataset, 'unseen_tasks']:,} different images"]
 
@@ -94,16 +94,21 @@ def _many_table(result: MetaTest) -> list[str]:
     lines = []
     titles = {"unseen_tasks": "unseen tasks", "identity_tasks": "images without projection"}
     for kind, title in ((kind, title) for kind, title in titles.items() if any(kind == each for _, each, _ in result.scores)):
-        lines += [f"accuracy on {title}, last 10% of the episode, ± standard error over tasks", _row("", [*solvers, "images"])]
+        lines += [
+            f"accuracy on {title}, last 10% of the episode, ± standard error over tasks",
+            _row("", [*solvers, "images"], solvers),
+        ]
         for dataset in result.tests:
             cells = [_cell(result.scores[dataset, kind, solver].last()) for solver in solvers]
-            lines.append(_row(dataset, [*cells, f"{result.images[dataset, kind]:,}"]))
+            lines.append(_row(dataset, [*cells, f"{result.images[dataset, kind]:,}"], solvers))
     episodes = next(iter(result.scores.values())).episodes
     return [*lines, f"{episodes:,} episodes each; 'images' counts different ones"]
 
 
-def _row(name: str, cells: list[str]) -> str:
-    return (f"{name:<16}" + "".join(f"{cell:<16}" for cell in cells)).rstrip()
+def _row(name: str, cells: list[str], solvers: list[str]) -> str:
+    """A line of a table whose columns are as wide as the names of the solvers need."""
+    cells = [f"{cell:<{max(16, len(solver) + 2)}}" for cell, solver in zip(cells, [*solvers, ""], strict=False)]
+    return (f"{name:<16}" + "".join(cells)).rstrip()
 
 
 def _cell(mean_and_error: tuple[float, float]) -> str:

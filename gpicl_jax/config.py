@@ -99,7 +99,7 @@ def packaged_configs(pattern: str = "**/*") -> list[str]:
 
     Example:
       >>> packaged_configs("*")
-      ['digits']
+      ['digits', 'digits_transformer']
     """
     folder = resources.files("gpicl_jax") / "configs"
     with resources.as_file(folder) as path:

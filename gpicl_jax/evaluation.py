@@ -21,7 +21,7 @@ from gpicl_jax.tasks.random_points import NUM_POINTS, RandomPoints
 
 COLUMNS = ["dataset", "tasks", "position", "solver", "accuracy", "loss", "standard_error"]
 COLUMNS += ["episodes", "distinct_images", "seed"]
-_EPISODES_AT_ONCE = 64
+_EPISODES_AT_ONCE = 16  # of 64 a prediction takes twice as long on a CPU: they leave its cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,7 @@ def score_together(
 def drawn_in_parts(
     tasks: TaskDistribution, keys: EpisodeKeys, permute_labels_prob: float = 1.0
 ) -> Iterator[tuple[Episode, jax.Array]]:
-    """Yields (episodes, learner keys) of some sequences of some tasks at a time: memory is that of about 64 episodes.
+    """Yields (episodes, learner keys) of some sequences of some tasks at a time: memory is that of about 16 episodes.
 
     Their leading axes are [R, S']; a task with many sequences fills several rows. All rows together, in order, are the
     T × S episodes of `keys`.

@@ -12,6 +12,7 @@ from gpicl_jax.experiments.grid import Cell, Row
 from gpicl_jax.experiments.run import Experiment, Scale
 from gpicl_jax.experiments.scaling import SMOKE
 from gpicl_jax.experiments.trained import Member, mean_and_deviation
+from gpicl_jax.learners.base import final_rows
 from gpicl_jax.paper import paper_comparison
 
 _THREE = '--data.train=["mnist", "fashion_mnist", "cifar10"]'
@@ -55,20 +56,19 @@ def score(trained: Member, grid: Grid) -> list[Row]:
     for dataset in grid.datasets:
         scores = trained.beside_solvers(dataset)
         learner = scores.pop("learner")
-        row: dict[str, Any] = {"tasks": "unseen", "dataset": dataset, "first": learner.first()[0]} | _ends("", learner)
+        row: dict[str, Any] = {"tasks": "unseen", "dataset": dataset, "first": learner.first()[0]} | _ends(learner)
         for solver, each in scores.items():
-            row |= {f"{solver} {name}": value for name, value in _ends("", each).items()}
-        last = slice(-max(1, round(0.1 * trained.config.tasks.length)), None)
+            row |= {f"{solver} {name}": value for name, value in _ends(each).items()}
+        last = final_rows(trained.config.tasks.length)
         margin_T = (learner.accuracy_TSL - scores["kernel ridge"].accuracy_TSL)[:, :, last].mean(axis=(1, 2))
         row |= {"margin": margin_T.mean(), "margin_standard_error": margin_T.std(ddof=1) / len(margin_T) ** 0.5}
         rows.append(row | {"loss": float(np.nanmean(learner.loss_TSL)), "episodes": learner.episodes})
     return rows
 
 
-def _ends(prefix: str, scores: Scores) -> Row:
+def _ends(scores: Scores) -> Row:
     (last, error), (final, final_error) = scores.last(), scores.accuracy(slice(-1, None))
-    found = {"last": last, "last_standard_error": error, "last_row": final, "last_row_standard_error": final_error}
-    return {prefix + name: value for name, value in found.items()}
+    return {"last": last, "last_standard_error": error, "last_row": final, "last_row_standard_error": final_error}
 
 
 def summary(frame: pd.DataFrame) -> str:

@@ -154,7 +154,7 @@ def geometry(x_LX: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, jax.A
     """
     weight_L = in_context_L.astype(x_LX.dtype)
     num = weight_L.sum()
-    largest = jnp.abs(x_LX * weight_L[:, None]).max()  # of the context alone: no query may change another
+    largest = jnp.where(in_context_L[:, None], jnp.abs(x_LX), 0).max()  # of the context alone: no query may change another
     x_LX = x_LX / jax.lax.stop_gradient(jnp.where(largest > 0, largest, 1.0))  # whose squares might not be float32 numbers
     gram_LL = jnp.matmul(x_LX, x_LX.T, precision="highest")
     square_L = jnp.diagonal(gram_LL)

@@ -11,6 +11,7 @@ from gpicl_jax.settings import UserError
 EXPERIMENTS = (
     "equivariant",
     "equivariant-transition",
+    "symmetries",
     "scaling",
     "transition",
     "learning-curves",
@@ -41,6 +42,7 @@ experiments:
   tasks             what a task is, drawn
   equivariant       the paper's table by a learner that has the symmetries of its tasks
   equivariant-transition  accuracy gained against the number of tasks, by the equivariant learner
+  symmetries        what each symmetry of the equivariant Transformer is worth
   scaling           model size × number of tasks, seen and unseen tasks
   transition        accuracy gained within an episode against the number of tasks
   learning-curves   accuracy at each position, trained on one dataset, tested on another

@@ -14,6 +14,7 @@ from gpicl_jax.sections import (
     CONTEXT_QUERY,
     CONV_MODELS,
     EQUIVARIANT,
+    EQUIVARIANT_ABLATIONS,
     GRAM,
     IDENTITY,
     IN_CONTEXT,
@@ -225,10 +226,10 @@ def _check_learner(config: Config) -> None:
 
 def _check_equivariant(model: ModelConfig) -> None:
     """Refuses what a model without tokens and order would ignore."""
-    unused = {"layout": "tokens", "label_scale": "tokens", "smear_keys": "order", "positions": "order"}
-    for name, lacks in unused.items() if model.name == EQUIVARIANT else ():
+    unused = {"layout": "tokens", "label_scale": "tokens", "smear_keys": "order of keys", "positions": "choice of positions"}
+    for name, lacks in unused.items() if model.name in (EQUIVARIANT, *EQUIVARIANT_ABLATIONS) else ():
         if (value := getattr(model, name)) != getattr(ModelConfig(), name):
-            raise UserError(f"model.{name} = {value!r}, but model.name = {EQUIVARIANT!r} has no {lacks}; leave {name} out")
+            raise UserError(f"model.{name} = {value!r}, but model.name = {model.name!r} has no {lacks}; leave {name} out")
 
 
 def _check_few_shot(config: Config) -> None:
@@ -303,7 +304,7 @@ def _check_together(config: Config) -> None:
     if train.remat_blocks and config.model.name not in ATTENTION_MODELS:
         raise UserError(
             f"train.remat_blocks = true, but model.name = {config.model.name!r} has no blocks; only "
-            f"{' and '.join(ATTENTION_MODELS)} have"
+            f"{', '.join(ATTENTION_MODELS)} have"
         )
     if evaluation.episodes % evaluation.sequences_per_task:
         raise UserError(

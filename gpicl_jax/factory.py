@@ -23,6 +23,9 @@ from gpicl_jax.models import (
     StudyConv,
     Transformer,
     VSMLWithoutSymmetries,
+    WithoutContextPermutations,
+    WithoutLabelPermutations,
+    WithoutRotations,
 )
 from gpicl_jax.sections import CONTEXT_QUERY, EQUIVARIANT, IDENTITY, IN_CONTEXT, INFINITE, ONLINE_LEARNERS, Config, has_queries
 from gpicl_jax.settings import UserError
@@ -114,6 +117,12 @@ def make_model(config: Config) -> nn.Module:
     blocks["remat"] = config.train.remat_blocks
     if model.name == EQUIVARIANT:
         return EquivariantTransformer(**common, **heads, **blocks)
+    if model.name == "equivariant_without_rotations":
+        return WithoutRotations(**common, **heads, **blocks)
+    if model.name == "equivariant_without_label_permutations":
+        return WithoutLabelPermutations(**common, **heads, **blocks)
+    if model.name == "equivariant_without_context_permutations":
+        return WithoutContextPermutations(**common, **heads, **blocks, max_length=config.tasks.length)
     common["label_scale"] = model.label_scale
     if model.name == "lstm":
         return LSTM(**common)

@@ -10,8 +10,15 @@ from gpicl_jax.settings import setting
 
 INFINITE = "infinite"
 MAX_TASKS = 2**31 - 1
+EQUIVARIANT = "equivariant_transformer"
+EQUIVARIANT_ABLATIONS = (
+    "equivariant_without_rotations",
+    "equivariant_without_label_permutations",
+    "equivariant_without_context_permutations",
+)
 SEQUENCE_MODELS = (
-    "equivariant_transformer",
+    EQUIVARIANT,
+    *EQUIVARIANT_ABLATIONS,
     "transformer",
     "encoder_decoder",
     "lstm",
@@ -24,8 +31,7 @@ POSITIONS = ("learned", "rope", "alibi")
 GRAM = "gram"
 ENTRIES = ("normal", "integer", GRAM)
 IDENTITY = "identity"
-EQUIVARIANT = "equivariant_transformer"
-ATTENTION_MODELS = (EQUIVARIANT, "transformer", "encoder_decoder")
+ATTENTION_MODELS = (EQUIVARIANT, *EQUIVARIANT_ABLATIONS, "transformer", "encoder_decoder")
 CONTEXT_QUERY = "context_query"
 IN_CONTEXT = "in_context"
 ONLINE_LEARNERS = ("sgd", "finetune", "maml_online")
@@ -201,7 +207,7 @@ def has_queries(model: ModelConfig) -> bool:
       >>> has_queries(ModelConfig(name=EQUIVARIANT)), has_queries(ModelConfig())
       (True, False)
     """
-    return model.name == EQUIVARIANT or model.layout == CONTEXT_QUERY
+    return model.name in (EQUIVARIANT, *EQUIVARIANT_ABLATIONS) or model.layout == CONTEXT_QUERY
 
 
 def learner_name(config: Config) -> str:

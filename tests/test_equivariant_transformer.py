@@ -1,5 +1,6 @@
 """The symmetries of the equivariant Transformer, in float32 and in float64; and that the tests see one that is broken."""
 
+import contextlib
 import functools
 
 import jax
@@ -9,7 +10,12 @@ import pytest
 
 from gpicl_jax.config import config_from_dict, load_config
 from gpicl_jax.factory import make_learner
-from gpicl_jax.models import EquivariantTransformer
+from gpicl_jax.models import (
+    EquivariantTransformer,
+    WithoutContextPermutations,
+    WithoutLabelPermutations,
+    WithoutRotations,
+)
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.episode import Episode
 from gpicl_jax.training.loop import Trainer
@@ -223,6 +229,28 @@ def test_a_broken_symmetry_goes_red(kind, test, monkeypatch):
     monkeypatch.setitem(globals(), "logits", functools.partial(logits, kind=kind))
     with pytest.raises(AssertionError):
         test()
+
+
+SYMMETRIES = {
+    "rotations": lambda: test_rotations_and_scalings_of_the_inputs_change_nothing("rotation", "float32"),
+    "label permutations": lambda: test_a_permutation_of_the_labels_permutes_the_logits("a cycle", 5, "float32"),
+    "context permutations": lambda: test_the_order_of_the_context_changes_no_query("float32"),
+}
+ABLATIONS = {
+    "rotations": WithoutRotations,
+    "label permutations": WithoutLabelPermutations,
+    "context permutations": WithoutContextPermutations,
+}
+
+
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+@pytest.mark.parametrize("without", ABLATIONS)
+def test_an_ablation_lacks_its_own_symmetry_and_no_other(without, symmetry, monkeypatch):
+    kind = ABLATIONS[without]
+    monkeypatch.setitem(globals(), "EquivariantTransformer", kind)
+    monkeypatch.setitem(globals(), "logits", functools.partial(logits, kind=kind))
+    with pytest.raises(AssertionError) if symmetry == without else contextlib.nullcontext():
+        SYMMETRIES[symmetry]()
 
 
 UNUSED = {"layout": "paired", "label_scale": 2.0, "smear_keys": True, "positions": "rope"}

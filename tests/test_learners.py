@@ -13,7 +13,7 @@ from gpicl_jax.evaluation import Evaluator, unseen_episode_keys
 from gpicl_jax.factory import make_learner, make_tasks
 from gpicl_jax.learners import Instance, Online, score_rows
 from gpicl_jax.learners.context_query import FromContext
-from gpicl_jax.sections import CONV_MODELS, MLP_LEARNERS, SEQUENCE_MODELS, LearnerConfig, ModelConfig
+from gpicl_jax.sections import CONV_MODELS, EQUIVARIANT_ABLATIONS, MLP_LEARNERS, SEQUENCE_MODELS, LearnerConfig, ModelConfig
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import draw_episode
 from gpicl_jax.training.state import num_params
@@ -25,6 +25,7 @@ VSML = (*PLAIN, "--model.width=6", "--model.message_size=4", "--model.name=vsml"
 EQUIVARIANT = ("--model.name=equivariant_transformer", "--model.num_layers=2", *UNUSED)
 REGISTRY = {
     "equivariant": EQUIVARIANT,
+    **{name: (*EQUIVARIANT, f"--model.name={name}") for name in EQUIVARIANT_ABLATIONS},
     **{
         f"transformer-{layout}{'-smeared' if smear == 'true' else ''}": (
             "--model.num_layers=2",

@@ -11,6 +11,7 @@ from gpicl_jax.figures.omniglot_maml import inner_losses, meta_losses, omniglot_
 from gpicl_jax.figures.plateau import plateau
 from gpicl_jax.figures.scaling import scaling
 from gpicl_jax.figures.state_size import state_size
+from gpicl_jax.figures.symmetries import symmetries
 from gpicl_jax.figures.tasks import tasks
 from gpicl_jax.figures.transition import transition
 
@@ -28,6 +29,7 @@ __all__ = [
     "plateau",
     "scaling",
     "state_size",
+    "symmetries",
     "tasks",
     "transition",
 ]

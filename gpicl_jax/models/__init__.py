@@ -2,6 +2,11 @@
 
 from gpicl_jax.models.conv import FewShotConv, StudyConv
 from gpicl_jax.models.encoder_decoder import EncoderDecoder
+from gpicl_jax.models.equivariant_ablations import (
+    WithoutContextPermutations,
+    WithoutLabelPermutations,
+    WithoutRotations,
+)
 from gpicl_jax.models.equivariant_transformer import EquivariantTransformer
 from gpicl_jax.models.fast_weights import FastWeights
 from gpicl_jax.models.lstm import LSTM
@@ -24,4 +29,7 @@ __all__ = [
     "StudyConv",
     "Transformer",
     "VSMLWithoutSymmetries",
+    "WithoutContextPermutations",
+    "WithoutLabelPermutations",
+    "WithoutRotations",
 ]

@@ -24,6 +24,8 @@ from gpicl_jax.models.blocks import ACTIVATIONS
 _FEW = 1e-5  # of their squares: examples that are closer count as equal, as float32 cannot tell them apart
 _SHARPEST = 20.0  # bandwidth of the last head at first, in units of the mean squared distance; that of the first head is 1
 
+Pairs = tuple[jax.Array, jax.Array]  # distances and cosines [L, L]
+
 
 class EquivariantTransformer(nn.Module):
     """Maps a context and queries to logits; row i < n is context, row i ≥ n a query that sees the context and its own x.
@@ -63,10 +65,8 @@ class EquivariantTransformer(nn.Module):
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array, num_context: jax.Array | int) -> jax.Array:
         in_context_L = jnp.arange(len(y_L)) < num_context
-        size_L, distance_LL, cosine_LL = geometry(x_LX, in_context_L)
-        label_LC = jax.nn.one_hot(y_L, self.num_classes, dtype=size_L.dtype) * in_context_L[:, None]
-        inputs_LCI = class_streams(size_L, distance_LL, label_LC, in_context_L)
-        h_LCD = nn.Dense(self.width, dtype=self.dtype, name="embed")(inputs_LCI)
+        label_LC = jax.nn.one_hot(y_L, self.num_classes, dtype=x_LX.dtype) * in_context_L[:, None]
+        h_LCD, pairs = self.embed(x_LX, label_LC, in_context_L)
         block = nn.remat(EquivariantBlock) if self.remat else EquivariantBlock
         mask_LL = in_context_L[None] | jnp.eye(len(y_L), dtype=bool)
         for layer in range(self.num_layers):
@@ -77,8 +77,18 @@ class EquivariantTransformer(nn.Module):
                 activation=self.activation,
                 dtype=self.dtype,
                 name=f"block_{layer}",
-            )(h_LCD, distance_LL, cosine_LL, mask_LL)
-        return nn.Dense(1, name="head")(nn.LayerNorm(epsilon=1e-5, name="norm_out")(h_LCD))[..., 0]
+            )(h_LCD, pairs, mask_LL)
+        return self.read_out(nn.LayerNorm(epsilon=1e-5, name="norm_out")(h_LCD))
+
+    def embed(self, x_LX: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, Pairs | None]:
+        """What the first block sees: the streams [L, C, D], and what attention knows of pairs of examples."""
+        size_L, distance_LL, cosine_LL = geometry(x_LX, in_context_L)
+        inputs_LCI = class_streams(size_L, distance_LL, label_LC, in_context_L)
+        return nn.Dense(self.width, dtype=self.dtype, name="embed")(inputs_LCI), (distance_LL, cosine_LL)
+
+    def read_out(self, h_LCD: jax.Array) -> jax.Array:
+        """Logits [L, C] of the last streams."""
+        return nn.Dense(1, name="head")(h_LCD)[..., 0]
 
     def training_bytes(self, length: int) -> int:
         """What the backward pass of one episode keeps at least: every layer's attention weights, H × L × L."""
@@ -106,7 +116,7 @@ class EquivariantBlock(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, h_LCD: jax.Array, distance_LL: jax.Array, cosine_LL: jax.Array, mask_LL: jax.Array) -> jax.Array:
+    def __call__(self, h_LCD: jax.Array, pairs: Pairs | None, mask_LL: jax.Array) -> jax.Array:
         length, num_classes, width = h_LCD.shape
         heads, size = self.num_heads, self.head_size
         dense = functools.partial(nn.Dense, dtype=self.dtype)
@@ -116,14 +126,11 @@ class EquivariantBlock(nn.Module):
 
         query_LHE = dense(heads * size, name="query")(pooled_LP).reshape(length, heads, size)
         key_LHE = dense(heads * size, use_bias=False, name="key")(pooled_LP).reshape(length, heads, size)
-        sharpness_LH = nn.softplus(dense(heads, name="bandwidth", kernel_init=nn.initializers.normal(0.02))(pooled_LP) + _ONE)
-        first_H = np.log(np.geomspace(1.0, _SHARPEST, heads))
-        sharpness_LH *= jnp.exp(self.param("sharpness", lambda _: jnp.asarray(first_H, jnp.float32)))[None]
-        by_cosine_H = self.param("by_cosine", nn.initializers.zeros, (heads,))
         by_self_H = self.param("by_self", nn.initializers.zeros, (heads,))
-        score_HLM = jnp.einsum("lhe,mhe->hlm", query_LHE, key_LHE).astype(distance_LL.dtype) / size**0.5
-        score_HLM -= sharpness_LH.T[:, :, None] * distance_LL[None]
-        score_HLM += by_cosine_H[:, None, None] * cosine_LL[None] + by_self_H[:, None, None] * jnp.eye(length)[None]
+        score_HLM = jnp.einsum("lhe,mhe->hlm", query_LHE, key_LHE).astype(jnp.result_type(by_self_H)) / size**0.5
+        score_HLM += by_self_H[:, None, None] * jnp.eye(length)[None]
+        if pairs is not None:
+            score_HLM += self._by_geometry(pooled_LP, *pairs)
         weight_HLM = jax.nn.softmax(jnp.where(mask_LL[None], score_HLM, -jnp.inf)).astype(self.dtype)
 
         value_MCHE = dense(heads * size, name="value")(u_LCD).reshape(length, num_classes, heads, size)
@@ -134,6 +141,16 @@ class EquivariantBlock(nn.Module):
         hidden_LCF = dense(self.mlp_width, name="mlp_in")(u_LCD)
         hidden_LCF += dense(self.mlp_width, use_bias=False, name="mlp_in_others")(u_LCD.mean(axis=1))[:, None]
         return h_LCD + dense(width, name="mlp_out")(ACTIVATIONS[self.activation](hidden_LCF))
+
+    def _by_geometry(self, pooled_LP: jax.Array, distance_LL: jax.Array, cosine_LL: jax.Array) -> jax.Array:
+        """What distances and cosines add to the scores, [H, L, L]."""
+        heads = self.num_heads
+        bandwidth = nn.Dense(heads, kernel_init=nn.initializers.normal(0.02), dtype=self.dtype, name="bandwidth")
+        sharpness_LH = nn.softplus(bandwidth(pooled_LP) + _ONE)
+        first_H = np.log(np.geomspace(1.0, _SHARPEST, heads))
+        sharpness_LH *= jnp.exp(self.param("sharpness", lambda _: jnp.asarray(first_H, jnp.float32)))[None]
+        by_cosine_H = self.param("by_cosine", nn.initializers.zeros, (heads,))
+        return by_cosine_H[:, None, None] * cosine_LL[None] - sharpness_LH.T[:, :, None] * distance_LL[None]
 
 
 def _largest(u_LCD: jax.Array) -> jax.Array:

@@ -288,11 +288,12 @@ def _check_together(config: Config) -> None:
             f"tasks.sequences_per_task = 1, got {tasks.num_tasks!r} and {tasks.sequences_per_task}; "
             "change them, or give 'normal' or 'integer'"
         )
-    if tasks.feature_scales and tasks.entries in ("integer", IDENTITY):
-        raise UserError(
-            f"tasks.feature_scales = {tasks.feature_scales:g} is for tasks.entries normal or gram, got {tasks.entries!r}; "
-            "leave it out, or change entries"
-        )
+    for name in ("clutter", "feature_scales"):
+        if (value := getattr(tasks, name)) and tasks.entries in ("integer", IDENTITY):
+            raise UserError(
+                f"tasks.{name} = {value:g} is for tasks.entries normal or gram, got {tasks.entries!r}; "
+                "leave it out, or change entries"
+            )
     for name, steps in (("train.steps", train.steps), ("train.validate_every", train.validate_every)):
         if steps % train.chunk:
             raise UserError(f"{name} = {steps} is not a multiple of train.chunk = {train.chunk}; change one of them")

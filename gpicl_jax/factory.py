@@ -67,6 +67,7 @@ def make_tasks(config: Config, split: str, name: str | None = None) -> TaskDistr
             classes_per_task=settings.classes_per_task,
             num_context=settings.num_context,
             balanced=settings.balanced,
+            clutter=settings.clutter if split == "train" else 0.0,
             feature_scales=settings.feature_scales if split == "train" else 0.0,
             infinite=split != "train" or settings.num_tasks == INFINITE,
             identity=settings.entries == IDENTITY,

@@ -120,26 +120,57 @@ def test_gram_draws_from_every_source(tasks, source):
         assert distance_LL[same_LL].max() < 0.01 * distance_LL[~same_LL].min()
 
 
-def test_feature_scales_are_a_function_of_the_task_and_change_its_geometry(tasks):
-    """log s_j ~ N(0, σ²u²): over many tasks and features mean 0 and variance σ²/3; the projection is that of x scaled."""
+def unprojected(task, episode):
+    """The inputs before the task's matrix, float64 [L, X]."""
+    matrix_XX = np.asarray(task.projection.entries_XX, np.float64) * float(task.projection.scale)
+    return np.linalg.solve(matrix_XX, np.asarray(episode.x_LX, np.float64).T).T
+
+
+def test_feature_scales_are_a_function_of_the_task_and_vary_as_images_do(tasks):
+    """log s = σ u z, z of mean square 1 in the span of images; u uniform. The projection is that of x scaled."""
     scaled = dataclasses.replace(tasks, feature_scales=1.2)
     keys = jax.random.split(jax.random.key(0), 2000)
     logs_TX = np.log(np.asarray(jax.jit(jax.vmap(lambda key: draw_task(scaled, key).scale_X))(keys), np.float64))
-    spread_T = logs_TX.std(axis=1)
-    assert abs(logs_TX.mean()) < 4 * 1.2 / np.sqrt(3 * logs_TX.size)
-    assert abs((logs_TX**2).mean() - 1.2**2 / 3) < 4 * (spread_T**2).std() / np.sqrt(len(keys))
-    assert stats.kstest(spread_T / 1.2, "uniform").statistic < 0.05  # up to the error of 64 features each
+    spread_T = np.sqrt((logs_TX**2).mean(axis=1))
+    assert stats.kstest(spread_T / 1.2, "uniform").pvalue > 1e-3
+    images_NX = (np.asarray(tasks.source.images_NX, np.float64) - float(tasks.source.mean)) / float(tasks.source.std)
+    spectrum_X = np.linalg.svd(logs_TX / spread_T[:, None], compute_uv=False)
+    expected_X = np.linalg.svd(images_NX / np.sqrt((images_NX**2).mean()), compute_uv=False) * np.sqrt(2000 / len(images_NX))
+    np.testing.assert_allclose(spectrum_X[:8], expected_X[:8], rtol=0.3)
     task, plain = draw_task(scaled, keys[0]), draw_task(tasks, keys[0])
     same_bits(task.projection, plain.projection)
     episode, other = (draw_sequence(each, one, keys[1]) for each, one in ((scaled, task), (tasks, plain)))
-    inverse_XX = np.linalg.inv(np.asarray(plain.projection.entries_XX, np.float64) * float(plain.projection.scale))
-    images_LX = np.asarray(other.x_LX, np.float64) @ inverse_XX.T
-    found_LX = np.asarray(episode.x_LX, np.float64) @ inverse_XX.T
-    np.testing.assert_allclose(found_LX, images_LX * np.asarray(task.scale_X, np.float64), atol=2e-2)
+    scaled_LX = unprojected(plain, other) * np.asarray(task.scale_X, np.float64)
+    np.testing.assert_allclose(unprojected(task, episode), scaled_LX, atol=2e-2)
     assert draw_task(tasks, keys[0]).scale_X is None
-    assert make_tasks(tiny_config("--tasks.feature_scales=1"), "validation").feature_scales == 0
-    with pytest.raises(UserError, match=r"is for tasks.entries normal or gram, got 'integer'"):
-        tiny_config("--tasks.feature_scales=1", "--tasks.entries=integer")
+
+
+def test_clutter_adds_other_images_of_the_source(tasks):
+    cluttered = dataclasses.replace(tasks, clutter=1.5)
+    keys = jax.random.split(jax.random.key(0), 2000)
+    weights_T = np.asarray(jax.jit(jax.vmap(lambda key: draw_task(cluttered, key).clutter))(keys))
+    assert stats.kstest(np.sqrt(weights_T / 1.5), "uniform").pvalue > 1e-3
+    images_NX = (np.asarray(tasks.source.images_NX, np.float64) - float(tasks.source.mean)) / float(tasks.source.std)
+    others = []
+    for number in np.flatnonzero(weights_T > 0.5)[:2]:
+        task, plain = draw_task(cluttered, keys[number]), draw_task(tasks, keys[number])
+        same_bits(task.projection, plain.projection)
+        episode, other = (draw_sequence(each, one, keys[1]) for each, one in ((cluttered, task), (tasks, plain)))
+        same_bits(episode.y_L, other.y_L)
+        other_LX = (unprojected(task, episode) - unprojected(plain, other)) / weights_T[number]
+        distance_LN = np.abs(other_LX[:, None] - images_NX[None]).max(axis=2)
+        assert distance_LN.min(axis=1).max() < 2e-2
+        others.append(distance_LN.argmin(axis=1))
+        assert len(set(others[-1])) == tasks.length
+        assert not np.array_equal(images_NX[others[-1]], unprojected(plain, other))
+
+
+@pytest.mark.parametrize("name", ["clutter", "feature_scales"])
+def test_meta_training_alone_changes_its_images(name):
+    config = tiny_config(f"--tasks.{name}=1")
+    assert [getattr(make_tasks(config, split), name) for split in ("train", "validation", "test")] == [1, 0, 0]
+    with pytest.raises(UserError, match=rf"tasks.{name} = 1 is for tasks.entries normal or gram, got 'integer'; leave it out"):
+        tiny_config(f"--tasks.{name}=1", "--tasks.entries=integer")
 
 
 def test_integer_entries_are_refused_where_they_would_not_be_exact(tasks):

@@ -19,7 +19,7 @@ _THREE = '--data.train=["mnist", "fashion_mnist", "cifar10"]'
 # What is meta-trained on, and at which image size: the settings that make it so.
 CONDITIONS: dict[str, tuple[str, ...]] = {
     "mnist, 32×32×3": (),
-    "mnist + fashion_mnist + cifar10, 32×32×3": (_THREE, "--tasks.feature_scales=0.8"),
+    "mnist + fashion_mnist + cifar10, 32×32×3": (_THREE, "--tasks.feature_scales=0.8", "--tasks.clutter=1.0"),
     "mnist, 14×14×1": ("--data.size=14", "--data.channels=1"),
     "mnist, 8×8×1": ("--data.size=8", "--data.channels=1"),
 }

@@ -8,7 +8,7 @@ from gpicl_jax.experiments.scaling import SMOKE
 from gpicl_jax.experiments.transition import Grid
 
 _SMALL = (
-    *("--data.size=8", "--data.channels=1", "--tasks.entries=normal", "--tasks.feature_scales=0"),
+    *("--data.size=8", "--data.channels=1", "--tasks.entries=normal", "--tasks.feature_scales=0", "--tasks.clutter=0"),
     *("--tasks.permute_labels_prob=0.0", "--model.width=16", "--model.num_layers=3", "--model.head_size=4"),
 )
 _LAPTOP = ("--train.steps=400", "--train.chunk=50", "--train.validate_every=200", "--eval.episodes=512")

@@ -36,6 +36,9 @@ from gpicl_jax.tasks.random_points import RandomPoints
 
 # A user's own split(key(seed), n) is fold_in(key(seed), 0 … n − 1): roots lie where no such number comes.
 _FAR = 0x67706963
+_CLUTTER = 0x636C7574  # far from the few keys that tasks and episodes split theirs into
+_SCALES = 0x7363616C
+_SCALE_IMAGES = 16
 _STREAMS = ("init", "train_tasks", "train", "validation", "test")
 
 
@@ -54,12 +57,14 @@ class Task(NamedTuple):
 
     Attributes:
       projection: A.
+      clutter: w, of the other image that is added to each, float32; None where there is none.
       scale_X: s, float32 [X], of the features before projection; None where there is none.
       permutation_C: ρ, int32 [C], of the labels.
       source_key: of what the task draws from its source: classes of a set with many, random points, one of several sets.
     """
 
     projection: Projection
+    clutter: jax.Array | None
     scale_X: jax.Array | None
     permutation_C: jax.Array
     source_key: jax.Array
@@ -77,8 +82,11 @@ class TaskDistribution:
       balanced: whether an episode shows every class equally often; else examples are iid, as in the paper.
       num_context: examples before the queries (few-shot problems); 0: each row is predicted from those before it.
       infinite: whether every step draws tasks that were never seen before; else task ids below `hyper.num_tasks`.
-      feature_scales: largest spread σ of random scales of the features: a task is x → A diag(s) x with log s_j ~ N(0, σ²u²), u
-        uniform in [0, 1]. So tasks have geometries that the images do not have; 0: s = 1, as in the paper.
+      clutter: largest weight of other images: an example of a task is x + w x', with x' of another one of its source and
+        w = u² times it, u uniform in [0, 1]. So neighbours are often of other classes; 0: w = 0, as in the paper.
+      feature_scales: largest spread σ of random scales of the features: a task is x → A diag(s) x with log s = σ u z, u uniform
+        in [0, 1] and z a random combination of 16 images, of mean square 1. So tasks have geometries that the images do not
+        have, and neighbouring pixels have like scales; 0: s = 1, as in the paper.
       identity: whether the projection is left out (A = I): the labels alone are permuted.
       entries: law of A: `normal` and `integer` matrices; `gram` draws the Gram matrix of A x_1 … A x_L alone,
         for tasks that are used once and learners to which rotations are all the same. See `gpicl_jax/tasks/projection.py`.
@@ -103,6 +111,7 @@ class TaskDistribution:
     infinite: bool = dataclasses.field(default=True, metadata={"static": True})
     identity: bool = dataclasses.field(default=False, metadata={"static": True})
     entries: str = dataclasses.field(default="normal", metadata={"static": True})
+    clutter: float = dataclasses.field(default=0.0, metadata={"static": True})
     feature_scales: float = dataclasses.field(default=0.0, metadata={"static": True})
 
     def __post_init__(self) -> None:
@@ -140,7 +149,8 @@ def draw_task(tasks: TaskDistribution, key: jax.Array, permute_labels_prob: jax.
     permute = (coin[0] >> 8).astype(jnp.float32) < permute_labels_prob * np.float32(2**24)
     return Task(
         projection=_draw_projection(tasks, projection_key),
-        scale_X=_draw_scales(tasks, projection_key),
+        clutter=_draw_clutter(tasks, projection_key),
+        scale_X=_draw_scales(tasks, projection_key, source_key(key)),
         permutation_C=jnp.where(permute, permutation_C, jnp.arange(num_labels, dtype=jnp.int32)),
         source_key=source_key(key),
     )
@@ -155,12 +165,22 @@ def _draw_projection(tasks: TaskDistribution, key: jax.Array) -> Projection:
     return (integer_matrix if tasks.entries == "integer" else normal_matrix)(key, num_features)
 
 
-def _draw_scales(tasks: TaskDistribution, key: jax.Array) -> jax.Array | None:
+def _draw_clutter(tasks: TaskDistribution, key: jax.Array) -> jax.Array | None:
+    if not tasks.clutter:
+        return None
+    return tasks.clutter * random_uniform(jax.random.fold_in(key, _CLUTTER), ()) ** 2
+
+
+def _draw_scales(tasks: TaskDistribution, key: jax.Array, source_key: jax.Array) -> jax.Array | None:
     if not tasks.feature_scales:
         return None
-    spread_key, scale_key = jax.random.split(jax.random.fold_in(key, 1))
-    spread = tasks.feature_scales * random_uniform(spread_key, ())
-    return jnp.exp(spread * random_normal(scale_key, (tasks.source.num_features,)))
+    spread_key, weight_key, image_key = jax.random.split(jax.random.fold_in(key, _SCALES), 3)
+    few = tasks.drawing._replace(length=min(_SCALE_IMAGES, tasks.length), balanced=False, num_context=0)
+    examples = draw_examples(tasks.source, source_key, image_key, few)
+    images_IX = (examples.pixels_LX.astype(jnp.float32) - examples.mean) / examples.std
+    log_X = random_normal(weight_key, (few.length,)) @ images_IX
+    log_X *= jax.lax.rsqrt(jnp.maximum((log_X**2).mean(), 1e-12))
+    return jnp.exp(tasks.feature_scales * random_uniform(spread_key, ()) * log_X)
 
 
 def source_key(key: jax.Array) -> jax.Array:
@@ -172,8 +192,13 @@ def draw_sequence(tasks: TaskDistribution, task: Task, key: jax.Array) -> Episod
     """An episode of `task`, prequential (num_context = L) unless `tasks` has a context. Of a `gram` task there is one only."""
     examples = draw_examples(tasks.source, task.source_key, key, tasks.drawing)
     pixels_LX, mean, std = examples.pixels_LX, examples.mean, examples.std
-    if task.scale_X is not None:
-        pixels_LX = task.scale_X[None] * ((pixels_LX.astype(jnp.float32) - mean) / std)
+    if task.clutter is not None or task.scale_X is not None:
+        pixels_LX = (pixels_LX.astype(jnp.float32) - mean) / std
+        if task.clutter is not None:
+            others = draw_examples(tasks.source, task.source_key, jax.random.fold_in(key, _CLUTTER), tasks.drawing)
+            pixels_LX += task.clutter * ((others.pixels_LX.astype(jnp.float32) - mean) / std)
+        if task.scale_X is not None:
+            pixels_LX *= task.scale_X[None]
         mean, std = jnp.float32(0), jnp.float32(1)
     return Episode(
         x_LX=project(task.projection, pixels_LX, mean, std),

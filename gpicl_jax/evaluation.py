@@ -1,8 +1,10 @@
 """Meta-test: how well a learner predicts row i of an episode, on seen, unseen and identity tasks."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -175,19 +177,33 @@ def _score_episodes(learner: Learner) -> Callable[[Any, Episode, jax.Array], tup
 
         def score_at_cuts(episode: Episode, key: jax.Array) -> tuple[jax.Array, jax.Array]:
             """Row i by a prediction from exactly i examples."""
-            length = len(episode.y_L)
-            cut_K = jnp.array(learner.cuts(length))
 
-            def at(cut: jax.Array) -> tuple[jax.Array, jax.Array]:
-                rows = score_rows(learner.predict(params, episode._replace(num_context=cut), key=key), episode.y_L)
+            def at(cut: jax.Array, x_LX: jax.Array, y_L: jax.Array) -> tuple[jax.Array, jax.Array]:
+                rows = score_rows(learner.predict(params, Episode(x_LX, y_L, cut), key=key), y_L)
                 return jax.tree.map(lambda row_L: row_L[cut], rows)
 
-            return jax.tree.map(lambda row_K: jnp.full(length, jnp.nan).at[cut_K].set(row_K), jax.lax.map(at, cut_K))
+            loss_L = accuracy_L = jnp.full(len(episode.y_L), jnp.nan)
+            for cuts, seen in _cuts_together(learner, len(episode.y_L)):
+                cut_K = jnp.array(cuts)
+                loss_K, accuracy_K = jax.lax.map(functools.partial(at, x_LX=episode.x_LX[:seen], y_L=episode.y_L[:seen]), cut_K)
+                loss_L, accuracy_L = loss_L.at[cut_K].set(loss_K), accuracy_L.at[cut_K].set(accuracy_K)
+            return loss_L, accuracy_L
 
         length = episodes_RS.y_L.shape[-1]
         return jax.vmap(jax.vmap(score_at_cuts if learner.cuts(length) else score_at_once))(episodes_RS, learner_RS)
 
     return score
+
+
+def _cuts_together(learner: Learner, length: int) -> list[tuple[list[int], int]]:
+    """The cuts of a learner, and the first examples that each of them needs: its context and one query.
+
+    Small cuts are predicted from the first quarter or half of the episode alone, for which a learner takes less time. One
+    that lets queries see each other sees them all.
+    """
+    bounds = [length] if learner.transductive else [length // 4, length // 2 + 1, length]
+    groups = [([cut for cut in learner.cuts(length) if low <= cut < high], high) for low, high in pairwise([0, *bounds])]
+    return [group for group in groups if group[0]]
 
 
 def _mean_and_error(values_TSx: np.ndarray) -> tuple[float, float]:

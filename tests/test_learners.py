@@ -239,9 +239,11 @@ def test_a_learning_curve_has_row_i_predicted_from_i_examples(name):
     from gpicl_jax.tasks import draw_episodes
 
     episodes_TS = draw_episodes(tasks, keys.task_T, keys.sequence_TS)
-    episode = jax.tree.map(lambda leaf: leaf[1, 1], episodes_TS)._replace(num_context=jnp.int32(20))
-    loss_L, _ = score_rows(learner.predict(params, episode, key=keys.learner_TS[1, 1]), episode.y_L)
-    np.testing.assert_allclose(scores.loss_TSL[1, 1, 20], loss_L[20], rtol=1e-4)
+    episode = jax.tree.map(lambda leaf: leaf[1, 1], episodes_TS)
+    for cut in (0, 1, 2, 5, 10, 20, 27, 29):
+        whole = episode._replace(num_context=jnp.int32(cut))
+        loss_L, _ = score_rows(learner.predict(params, whole, key=keys.learner_TS[1, 1]), episode.y_L)
+        np.testing.assert_allclose(scores.loss_TSL[1, 1, cut], loss_L[cut], rtol=1e-4)
 
 
 @pytest.mark.parametrize(

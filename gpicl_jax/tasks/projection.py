@@ -172,6 +172,6 @@ def _project_once(key: jax.Array, x_LX: jax.Array) -> jax.Array:
 def tasks_at_once(entries: str, num_features: int, length: int) -> int:
     """How many tasks to draw at a time on the default backend; memory then does not grow with the batch."""
     no_matrix = entries == IDENTITY or (entries == GRAM and num_features >= length)
-    numbers = length * (num_features + length) if no_matrix else num_features**2
+    numbers = 2 * length * (num_features + length) if no_matrix else num_features**2  # images, and what becomes of them
     live = _LIVE_BYTES.get(jax.default_backend(), _LIVE_BYTES_ELSEWHERE)
     return max(1, live // (4 * numbers))

@@ -12,6 +12,7 @@ EXPERIMENTS = (
     "equivariant",
     "equivariant-transition",
     "symmetries",
+    "context-size",
     "scaling",
     "transition",
     "learning-curves",
@@ -43,6 +44,7 @@ experiments:
   equivariant       the paper's table by a learner that has the symmetries of its tasks
   equivariant-transition  accuracy gained against the number of tasks, by the equivariant learner
   symmetries        what each symmetry of the equivariant Transformer is worth
+  context-size      contexts shorter and longer than any of meta-training
   scaling           model size × number of tasks, seen and unseen tasks
   transition        accuracy gained within an episode against the number of tasks
   learning-curves   accuracy at each position, trained on one dataset, tested on another

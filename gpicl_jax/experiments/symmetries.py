@@ -65,7 +65,7 @@ def summary(frame: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-_SMALL = (
+SMALL = (
     *("--data.size=8", "--data.channels=1", "--tasks.entries=normal", "--tasks.feature_scales=0", "--tasks.clutter=0"),
     *("--tasks.tasks_per_step=20", "--train.chunk=50", "--eval.episodes=1024"),
     *("--model.width=24", "--model.num_layers=4", "--model.head_size=6"),
@@ -76,9 +76,9 @@ EXPERIMENT = Experiment(
     name="symmetries",
     about="what each symmetry of the equivariant Transformer is worth",
     scales={
-        "smoke": Scale(1, 1, Grid((800,), ("digits",), (*_SMALL, *_SHORT, "--optimizer.warmup_steps=10"))),
-        "laptop": Scale(3, 3, Grid((2000, 15000), ("mnist", "fashion_mnist"), _SMALL)),
-        "paper": Scale(5, 5, Grid((2000, 15000, 200000), ("mnist", "fashion_mnist", "kmnist"), _SMALL)),
+        "smoke": Scale(1, 1, Grid((800,), ("digits",), (*SMALL, *_SHORT, "--optimizer.warmup_steps=10"))),
+        "laptop": Scale(3, 3, Grid((2000, 15000), ("mnist", "fashion_mnist"), SMALL)),
+        "paper": Scale(5, 5, Grid((2000, 15000, 200000), ("mnist", "fashion_mnist", "kmnist"), SMALL)),
     },
     axes=("model", "train_episodes", "seed"),
     cells=cells,

@@ -49,16 +49,20 @@ class Member:
     diverged: int | None
     test: "Test"
 
-    def unseen(self, dataset: str, *, length: int | None = None, permute_labels_prob: float | None = None) -> Scores:
+    def unseen(
+        self, dataset: str, *, length: int | None = None, num_context: int = 0, permute_labels_prob: float | None = None
+    ) -> Scores:
         """On tasks that training never drew and test images of `dataset`.
 
         Args:
           dataset: a base dataset.
           length: of the episodes, where it is not that of training.
+          num_context: of the episodes whose other examples are all queries, for a learner of contexts; else 0.
           permute_labels_prob: where it is not that at the end of training.
         """
         permute = final_permute_prob(self.config) if permute_labels_prob is None else permute_labels_prob
-        return self.test.unseen(self.params, dataset, permute, length or self.config.tasks.length)
+        test = self.test.with_context(num_context) if num_context else self.test
+        return test.unseen(self.params, dataset, permute, length or self.config.tasks.length, num_context)
 
     def beside_solvers(self, dataset: str) -> dict[str, Scores]:
         """On the same tasks as `unseen`: `learner`, and the reference solvers by name, all on the same episodes."""
@@ -96,8 +100,12 @@ class Test:
         other.learner, other._evaluator = learner, Evaluator(learner)
         return other
 
-    def unseen(self, params: Any, dataset: str, permute: float, length: int) -> Scores:
-        parts, keys = self._unseen(dataset, permute, length)
+    def with_context(self, num_context: int) -> "Test":
+        """Of the same learner, whose contexts are all of one size."""
+        return self.with_learner(dataclasses.replace(self.learner, num_context=num_context))
+
+    def unseen(self, params: Any, dataset: str, permute: float, length: int, num_context: int = 0) -> Scores:
+        parts, keys = self._unseen(dataset, permute, length, num_context)
         return score_together({"": (self._evaluator, params)}, parts, keys)[""]
 
     def beside_solvers(self, params: Any, dataset: str, permute: float) -> dict[str, Scores]:
@@ -123,9 +131,9 @@ class Test:
         tasks = dataclasses.replace(self._tasks(config.data.train[0]), entries=config.tasks.entries)
         return self._evaluator(params, tasks, keys, final_permute_prob(config))
 
-    def _draw_unseen(self, dataset: str, permute: float, length: int) -> tuple[list[Any], EpisodeKeys]:
+    def _draw_unseen(self, dataset: str, permute: float, length: int, num_context: int) -> tuple[list[Any], EpisodeKeys]:
         keys = self._test_keys()
-        tasks = dataclasses.replace(self._tasks(dataset), length=length)
+        tasks = dataclasses.replace(self._tasks(dataset), length=length, num_context=num_context)
         check_fits(self.learner, tasks)
         return list(drawn_in_parts(tasks, keys, permute)), keys
 

@@ -2,6 +2,7 @@
 
 from gpicl_jax.figures.benchmarks import benchmarks
 from gpicl_jax.figures.comparison import comparison
+from gpicl_jax.figures.context_size import context_size
 from gpicl_jax.figures.equivariant import equivariant
 from gpicl_jax.figures.features import features
 from gpicl_jax.figures.few_shot import few_shot
@@ -18,6 +19,7 @@ from gpicl_jax.figures.transition import transition
 __all__ = [
     "benchmarks",
     "comparison",
+    "context_size",
     "equivariant",
     "features",
     "few_shot",

@@ -22,7 +22,7 @@ EXPERIMENTS = (
     "few-shot",
     "omniglot-maml",
 )
-BENCHMARKS = ("tasks", "step", "population", "maml", "study", "inference")
+BENCHMARKS = ("tasks", "step", "population", "maml", "study", "inference", "features")
 
 _TRAIN_HELP = """\
 example:

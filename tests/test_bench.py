@@ -41,6 +41,7 @@ TINY = {
         "--learner.inner_steps=2",
     ),
     "inference": (*SIZES, *MODEL),
+    "features": (*SIZES[1:], *MODEL, "--train.chunk=2", "--train.accumulate=1"),
 }
 # Of each benchmark: sides and quantities that its rows hold, without PyTorch and with it.
 FOUND = {
@@ -61,6 +62,7 @@ FOUND = {
     "maml": [("jax", "meta-steps/s"), ("jax, remat", "temporaries MB")],
     "study": [("jax", "meta-steps/s"), ("jax, 2 devices", "meta-steps/s"), ("jax, remat, 2 inner steps", "temporaries MB")],
     "inference": [("jax", "µs/episode"), ("jax", "compile s")],
+    "features": [("3,072 features", "× 64 features"), ("784 features", "µs/episode")],
 }
 FOUND_WITH_PYTORCH = {
     "tasks": [("jax, normal", "× pytorch"), ("pytorch, 2^16 tasks", "stored MB")],
@@ -69,6 +71,7 @@ FOUND_WITH_PYTORCH = {
     "maml": [("jax", "× pytorch")],
     "study": [("jax", "× pytorch")],
     "inference": [("jax", "× pytorch"), ("jax", "largest |Δ logit|")],
+    "features": [],
 }
 
 
@@ -323,6 +326,8 @@ BAD_INPUT = {
     "an optimiser that PyTorch has not": (["step", "--pytorch", "--optimizer.name=muon"], "plain Adam"),
     "blocks that PyTorch does not recompute": (["step", "--pytorch", "--train.remat_blocks=true"], "leave out --pytorch"),
     "MAML in another precision": (["maml", "--pytorch", "--model.dtype=bfloat16"], "is in float32"),
+    "features beside PyTorch": (["features", "--pytorch"], "bench features has no PyTorch side; leave --pytorch"),
+    "one size of many": (["features", "--data.size=8"], "data.size"),
     "another learner": (["maml", "--learner.name=sgd"], "measures learner.name = 'maml'"),
 }
 

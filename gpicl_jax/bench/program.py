@@ -36,6 +36,8 @@ def random_tasks(config: Config, images: ImageDataset, entries: str = "") -> Tas
         classes_per_task=settings.classes_per_task,
         num_context=settings.num_context,
         balanced=settings.balanced,
+        clutter=settings.clutter,
+        feature_scales=settings.feature_scales,
         infinite=settings.num_tasks == INFINITE,
         identity=settings.entries == IDENTITY,
         entries=entries or ("normal" if settings.entries == IDENTITY else settings.entries),

@@ -18,6 +18,7 @@ _TAKES = {
     "maml": (*_SIZES, "model", "learner", "optimizer"),
     "study": (*_SIZES, "model", "learner", "optimizer", "train.accumulate"),
     "inference": (*_SIZES, "model", "learner"),
+    "features": (*_SIZES[2:], "model", "optimizer", "train.chunk", "train.accumulate"),
 }
 
 

@@ -35,8 +35,8 @@ def measure(config: Config, asked: Asked) -> list[Row]:
         for tasks, sequences in ((size, 1), (2 * size, 1), (1, 2 * size))
     )
     theirs = _pytorch_sides(config, asked, images)
-    single, double = (_step_side(f"jax, B = {each.tasks.tasks_per_step}", each, images) for each in (one, two))
-    of_one = _step_side(f"jax, one task, B = {2 * size}", shared, images)
+    single, double = (step_side(f"jax, B = {each.tasks.tasks_per_step}", each, images) for each in (one, two))
+    of_one = step_side(f"jax, one task, B = {2 * size}", shared, images)
     draws = {kind: _draw_side(f"jax, {kind}, B = {size}", one, images, kind) for kind in ENTRIES}
     draw_shared = _draw_side(f"jax, {config.tasks.entries}, one task, B = {2 * size}", shared, images)
     limits = roofline_sides()
@@ -68,7 +68,8 @@ def _shares(timings: Timings, step: str, draws: dict[str, str], own: str) -> dic
     return {name: timings[name] / (rest_R + timings[name]) for name in draws.values()}
 
 
-def _step_side(name: str, config: Config, images: ImageDataset) -> Side:
+def step_side(name: str, config: Config, images: ImageDataset) -> Side:
+    """Chunks of training steps, one after another; its unit is a step."""
     learner, tasks = make_learner(config), random_tasks(config, images)
     hyper = jax.device_put(hyper_from(config))
     state = jax.jit(lambda hyper: init_state(learner, make_optimizer(config), hyper))(hyper)

@@ -13,6 +13,7 @@ EXPERIMENTS = (
     "equivariant-transition",
     "symmetries",
     "context-size",
+    "sample-efficiency",
     "scaling",
     "transition",
     "learning-curves",
@@ -45,6 +46,7 @@ experiments:
   equivariant-transition  accuracy gained against the number of tasks, by the equivariant learner
   symmetries        what each symmetry of the equivariant Transformer is worth
   context-size      contexts shorter and longer than any of meta-training
+  sample-efficiency meta-training episodes until validation tasks reach an accuracy
   scaling           model size × number of tasks, seen and unseen tasks
   transition        accuracy gained within an episode against the number of tasks
   learning-curves   accuracy at each position, trained on one dataset, tested on another

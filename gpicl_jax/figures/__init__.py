@@ -10,6 +10,7 @@ from gpicl_jax.figures.learning_curves import learning_curves
 from gpicl_jax.figures.learning_curves_of_seeds import learning_curves_of_seeds
 from gpicl_jax.figures.omniglot_maml import inner_losses, meta_losses, omniglot_maml
 from gpicl_jax.figures.plateau import plateau
+from gpicl_jax.figures.sample_efficiency import sample_efficiency
 from gpicl_jax.figures.scaling import scaling
 from gpicl_jax.figures.state_size import state_size
 from gpicl_jax.figures.symmetries import symmetries
@@ -29,6 +30,7 @@ __all__ = [
     "meta_losses",
     "omniglot_maml",
     "plateau",
+    "sample_efficiency",
     "scaling",
     "state_size",
     "symmetries",

@@ -45,7 +45,7 @@ experiments:
   equivariant       the paper's table by a learner that has the symmetries of its tasks
   equivariant-transition  accuracy gained against the number of tasks, by the equivariant learner
   symmetries        what each symmetry of the equivariant Transformer is worth
-  context-size      contexts shorter and longer than any of meta-training
+  context-size      contexts as long as those of meta-training, and ten times as long
   sample-efficiency meta-training episodes until validation tasks reach an accuracy
   scaling           model size × number of tasks, seen and unseen tasks
   transition        accuracy gained within an episode against the number of tasks

@@ -16,6 +16,7 @@ from gpicl_jax.sections import (
     EQUIVARIANT,
     EQUIVARIANT_ABLATIONS,
     GRAM,
+    GRAM_MODELS,
     IDENTITY,
     IN_CONTEXT,
     INFINITE,
@@ -277,7 +278,7 @@ def _check_together(config: Config) -> None:
     if data.weights and len(data.weights) != len(data.train):
         raise UserError(f"data.weights has {len(data.weights)} numbers for {len(data.train)} base datasets; give one for each")
     tasks = config.tasks
-    if tasks.entries == GRAM and config.model.name != EQUIVARIANT:
+    if tasks.entries == GRAM and config.model.name not in GRAM_MODELS:
         raise UserError(
             f"tasks.entries = {GRAM!r} draws the Gram matrix of an episode's inputs and no inputs, which model.name = "
             f"{config.model.name!r} needs; give 'normal' or 'integer', or model.name = {EQUIVARIANT!r}"
@@ -289,10 +290,16 @@ def _check_together(config: Config) -> None:
             "change them, or give 'normal' or 'integer'"
         )
     for name in ("clutter", "feature_scales"):
-        if (value := getattr(tasks, name)) and tasks.entries in ("integer", IDENTITY):
+        value = getattr(tasks, name)
+        if value and tasks.entries in ("integer", IDENTITY):
             raise UserError(
                 f"tasks.{name} = {value:g} is for tasks.entries normal or gram, got {tasks.entries!r}; "
                 "leave it out, or change entries"
+            )
+        if value and tasks.num_tasks != INFINITE:  # a seen task would be another one on other images
+            raise UserError(
+                f"tasks.{name} = {value:g} is for tasks.num_tasks = '{INFINITE}', got {tasks.num_tasks}; leave it out, or "
+                "change num_tasks"
             )
     for name, steps in (("train.steps", train.steps), ("train.validate_every", train.validate_every)):
         if steps % train.chunk:

@@ -23,7 +23,8 @@ from gpicl_jax.tasks.random_points import NUM_POINTS, RandomPoints
 
 COLUMNS = ["dataset", "tasks", "position", "solver", "accuracy", "loss", "standard_error"]
 COLUMNS += ["episodes", "distinct_images", "seed"]
-_EPISODES_AT_ONCE = 16  # of 64 a prediction takes twice as long on a CPU: they leave its cache
+_EPISODES_AT_ONCE = {"cpu": 16}  # of 64 a prediction takes twice as long there: they leave the cache
+_EPISODES_AT_ONCE_ELSEWHERE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,16 +135,17 @@ def score_together(
 def drawn_in_parts(
     tasks: TaskDistribution, keys: EpisodeKeys, permute_labels_prob: float = 1.0
 ) -> Iterator[tuple[Episode, jax.Array]]:
-    """Yields (episodes, learner keys) of some sequences of some tasks at a time: memory is that of about 16 episodes.
+    """Yields (episodes, learner keys) of some sequences of some tasks at a time: memory is that of 16 to 64 episodes.
 
     Their leading axes are [R, S']; a task with many sequences fills several rows. All rows together, in order, are the
     T × S episodes of `keys`.
     """
     sequences = keys.sequence_TS.shape[1]
-    together = math.gcd(sequences, _EPISODES_AT_ONCE)
+    episodes_at_once = _EPISODES_AT_ONCE.get(jax.default_backend(), _EPISODES_AT_ONCE_ELSEWHERE)
+    together = math.gcd(sequences, episodes_at_once)
     task_R = jnp.repeat(keys.task_T, sequences // together)
     sequence_RS, learner_RS = keys.sequence_TS.reshape(-1, together), keys.learner_TS.reshape(-1, together)
-    at_once = _EPISODES_AT_ONCE // together
+    at_once = episodes_at_once // together
     for start in range(0, len(task_R), at_once):
         part = slice(start, start + at_once)
         yield _draw(tasks, task_R[part], sequence_RS[part], np.float32(permute_labels_prob)), learner_RS[part]

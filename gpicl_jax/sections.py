@@ -16,6 +16,7 @@ EQUIVARIANT_ABLATIONS = (
     "equivariant_without_label_permutations",
     "equivariant_without_context_permutations",
 )
+GRAM_MODELS = (EQUIVARIANT, *EQUIVARIANT_ABLATIONS[1:])  # to which rotations of the inputs are all the same
 SEQUENCE_MODELS = (
     EQUIVARIANT,
     *EQUIVARIANT_ABLATIONS,

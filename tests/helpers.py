@@ -23,5 +23,5 @@ TINY = (
 
 
 def tiny_config(*overrides: str) -> Config:
-    """The digits config at a size where a step takes a millisecond."""
+    """The config `digits_transformer` at a size where a step takes a millisecond."""
     return load_config("digits_transformer", (*TINY, *overrides))

@@ -169,6 +169,10 @@ def test_clutter_adds_other_images_of_the_source(tasks):
 def test_meta_training_alone_changes_its_images(name):
     config = tiny_config(f"--tasks.{name}=1")
     assert [getattr(make_tasks(config, split), name) for split in ("train", "validation", "test")] == [1, 0, 0]
+    kinds = _kinds(config, "digits", make_tasks(config, "test"))
+    assert "unseen_tasks_train_images" in kinds and {getattr(tasks, name) for tasks, *_ in kinds.values()} == {0}
+    with pytest.raises(UserError, match=rf"tasks.{name} = 1 is for tasks.num_tasks = 'infinite', got 64; leave it out"):
+        tiny_config(f"--tasks.{name}=1", "--tasks.num_tasks=64")
     with pytest.raises(UserError, match=rf"tasks.{name} = 1 is for tasks.entries normal or gram, got 'integer'; leave it out"):
         tiny_config(f"--tasks.{name}=1", "--tasks.entries=integer")
 

@@ -183,9 +183,15 @@ _BLOCK = 4 * (16 * 16 + 16) + 2 * 16 * 64 + 64 + 16 + 2 * 2 * 16
 _CROSS = 4 * (16 * 16 + 16) + 2 * 16
 _MLP = 16 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10
 _ENDS = 2 * 16 + 16 * 10 + 10  # last LayerNorm, head
+# embedding of 6 numbers; query, key and bandwidths from 2 × 16; gates; value, out; MLP of 32 with the mean over classes; norms
+_EQUIVARIANT_BLOCK = 32 * 16 + 16 + 32 * 16 + 32 * 2 + 2 + 3 * 2 + 2 * (16 * 16 + 16) + 2 * 16 * 32 + 32 + 32 * 16 + 16 + 4 * 16
+_EQUIVARIANT = 6 * 16 + 16 + 2 * _EQUIVARIANT_BLOCK + 2 * 16 + 17
 DOCUMENTED = {  # parameters, state size
     "transformer-shifted": (26 * 16 + 16 + 10 * 16 + 2 * _BLOCK + _ENDS, 2 * 2 * 16 * 10),
     "transformer-paired-smeared": (42 * 16 + 16 + 10 * 16 + 2 * (_BLOCK + 2) + _ENDS, 2 * 2 * 16 * 10),
+    "equivariant": (_EQUIVARIANT, 10 * (16 + 2 * 16 * 11)),
+    "equivariant_without_label_permutations": (_EQUIVARIANT + 18 * 16 + 9 * 17, 10 * (16 + 2 * 16 * 2)),
+    "equivariant_without_context_permutations": (_EQUIVARIANT + 10 * 16, 10 * (16 + 2 * 16 * 11)),
     "context_query": (26 * 16 + 16 + 2 * _BLOCK + _ENDS, 2 * 2 * 16 * 10),
     "encoder_decoder": (
         16 * 16 + 16 + 10 * 16 + 2 * _BLOCK + 2 * 16 + 10 * 16 + 16 + 10 * 16 + 2 * (_BLOCK + _CROSS) + _ENDS,

@@ -1,4 +1,4 @@
-"""`gpicl experiment context-size`: contexts shorter and longer than any of meta-training."""
+"""`gpicl experiment context-size`: contexts as long as those of meta-training, and ten times as long."""
 
 from typing import NamedTuple
 
@@ -71,7 +71,7 @@ _LAPTOP = (*SMALL, "--train.steps=1500", "--train.validate_every=1500", "--eval.
 
 EXPERIMENT = Experiment(
     name="context-size",
-    about="contexts shorter and longer than any of meta-training",
+    about="contexts as long as those of meta-training, and ten times as long",
     scales={
         "smoke": Scale(1, 1, Grid((20,), (5, 50), 10, ("digits",), (*SMALL, *SMOKE, "--optimizer.warmup_steps=10"))),
         "laptop": Scale(3, 3, Grid((100,), _SIZES, 100, ("mnist", "fashion_mnist"), _LAPTOP)),

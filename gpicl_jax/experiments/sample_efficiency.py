@@ -20,7 +20,7 @@ LEARNERS: dict[str, tuple[str, tuple[str, ...]]] = {
         (*_MNIST, "--tasks.entries=normal", "--tasks.clutter=0", "--tasks.feature_scales=0", "--train.chunk=50"),
     ),
     "Transformer": ("digits_transformer", (*_MNIST, *_TRANSFORMER)),
-    "paper's layout": (
+    "Transformer, paper's tokens": (
         "digits_transformer",
         (*_MNIST, *_TRANSFORMER, "--model.smear_keys=false", "--model.label_scale=1"),
     ),
@@ -31,13 +31,13 @@ class Grid(NamedTuple):
     """Attributes:
 
     episodes: of meta-training, by learner.
-    every: steps between validations, by learner.
+    every: episodes between validations.
     accuracies: to reach.
     overrides: settings that replace those of the configs.
     """
 
     episodes: dict[str, int]
-    every: dict[str, int]
+    every: int
     accuracies: tuple[float, ...]
     overrides: tuple[str, ...] = ()
 
@@ -47,8 +47,9 @@ def cells(grid: Grid, seeds: int) -> list[Cell]:
     made = []
     for learner, episodes in grid.episodes.items():
         name, settings = LEARNERS[learner]
-        steps = episodes // load_config(name, (*settings, *grid.overrides)).tasks.tasks_per_step
-        settings = (*settings, *grid.overrides, f"--train.steps={steps}", f"--train.validate_every={grid.every[learner]}")
+        a_step = load_config(name, (*settings, *grid.overrides)).tasks.tasks_per_step
+        every = f"--train.validate_every={grid.every // a_step}"
+        settings = (*settings, *grid.overrides, f"--train.steps={episodes // a_step}", every)
         made += [
             Cell({"learner": learner, "seed": seed}, load_config(name, (*settings, f"--train.seed={seed}")))
             for seed in range(seeds)
@@ -87,8 +88,7 @@ def summary(frame: pd.DataFrame) -> str:
 
 
 _ACCURACIES = (0.70, 0.76, 0.80)
-_EPISODES = {"equivariant": 96_000, "Transformer": 166_400, "paper's layout": 166_400}
-_EVERY = {"equivariant": 50, "Transformer": 200, "paper's layout": 200}
+_EPISODES = {"equivariant": 96_000, "Transformer": 166_400, "Transformer, paper's tokens": 166_400}
 
 EXPERIMENT = Experiment(
     name="sample-efficiency",
@@ -99,13 +99,13 @@ EXPERIMENT = Experiment(
             1,
             Grid(
                 {"equivariant": 640, "Transformer": 1280},
-                {"equivariant": 20, "Transformer": 20},
+                640,
                 (0.5, 0.8),
                 (*(each for each in SMOKE if "steps" not in each and "every" not in each), "--optimizer.warmup_steps=10"),
             ),
         ),
-        "laptop": Scale(1, 1, Grid(_EPISODES, _EVERY, _ACCURACIES)),
-        "paper": Scale(3, 3, Grid(dict.fromkeys(LEARNERS, 25_600_000), dict.fromkeys(LEARNERS, 1000), _ACCURACIES)),
+        "laptop": Scale(1, 1, Grid(_EPISODES, 1600, _ACCURACIES)),
+        "paper": Scale(3, 3, Grid(dict.fromkeys(LEARNERS, 25_600_000), 160_000, _ACCURACIES)),
     },
     axes=("learner", "seed"),
     cells=cells,

@@ -15,6 +15,8 @@ from gpicl_jax.sections import EQUIVARIANT, EQUIVARIANT_ABLATIONS
 # An example of one stream gets a width with which it costs about as much as ten streams.
 _WIDER = {"equivariant_without_label_permutations": ("--model.width=72", "--model.head_size=24")}
 
+_TASKS_PER_STEP = 20
+
 
 class Grid(NamedTuple):
     """Attributes:
@@ -35,12 +37,10 @@ def cells(grid: Grid, seeds: int) -> list[Cell]:
     for name in (EQUIVARIANT, *EQUIVARIANT_ABLATIONS):
         for episodes in grid.episodes:
             for seed in range(seeds):
+                steps = episodes // _TASKS_PER_STEP
                 overrides = (*grid.overrides, f"--model.name={name}", *_WIDER.get(name, ()), f"--train.seed={seed}")
+                overrides += (f"--train.steps={steps}", f"--train.validate_every={steps}")
                 config = load_config("experiments/laptop/equivariant", overrides)
-                steps = episodes // config.tasks.tasks_per_step
-                config = load_config(
-                    "experiments/laptop/equivariant", (*overrides, f"--train.steps={steps}", f"--train.validate_every={steps}")
-                )
                 made.append(Cell({"model": name, "train_episodes": episodes, "seed": seed}, config))
     return made
 
@@ -67,7 +67,7 @@ def summary(frame: pd.DataFrame) -> str:
 
 SMALL = (
     *("--data.size=8", "--data.channels=1", "--tasks.entries=normal", "--tasks.feature_scales=0", "--tasks.clutter=0"),
-    *("--tasks.tasks_per_step=20", "--train.chunk=50", "--eval.episodes=1024"),
+    *(f"--tasks.tasks_per_step={_TASKS_PER_STEP}", "--train.chunk=50", "--eval.episodes=1024"),
     *("--model.width=24", "--model.num_layers=4", "--model.head_size=6"),
 )
 _SHORT = tuple(each for each in SMOKE if not each.startswith("--train.steps"))

@@ -33,7 +33,7 @@ _SEEN_TASKS = 64
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """One trained member; its task set is finite.
+    """One trained member.
 
     Attributes:
       config: of its training.
@@ -92,7 +92,7 @@ class Test:
     def __init__(self, config: Config, learner: Learner) -> None:
         self.learner, self._config, self._evaluator = learner, config, Evaluator(learner)
         self._unseen, self._tasks = functools.cache(self._draw_unseen), functools.cache(self._make_tasks)  # live as long as it
-        self._chosen = functools.cache(self._choose)
+        self._chosen, self.with_context = functools.cache(self._choose), functools.cache(self._with_context)
 
     def with_learner(self, learner: Learner) -> "Test":
         """Of another learner, on the same episodes."""
@@ -100,7 +100,7 @@ class Test:
         other.learner, other._evaluator = learner, Evaluator(learner)
         return other
 
-    def with_context(self, num_context: int) -> "Test":
+    def _with_context(self, num_context: int) -> "Test":
         """Of the same learner, whose contexts are all of one size."""
         return self.with_learner(dataclasses.replace(self.learner, num_context=num_context))
 
@@ -142,7 +142,7 @@ class Test:
 
 
 def ends(scores: Scores, **about: Any) -> Row:
-    """A row of the CSV: accuracy at the first example and over the last tenth, loss (nats) over all rows."""
+    """A row of the CSV: accuracy at the first example and over the last tenth, loss (nats) over all rows that are predicted."""
     last, error = scores.last()
     return {
         **about,

@@ -32,5 +32,5 @@ def sample_efficiency(frame: pd.DataFrame, scale: str) -> Figure:
     axes.set(xscale="log", xlabel="episodes of meta-training", ylim=(-len(learners) + 0.4, 0.4))
     axes.set_yticks([-place - 0.15 for place in range(len(learners))], learners)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    figure.suptitle(f"{scale}: validation accuracy over the last tenth, MNIST at 8×8", fontsize=10)
+    figure.suptitle(f"{scale}: validation accuracy over the last tenth", fontsize=10)
     return figure

@@ -106,7 +106,7 @@ def check_memory(learner: Any, length: int, episodes: int) -> None:
     if needed > free:
         raise UserError(
             f"a step over {episodes} episodes of tasks.length = {length:,} needs {needed / 1e9:,.3g} GB for attention, but "
-            f"{device} has {free / 1e9:.3g} GB; lower tasks.length, or raise train.accumulate"
+            f"{device} has {free / 1e9:.3g} GB; lower tasks.length, raise train.accumulate, or set train.remat_blocks = true"
         )
 
 

@@ -11,6 +11,8 @@ from gpicl_jax.models.equivariant_transformer import EquivariantTransformer, Pai
 class WithoutRotations(EquivariantTransformer):
     """x itself enters the streams, by a linear map, and attention is by content alone: no Gram matrix is made.
 
+    With the matrix go its distances, norms and their units; and x, of X numbers, has to pass through a width of D.
+
     Example:
       >>> model = WithoutRotations(num_classes=10, width=8, num_layers=1, num_heads=2, head_size=4)
       >>> x_LX, y_L = jnp.zeros((20, 64)), jnp.arange(20) % 10
@@ -46,6 +48,10 @@ class WithoutLabelPermutations(EquivariantTransformer):
 
     def read_out(self, h_LCD: jax.Array) -> jax.Array:
         return nn.Dense(self.num_classes, name="head")(h_LCD[:, 0])
+
+    def state_size(self, num_features: int, length: int) -> int:
+        """Inputs of `length` examples, and the values and keys of all layers."""
+        return length * (num_features + self.num_layers * 2 * self.num_heads * self.head_size)
 
 
 class WithoutContextPermutations(EquivariantTransformer):

@@ -22,6 +22,7 @@ from flax import linen as nn
 from gpicl_jax.models.blocks import ACTIVATIONS
 
 _FEW = 1e-5  # of their squares: examples that are closer count as equal, as float32 cannot tell them apart
+_FARTHEST = 1e4  # a number of a query, in units of the largest of the context
 _SHARPEST = 20.0  # bandwidth of the last head at first, in units of the mean squared distance; that of the first head is 1
 
 Pairs = tuple[jax.Array, jax.Array]  # distances and cosines [L, L]
@@ -78,7 +79,8 @@ class EquivariantTransformer(nn.Module):
                 dtype=self.dtype,
                 name=f"block_{layer}",
             )(h_LCD, pairs, mask_LL)
-        return self.read_out(nn.LayerNorm(epsilon=1e-5, name="norm_out")(h_LCD))
+        logits_LC = self.read_out(nn.LayerNorm(epsilon=1e-5, name="norm_out")(h_LCD))
+        return jnp.where(jnp.isfinite(x_LX).all(axis=1, keepdims=True), logits_LC, jnp.nan)
 
     def embed(self, x_LX: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, Pairs | None]:
         """What the first block sees: the streams [L, C, D], and what attention knows of pairs of examples."""
@@ -164,15 +166,30 @@ _ONE = float(np.log(np.e - 1))  # softplus of it is 1
 
 
 def geometry(x_LX: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What rotations leave: |x_i|² [L], |x_i − x_j|² [L, L] and cos(x_i, x_j) [L, L], in units that the context sets.
+    """What rotations leave of inputs, in units that the context sets: a scaling of x changes nothing.
 
     A squared norm is in units of its mean over the context, a squared distance in units of half its mean over the pairs of the
-    context. So a scaling of x changes nothing. Products are in full float32: tf32 and bfloat16 would blur near neighbours.
+    context. Products are in full float32: tf32 and bfloat16 would blur near neighbours. No query can spoil another's numbers:
+    one whose numbers exceed 10⁴ times the largest of the context is brought back to there, one that is not finite counts as 0.
+
+    Args:
+      x_LX: inputs [L, X].
+      in_context_L: bool [L].
+
+    Returns:
+      |x_i|² [L], |x_i − x_j|² [L, L], and cos(x_i, x_j) [L, L].
+
+    Example:
+      >>> square_L, distance_LL, cosine_LL = geometry(jnp.array([[3.0, 0.0], [0.0, 3.0]]), jnp.array([True, True]))
+      >>> square_L.tolist(), distance_LL.tolist(), cosine_LL[0].tolist()
+      ([1.0, 1.0], [[0.0, 2.0], [2.0, 0.0]], [1.0, 0.0])
     """
     weight_L = in_context_L.astype(x_LX.dtype)
     num = weight_L.sum()
     largest = jnp.where(in_context_L[:, None], jnp.abs(x_LX), 0).max()  # of the context alone: no query may change another
     x_LX = x_LX / jax.lax.stop_gradient(jnp.where(largest > 0, largest, 1.0))  # whose squares might not be float32 numbers
+    x_LX = jnp.where(in_context_L[:, None] | jnp.isfinite(x_LX), x_LX, 0)
+    x_LX = x_LX * (_FARTHEST / jnp.maximum(jnp.abs(x_LX).max(axis=1), _FARTHEST))[:, None]
     gram_LL = jnp.matmul(x_LX, x_LX.T, precision="highest")
     square_L = jnp.diagonal(gram_LL)
     context_square = (square_L * weight_L).sum() / jnp.maximum(num, 1)
@@ -189,8 +206,22 @@ def geometry(x_LX: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, jax.A
 
 
 def class_streams(size_L: jax.Array, distance_LL: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> jax.Array:
-    """The numbers that the stream of a class begins with at each example, [L, C, 6]: is it the example's label, is the example
-    context, its norm, the distance of its nearest context, the class's share of the context, and the size of the context."""
+    """The numbers that the stream of a class begins with at each example.
+
+    Args:
+      size_L, distance_LL: see `geometry`.
+      label_LC: one-hot labels of the context; 0 for queries.
+      in_context_L: bool [L].
+
+    Returns:
+      [L, C, 6]: is it the example's label, the class's share of the context, is the example context, its norm, the distance of
+      its nearest context, and the size of the context.
+
+    Example:
+      >>> label_LC, in_context_L = jnp.array([[0.0, 1.0], [0.0, 0.0]]), jnp.array([True, False])
+      >>> class_streams(jnp.ones(2), jnp.ones((2, 2)), label_LC, in_context_L)[1, 1, :3].tolist()
+      [0.0, 3.0, 0.0]
+    """
     num = in_context_L.sum()
     others_LL = in_context_L[None] & ~jnp.eye(len(size_L), dtype=bool)
     nearest_L = jnp.where(others_LL, distance_LL, jnp.inf).min(axis=1)

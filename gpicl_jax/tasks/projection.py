@@ -152,7 +152,7 @@ def _project_once(key: jax.Array, x_LX: jax.Array) -> jax.Array:
     A xᵀ = Z Cᵀ in law, with C Cᵀ = x xᵀ/X (Cholesky) and X × L standard normals Z. Zᵀ Z = B Bᵀ is a Wishart matrix of X degrees
     of freedom: B is lower triangular, B_ij ~ N(0, 1) below its diagonal, B_ii² ~ χ² with X − i + 1 degrees of freedom,
     i = 1 … L (Bartlett's decomposition: Anderson 2003, *An Introduction to Multivariate Statistical Analysis*, theorem
-    7.2.1). So F = C B has the Gram matrix of the projected images in law, from L(L + 1)/2 random numbers in place of X². Its
+    7.2.1). So F = C B has the Gram matrix of the projected images in law, from about L² random numbers in place of X². Its
     rows are those images up to a rotation. A millionth of its trace is added to the diagonal of x xᵀ, which has no full rank
     where images depend on each other: at L = 100 this is noise of 1% of the inputs' deviation.
     """

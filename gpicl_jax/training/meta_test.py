@@ -172,7 +172,8 @@ def _kinds(config: Config, name: str, test: TaskDistribution) -> dict[str, tuple
         kinds["identity_tasks"] = dataclasses.replace(test, identity=True), keys, 1.0
     train = make_tasks(config, "train", name) if name in config.data.train and name != "random" else None
     if train:
-        kinds["unseen_tasks_train_images"] = (dataclasses.replace(train, entries="normal"), keys, permute)
+        plain = dataclasses.replace(train, entries="normal", clutter=0.0, feature_scales=0.0)
+        kinds["unseen_tasks_train_images"] = (plain, keys, permute)
     if permute < 1:
         kinds["unseen_tasks_permuted"] = (test, keys, 1.0)
     ids = _seen_ids(config, name, num_tasks)

@@ -19,7 +19,7 @@ import numpy as np
 from gpicl_jax.config import Hyper, compiled_part, hyper_from
 from gpicl_jax.evaluation import drawn_in_parts, unseen_episode_keys
 from gpicl_jax.factory import make_learner, make_optimizer, make_tasks
-from gpicl_jax.learners import Learner, check_fits
+from gpicl_jax.learners import Learner, check_fits, check_memory
 from gpicl_jax.learners.base import final_rows
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
@@ -76,6 +76,8 @@ class Population:
         self._tasks = replicate(tasks or make_tasks(self.config, "train"), self._devices)
         self.learner = make_learner(self.config)
         check_fits(self.learner, self._tasks)
+        at_once = self.config.tasks.tasks_per_step * self.config.tasks.sequences_per_task // self.config.train.accumulate
+        check_memory(self.learner, self.config.tasks.length, at_once if self.in_turns else at_once * self.size)
         optimizer, settings = make_optimizer(self.config), self.config.tasks
         step = functools.partial(
             train_step,

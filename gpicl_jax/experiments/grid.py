@@ -118,7 +118,7 @@ class Table:
         header, _ = self._read()
         text = io.StringIO()
         csv.writer(text).writerows([header, *self._whole()])
-        return pd.read_csv(io.StringIO(text.getvalue()), dtype={_SETTINGS: str}) if header else pd.DataFrame()
+        return pd.read_csv(io.StringIO(text.getvalue()), dtype={_SETTINGS: str, "commit": str}) if header else pd.DataFrame()
 
     def add(self, found: Iterable[tuple[Cell, list[Row]]]) -> None:
         """Writes the rows of some cells beside what is there; rows of cells that are not whole go. Hold a lock."""

@@ -67,11 +67,14 @@ class TasksConfig:
     num_context: int = setting(0, "examples before the queries; 0: each row is predicted from those before it", minimum=0)
     classes_per_task: int = setting(10, "labels of a task; a set with more classes lends it so many", minimum=2)
     clutter: float = setting(
-        0.0, "weight of other images on top of each in meta-training, at most; 0: none", minimum=0, maximum=10
+        0.0,
+        "most that another image weighs, added to each one in meta-training, e.g. 2; infinite tasks; 0: none",
+        minimum=0,
+        maximum=10,
     )
     feature_scales: float = setting(
         0.0,
-        "spread of random scales of the features in meta-training: of their logarithms, at most; 0: none",
+        "most that log-scales of the features deviate from 0 in meta-training, e.g. 1.5; infinite tasks; 0: none",
         minimum=0,
         maximum=3,
     )

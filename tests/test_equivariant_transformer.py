@@ -20,6 +20,7 @@ from gpicl_jax.models import (
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.episode import Episode
 from gpicl_jax.training.loop import Trainer
+from gpicl_jax.training.population import Population
 
 L, X, C, N = 24, 12, 5, 17
 SIZES = {"width": 16, "num_layers": 3, "num_heads": 4, "head_size": 4}
@@ -125,7 +126,7 @@ def test_a_query_is_predicted_alone_as_among_others(precision, kind=EquivariantT
         rows = [*range(N), query]
         alone_LC = logits(precision, x_LX[rows], y_L[rows])
         np.testing.assert_allclose(alone_LC[-1], among_LC[query], atol=TOLERANCE[precision])
-    for wild in (1e6, 1e15, np.inf, np.nan):
+    for wild in (1e6, 1e15, 1e38, np.inf, np.nan):
         wild_LX, wild_L = x_LX.copy(), y_L.copy()
         wild_LX[N + 1 :] = wild
         wild_L[N:] = 0
@@ -265,13 +266,16 @@ def test_what_the_model_does_not_have_is_refused(name):
         config_from_dict({"model": {"name": "equivariant_transformer", name: UNUSED[name]}})
 
 
-def test_a_context_that_no_memory_holds_is_refused_before_anything_is_compiled(monkeypatch):
+@pytest.mark.parametrize(
+    "build", [lambda config: Trainer(config, devices=jax.devices()[:1]), lambda config: Population([config])]
+)
+def test_a_context_that_no_memory_holds_is_refused_before_anything_is_compiled(build, monkeypatch):
     monkeypatch.setattr(base, "device_memory", lambda: (8e9, "this machine"))
     with pytest.raises(
         UserError,
         match=r"length = 30,000 needs 691 GB for attention, but this machine has 8 GB; lower tasks.length, raise",
     ):
-        Trainer(load_config("digits", ("--data.train=random", "--tasks.length=30000")), devices=jax.devices()[:1])
+        build(load_config("digits", ("--data.train=random", "--tasks.length=30000")))
 
 
 def test_the_learner_takes_any_number_of_features():

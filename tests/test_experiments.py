@@ -13,9 +13,10 @@ import pytest
 from gpicl_jax.arguments import EXPERIMENTS
 from gpicl_jax.cli import main
 from gpicl_jax.config import load_config
-from gpicl_jax.experiments import find, run
+from gpicl_jax.experiments import find, run, trained
 from gpicl_jax.experiments.grid import Cell, Table, units
 from gpicl_jax.experiments.run import Asked, Scale, redraw, run_experiment
+from gpicl_jax.factory import make_learner
 from gpicl_jax.settings import UserError
 from tests.helpers import TINY
 
@@ -217,3 +218,13 @@ def test_a_mistake_is_one_line(arguments, message, tmp_path, monkeypatch, capsys
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_a_context_of_one_size_is_that_of_the_learner_that_was_given():
+    """Also where another learner took the place of the first, and the first had been asked before."""
+    config = load_config("digits")
+    first, second = (make_learner(load_config("digits", (f"--model.width={width}",))) for width in (8, 16))
+    test = trained.Test(config, first)
+    assert test.with_context(5).learner == dataclasses.replace(first, num_context=5)
+    assert test.with_context(5) is test.with_context(5)  # compiled once
+    assert test.with_learner(second).with_context(5).learner == dataclasses.replace(second, num_context=5)

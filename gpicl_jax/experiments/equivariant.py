@@ -73,7 +73,7 @@ def _ends(scores: Scores) -> Row:
 
 
 def summary(frame: pd.DataFrame) -> str:
-    """Percent, means over seeds ± standard deviation; of the paper's rows the last position alone."""
+    """Percent: means over seeds ± standard deviation, margins ± standard error over tasks; the paper's last position."""
     paper = paper_comparison()
     paper = paper[paper.source == "paper"].set_index(["method", "dataset"]).accuracy
     lines = ["| trained on | dataset | last 10% | last position | kernel ridge | margin, in pairs | paper's GPICL, VSML |"]

@@ -98,6 +98,7 @@ class Test:
         """Of another learner, on the same episodes."""
         other = copy.copy(self)
         other.learner, other._evaluator = learner, Evaluator(learner)
+        other.with_context = functools.cache(other._with_context)  # the one that was copied is of the old learner
         return other
 
     def _with_context(self, num_context: int) -> "Test":

@@ -22,7 +22,8 @@ from flax import linen as nn
 from gpicl_jax.models.blocks import ACTIVATIONS
 
 _FEW = 1e-5  # of their squares: examples that are closer count as equal, as float32 cannot tell them apart
-_FARTHEST = 1e4  # a number of a query, in units of the largest of the context
+_FARTHEST = 1e4  # norm of a query, in units of the largest number of the context, whose own norms are below for X < 10⁸
+_LARGEST = 1e15  # number of a query, in these units: the sum of its squares is a float32 number
 _SHARPEST = 20.0  # bandwidth of the last head at first, in units of the mean squared distance; that of the first head is 1
 
 Pairs = tuple[jax.Array, jax.Array]  # distances and cosines [L, L]
@@ -170,7 +171,7 @@ def geometry(x_LX: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, jax.A
 
     A squared norm is in units of its mean over the context, a squared distance in units of half its mean over the pairs of the
     context. Products are in full float32: tf32 and bfloat16 would blur near neighbours. No query can spoil another's numbers:
-    one whose numbers exceed 10⁴ times the largest of the context is brought back to there, one that is not finite counts as 0.
+    one that is longer than 10⁴ times the largest number of the context is brought back to there, NaN counts as 0.
 
     Args:
       x_LX: inputs [L, X].
@@ -188,8 +189,8 @@ def geometry(x_LX: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, jax.A
     num = weight_L.sum()
     largest = jnp.where(in_context_L[:, None], jnp.abs(x_LX), 0).max()  # of the context alone: no query may change another
     x_LX = x_LX / jax.lax.stop_gradient(jnp.where(largest > 0, largest, 1.0))  # whose squares might not be float32 numbers
-    x_LX = jnp.where(in_context_L[:, None] | jnp.isfinite(x_LX), x_LX, 0)
-    x_LX = x_LX * (_FARTHEST / jnp.maximum(jnp.abs(x_LX).max(axis=1), _FARTHEST))[:, None]
+    x_LX = jnp.where(in_context_L[:, None], x_LX, jnp.clip(jnp.nan_to_num(x_LX), -_LARGEST, _LARGEST))
+    x_LX = x_LX * (_FARTHEST / jnp.maximum(jnp.linalg.norm(x_LX, axis=1), _FARTHEST))[:, None]
     gram_LL = jnp.matmul(x_LX, x_LX.T, precision="highest")
     square_L = jnp.diagonal(gram_LL)
     context_square = (square_L * weight_L).sum() / jnp.maximum(num, 1)

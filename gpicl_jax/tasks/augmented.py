@@ -82,8 +82,8 @@ class TaskDistribution:
       balanced: whether an episode shows every class equally often; else examples are iid, as in the paper.
       num_context: examples before the queries (few-shot problems); 0: each row is predicted from those before it.
       infinite: whether every step draws tasks that were never seen before; else task ids below `hyper.num_tasks`.
-      clutter: largest weight of other images: an example of a task is x + w x', with x' of another one of its source and
-        w = u² times it, u uniform in [0, 1]. So neighbours are often of other classes; 0: w = 0, as in the paper.
+      clutter: largest weight of other images: an example of a task is x + w x', with x' an image that is drawn in the same way
+        and w = u² times it, u uniform in [0, 1]. So neighbours are often of other classes; 0: w = 0, as in the paper.
       feature_scales: largest spread σ of random scales of the features: a task is x → A diag(s) x with log s = σ u z, u uniform
         in [0, 1] and z a random combination of 16 images, of mean square 1. So tasks have geometries that the images do not
         have, and neighbouring pixels have like scales; 0: s = 1, as in the paper.

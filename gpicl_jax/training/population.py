@@ -77,7 +77,8 @@ class Population:
         self.learner = make_learner(self.config)
         check_fits(self.learner, self._tasks)
         at_once = self.config.tasks.tasks_per_step * self.config.tasks.sequences_per_task // self.config.train.accumulate
-        check_memory(self.learner, self.config.tasks.length, at_once if self.in_turns else at_once * self.size)
+        members = 1 if self.in_turns else -(-self.size // len(self._devices))
+        check_memory(self.learner, self.config.tasks.length, at_once * members)
         optimizer, settings = make_optimizer(self.config), self.config.tasks
         step = functools.partial(
             train_step,

@@ -82,6 +82,14 @@ example:
 """
 
 
+_SETTINGS_HELP = """\
+examples:
+  gpicl settings                  names and sections
+  gpicl settings tasks            the settings of one section
+  gpicl settings model.lstm       those of one model, learner or optimizer
+"""
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str):
         raise UserError(f"{message}; see '{self.prog} --help'")
@@ -163,6 +171,18 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", type=Path, metavar="FILE", help="write all that was found")
     bench.add_argument("--results-dir", type=Path, metavar="DIR", help="bring NAME.csv and benchmarks.png there up to date")
     datasets = command("datasets", "list the base datasets, and how to get those that are missing", _DATASETS_HELP)
+    settings = command("settings", "list what a config can say", _SETTINGS_HELP)
+    settings.add_argument("name", metavar="NAME", nargs="?", default="", help="a section, or a class of one: model.lstm")
+    for each in (train, evaluate, experiment, bench, settings):
+        each.add_argument(
+            "--import",
+            dest="imports",
+            type=Path,
+            action="append",
+            default=[],
+            metavar="FILE.py",
+            help="Python file of yours that registers models, learners or optimisers; it is run",
+        )
     for each in (evaluate, experiment, datasets):
         each.add_argument(
             "--data.dir",

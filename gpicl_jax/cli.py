@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from gpicl_jax.arguments import parser, part
-from gpicl_jax.config import absolute_name, load_config
+from gpicl_jax.config import load_config
+from gpicl_jax.registry import import_file
+from gpicl_jax.sections import absolute_name
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.divergence import Diverged
 
@@ -42,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     options, rest = parser().parse_known_args(arguments)
+    for path in getattr(options, "imports", ()):
+        import_file(path)
     if rest and options.command not in ("train", "bench"):
         raise UserError(f"unknown argument {rest[0]!r}; see 'gpicl {options.command} --help'")
     if options.command == "train":
@@ -54,7 +58,7 @@ def _run(arguments: list[str]) -> int:
         return _figure(options)
     if options.command == "bench":
         return _bench(options, tuple(rest), arguments)
-    return _datasets(options)
+    return _settings(options) if options.command == "settings" else _datasets(options)
 
 
 def _train(options: argparse.Namespace, overrides: tuple[str, ...], arguments: list[str]) -> int:
@@ -172,6 +176,13 @@ def _bench(options: argparse.Namespace, overrides: tuple[str, ...], arguments: l
         json_file=options.json,
         results=options.results_dir,
     )
+
+
+def _settings(options: argparse.Namespace) -> int:
+    from gpicl_jax.listing import settings_page
+
+    print(settings_page(options.name))
+    return 0
 
 
 def _datasets(options: argparse.Namespace) -> int:

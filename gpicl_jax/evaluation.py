@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from gpicl_jax.config import Hyper
-from gpicl_jax.learners import Learner, check_fits, score_rows
-from gpicl_jax.learners.base import final_rows
+from gpicl_jax.hyper import Hyper
+from gpicl_jax.learners.base import Learner, check_fits, final_rows, score_rows
 from gpicl_jax.tasks import Episode, Pairs, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.augmented import seen_task_keys, source_key, stream
 from gpicl_jax.tasks.examples import draw_images
@@ -96,7 +95,7 @@ class Evaluator:
 
     Example:
       >>> from gpicl_jax.config import load_config
-      >>> from gpicl_jax.factory import make_learner, make_tasks
+      >>> from gpicl_jax.build import make_learner, make_tasks
       >>> config = load_config("digits_transformer", ("--model.width=16",))
       >>> tasks = make_tasks(config, "test")
       >>> learner = make_learner(config)

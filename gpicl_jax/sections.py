@@ -1,45 +1,22 @@
 """The settings of a run, section by section: frozen dataclasses with meanings, limits and defaults.
 
 Defaults follow the paper (arXiv 2212.04458: width 256, permuted labels) and, where it is silent, its authors' code.
-Floor 1: imports only what one setting is, from `settings`.
+The settings of a model, a learner and an optimiser are fields of its class: see `registry`. Floor 1.
 """
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from gpicl_jax.settings import setting
+from gpicl_jax.registry import find, names, section_class
+from gpicl_jax.settings import UserError, setting
 
 INFINITE = "infinite"
 MAX_TASKS = 2**31 - 1
-EQUIVARIANT = "equivariant_transformer"
-EQUIVARIANT_ABLATIONS = (
-    "equivariant_without_rotations",
-    "equivariant_without_label_permutations",
-    "equivariant_without_context_permutations",
-)
-GRAM_MODELS = (EQUIVARIANT, *EQUIVARIANT_ABLATIONS[1:])  # to which rotations of the inputs are all the same
-SEQUENCE_MODELS = (
-    EQUIVARIANT,
-    *EQUIVARIANT_ABLATIONS,
-    "transformer",
-    "encoder_decoder",
-    "lstm",
-    "outer_product_lstm",
-    "fast_weights",
-    "vsml",
-    "vsml_without_symmetries",
-)
-POSITIONS = ("learned", "rope", "alibi")
 GRAM = "gram"
 ENTRIES = ("normal", "integer", GRAM)
 IDENTITY = "identity"
-ATTENTION_MODELS = (EQUIVARIANT, *EQUIVARIANT_ABLATIONS, "transformer", "encoder_decoder")
-CONTEXT_QUERY = "context_query"
-IN_CONTEXT = "in_context"
-ONLINE_LEARNERS = ("sgd", "finetune", "maml_online")
-MLP_LEARNERS = ("instance", *ONLINE_LEARNERS, "maml")
-CONV_MODELS = ("few_shot_conv", "study_conv")
-STUDY_CONV_PIXELS = {"VALID": 76, "SAME": 16}  # a side, at least, by model.padding
-ROW_MODELS = ("mlp", *CONV_MODELS)  # which see one example alone, or a set of them at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +27,25 @@ class DataConfig:
     channels: int = setting(1, "1 is grey, 3 is colour", choices=(1, 3))
     features: int = setting(0, "numbers of an example where data.train has `features`; 0: images", minimum=0, maximum=2**16)
     standardize: bool = setting(True, "pixels to mean 0, deviation 1 of the training images; false: 0 … 255 to 0 … 1")
-    dir: str = setting("", "folder of prepared TFDS sets; '' is TFDS_DATA_DIR, or TFDS's own default")
+    dir: str = setting("", "folder of prepared TFDS sets; '' is TFDS_DATA_DIR, or TFDS's own default", free=True)
 
     @property
     def num_features(self) -> int:
         """X, the numbers of an example."""
         return self.features or self.size**2 * self.channels
 
+    def check(self, config: "Config") -> None:
+        if not self.train or len(set(map(short_name, self.train))) < len(self.train):
+            raise UserError(f"data.train = {list(self.train)}; expected one or more base datasets of different names")
+        if self.weights and len(self.weights) != len(self.train):
+            raise UserError(
+                f"data.weights has {len(self.weights)} numbers for {len(self.train)} base datasets; give one for each"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TasksConfig:
-    num_tasks: int | str = setting(INFINITE, "size of the task set", minimum=1, maximum=MAX_TASKS, word=INFINITE)
+    num_tasks: int | str = setting(INFINITE, "size of the task set", minimum=1, maximum=MAX_TASKS, word=INFINITE, traced=True)
     tasks_per_step: int = setting(16, "tasks drawn for every meta-training step", minimum=1)
     sequences_per_task: int = setting(32, "episodes of each of these tasks", minimum=1)
     length: int = setting(100, "examples of an episode", minimum=2)
@@ -79,122 +64,113 @@ class TasksConfig:
         maximum=3,
     )
     balanced: bool = setting(False, "whether an episode shows every class equally often (else: iid)")
-    permute_labels_prob: float = setting(1.0, "chance that a task permutes its labels", minimum=0.0, maximum=1.0)
-    permute_labels_anneal: int = setting(0, "steps in which that chance rises to 1 in meta-training; 0: it stays", minimum=0)
+    permute_labels_prob: float = setting(1.0, "chance that a task permutes its labels", minimum=0.0, maximum=1.0, traced=True)
+    permute_labels_anneal: int = setting(
+        0, "steps in which that chance rises to 1 in meta-training; 0: it stays", minimum=0, traced=True
+    )
     entries: str = setting(
         "normal",
         "law of the matrices of meta-training; identity: none, anywhere",
         choices=(*ENTRIES, IDENTITY),
     )
 
+    def check(self, config: "Config") -> None:
+        if self.entries == GRAM:
+            self._check_gram(config)
+        for name in ("clutter", "feature_scales"):
+            value = getattr(self, name)
+            if value and self.entries in ("integer", IDENTITY):
+                raise UserError(
+                    f"tasks.{name} = {value:g} is for tasks.entries normal or gram, got {self.entries!r}; "
+                    "leave it out, or change entries"
+                )
+            if value and self.num_tasks != INFINITE:  # a seen task would be another one on other images
+                raise UserError(
+                    f"tasks.{name} = {value:g} is for tasks.num_tasks = '{INFINITE}', got {self.num_tasks}; leave it out, or "
+                    "change num_tasks"
+                )
 
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    name: str = setting("transformer", "architecture", choices=(*SEQUENCE_MODELS, *ROW_MODELS))
-    width: int = setting(256, "size of the residual stream, of an LSTM, of hidden layers; filters", minimum=1)
-    num_layers: int = setting(4, "blocks; hidden layers of an MLP; convolutions; layers of VSML", minimum=0)
-    num_heads: int = setting(8, "heads of attention, or of an outer-product LSTM", minimum=1)
-    head_size: int = setting(32, "size of a key, query and value; of a head of an outer-product LSTM", minimum=1)
-    mlp_width: int = setting(
-        0, "hidden units of a block's MLP, 0: its model's multiple of width; units between VSML's layers", minimum=0
-    )
-    layout: str = setting("shifted", "what a token holds", choices=("shifted", "paired", CONTEXT_QUERY))
-    label_scale: float = setting(1.0, "value of the hot entry of a label in a token", above=0.0)
-    smear_keys: bool = setting(False, "mix each key with the one before it")
-    positions: str = setting("learned", "how a transformer knows the order of its tokens", choices=POSITIONS)
-    activation: str = setting("gelu", "non-linearity of the MLPs", choices=("gelu", "relu"))
-    memory_size: int = setting(16, "size of the keys and values of fast weights", minimum=1)
-    message_size: int = setting(8, "size of VSML's messages", minimum=1)
-    micro_ticks: int = setting(2, "LSTM steps of VSML for each example", minimum=1)
-    padding: str = setting("VALID", "of study_conv; SAME for images below 76 pixels a side", choices=("VALID", "SAME"))
-    grid_size: int = setting(8, "VSML without symmetries is a grid of so many by so many LSTMs", minimum=1)
-    dtype: str = setting("float32", "precision inside the blocks", choices=("float32", "bfloat16"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearnerConfig:
-    name: str = setting(IN_CONTEXT, "how the model learns a task", choices=(IN_CONTEXT, *MLP_LEARNERS))
-    inner_optimizer: str = setting("adam", "of sgd, finetune and maml_online", choices=("sgd", "adam", "adamw"))
-    inner_rate: float = setting(1e-3, "step size of the inner loop", above=0.0)
-    inner_steps: int = setting(5, "gradient steps of maml on the context", minimum=0)
-    inner_batch: int = setting(0, "examples of each of these steps; 0: the whole context", minimum=0)
-    first_order: bool = setting(False, "whether maml leaves out the derivative of the inner gradient")
-    learn_rates: bool = setting(False, "whether maml meta-learns a step size for each array of weights")
-    head_only: bool = setting(False, "whether maml adapts the last layer alone (ANIL)")
-    num_queries: int = setting(0, "queries that maml's meta-loss counts; 0: all", minimum=0)
-    squash: bool = setting(False, "whether maml's losses squash their logit to 0 … 1 first, as the study does by mistake")
-    unit_gradients: bool = setting(False, "whether maml scales each episode's meta-gradient to norm 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    name: str = setting("adam", "meta-optimiser", choices=("adam", "adamw", "muon", "sgd", "sign"))
-    learning_rate: float = setting(1e-3, "step size (its peak, under a schedule)", above=0.0)
-    schedule: str = setting("constant", "course of the step size after the warm-up", choices=("constant", "cosine"))
-    warmup_steps: int = setting(0, "steps of linear warm-up", minimum=0)
-    b1: float = setting(0.9, "decay of the mean (all but sgd)", minimum=0.0, below=1.0)
-    b2: float = setting(0.999, "Adam's decay of the square", minimum=0.0, below=1.0)
-    eps: float = setting(1e-8, "eps of adam, adamw and muon, outside the root", minimum=0.0)
-    eps_root: float = setting(1e-8, "Adam's eps, inside the root", minimum=0.0)
-    weight_decay: float = setting(0.0, "decoupled weight decay (adamw, muon)", minimum=0.0)
-    momentum: float = setting(0.95, "momentum (sgd, muon)", minimum=0.0, below=1.0)
-    clip: float = setting(0.0, "largest global norm of the gradient; 0 is no clipping", minimum=0.0)
+    def _check_gram(self, config: "Config") -> None:
+        if not find("model", config.model.name).any_features:
+            able = [name for name in names("model") if find("model", name).any_features]
+            raise UserError(
+                f"tasks.entries = {GRAM!r} draws the Gram matrix of an episode's inputs and no inputs, which model.name = "
+                f"{config.model.name!r} needs; give 'normal' or 'integer', or model.name = {' or '.join(map(repr, able))}"
+            )
+        if self.num_tasks != INFINITE or self.sequences_per_task > 1:
+            raise UserError(
+                f"tasks.entries = 'gram' is for tasks that are used once: tasks.num_tasks = '{INFINITE}' and "
+                f"tasks.sequences_per_task = 1, got {self.num_tasks!r} and {self.sequences_per_task}; "
+                "change them, or give 'normal' or 'integer'"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     steps: int = setting(50_000, "meta-training steps", minimum=1)
     chunk: int = setting(100, "steps of one compiled call", minimum=1)
-    seed: int = setting(0, "seed of weights, tasks and images", minimum=0, maximum=2**31 - 1)
-    validate_every: int = setting(1000, "steps between validations, each with a checkpoint", minimum=1)
-    patience: int = setting(0, "validations in a row without a lower loss that end a run; 0: it goes on", minimum=0)
-    accumulate: int = setting(1, "parts of a step's tasks, worked through one after another to save memory", minimum=1)
-    remat: bool = setting(True, "recompute each example of VSML and each inner step in the backward pass, to save memory")
-    remat_blocks: bool = setting(False, "recompute each block of a Transformer in the backward pass, to save memory")
+    seed: int = setting(0, "seed of weights, tasks and images", minimum=0, maximum=2**31 - 1, traced=True)
+    validate_every: int = setting(1000, "steps between validations, each with a checkpoint", minimum=1, free=True)
+    patience: int = setting(0, "validations in a row without a lower loss that end a run; 0: it goes on", minimum=0, free=True)
+    accumulate: int = setting(
+        1, "parts of a step's tasks, worked through one after another to save memory", minimum=1, free=True
+    )
+
+    def check(self, config: "Config") -> None:
+        for name, steps in (("train.steps", self.steps), ("train.validate_every", self.validate_every)):
+            if steps % self.chunk:
+                raise UserError(f"{name} = {steps} is not a multiple of train.chunk = {self.chunk}; change one of them")
+        tasks = config.tasks.tasks_per_step
+        if tasks % self.accumulate:
+            raise UserError(
+                f"tasks.tasks_per_step = {tasks} is not a multiple of train.accumulate = {self.accumulate}; change one of them"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    episodes: int = setting(1024, "meta-test episodes of each kind of task", minimum=2)
+    episodes: int = setting(1024, "meta-test episodes of each kind of task", minimum=2, free=True)
     sequences_per_task: int = setting(4, "meta-test episodes of one task", minimum=1)
     seed: int = setting(0, "seed of the validation and the test tasks", minimum=0, maximum=2**31 - 1)
+
+    def check(self, config: "Config") -> None:
+        given = f"eval.episodes = {self.episodes}"
+        each = f"eval.sequences_per_task = {self.sequences_per_task}"
+        if self.episodes % self.sequences_per_task:
+            raise UserError(f"{given} is not a multiple of {each}; change one of them")
+        if self.episodes < 2 * self.sequences_per_task:
+            raise UserError(f"{given} makes fewer than 2 tasks of {each}; a standard error over tasks needs 2 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig:
-    to: str = setting("", "where metrics go beside metrics.jsonl", choices=("", "tensorboard", "wandb"))
+    to: str = setting("", "where metrics go beside metrics.jsonl", choices=("", "tensorboard", "wandb"), free=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """All settings of a run, one attribute per TOML section.
+    """All settings of a run, one attribute per TOML section. Those of model, learner and optimizer are those of their class.
 
     Example:
-      >>> Config().tasks.length
-      100
+      >>> Config().tasks.length, Config().model.name
+      (100, 'transformer')
     """
 
     data: DataConfig = DataConfig()
     tasks: TasksConfig = TasksConfig()
-    model: ModelConfig = ModelConfig()
-    learner: LearnerConfig = LearnerConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    model: Any = field(default_factory=lambda: section_class("model", "transformer")())
+    learner: Any = field(default_factory=lambda: section_class("learner", "in_context")())
+    optimizer: Any = field(default_factory=lambda: section_class("optimizer", "adam")())
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     log: LogConfig = LogConfig()
 
-
-# What a resumed run may change: nothing that its weights depend on, but for the rounding of accumulate and remat.
-FREE_ON_RESUME = (
-    "data.dir",
-    "train.validate_every",
-    "train.patience",
-    "train.accumulate",
-    "train.remat",
-    "train.remat_blocks",
-    "eval.episodes",
-    "log.to",
-)
+    def check(self) -> None:
+        """Raises UserError where two settings do not fit each other."""
+        for room in ("learner", "model", "optimizer"):
+            find(room, getattr(self, room).name).check(self)
+        for section in (self.data, self.tasks, self.train, self.eval):
+            section.check(self)
 
 
 def final_permute_prob(config: Config) -> float:
@@ -207,16 +183,6 @@ def final_permute_prob(config: Config) -> float:
     return 1.0 if config.tasks.permute_labels_anneal else config.tasks.permute_labels_prob
 
 
-def has_queries(model: ModelConfig) -> bool:
-    """Whether a model learns from a context in any order, and predicts queries.
-
-    Example:
-      >>> has_queries(ModelConfig(name=EQUIVARIANT)), has_queries(ModelConfig())
-      (True, False)
-    """
-    return model.name in (EQUIVARIANT, *EQUIVARIANT_ABLATIONS) or model.layout == CONTEXT_QUERY
-
-
 def learner_name(config: Config) -> str:
     """What tables call the learner of `config`: its algorithm, or the architecture that is the algorithm.
 
@@ -224,8 +190,26 @@ def learner_name(config: Config) -> str:
       >>> learner_name(Config())
       'transformer'
     """
-    if config.learner.name == "instance":
-        return config.model.name
-    if config.learner.name != IN_CONTEXT:
-        return config.learner.name
-    return CONTEXT_QUERY if config.model.layout == CONTEXT_QUERY else config.model.name
+    return config.model.name if config.learner.name in ("in_context", "context_query", "instance") else config.learner.name
+
+
+def is_path(name: str) -> bool:
+    """Whether the name of a base dataset is the path of the user's own file or folder."""
+    return name.endswith(".npz") or name.startswith((".", "/", "~"))
+
+
+def absolute_name(name: str) -> str:
+    """The name of a base dataset, absolute if it is a path."""
+    return os.path.abspath(os.path.expanduser(name)) if is_path(name) else name
+
+
+def short_name(name: str) -> str:
+    """What tables call a base dataset: an own file or folder by its last part, a TFDS set without its version.
+
+    Example:
+      >>> short_name("../mine/flowers.npz"), short_name("../mine/flowers"), short_name("mnist:3.0.1")
+      ('flowers.npz', 'flowers/', 'mnist')
+    """
+    if not is_path(name):
+        return name.split(":")[0]
+    return Path(name).name + ("" if name.endswith(".npz") else "/")

@@ -24,6 +24,8 @@ def setting(default: Any, about: str, **limits: Any) -> Any:
     """A dataclass field with its meaning and its limits: `choices`, `minimum`, `maximum`, `above`, `below`.
 
     A `word` is a string that is allowed beside the numbers, e.g. `infinite`. The limits of a list are those of its items.
+    `traced`: the number is traced, not compiled in, so that members of a population can differ in it. `free`: a resumed run may
+    change it.
     """
     return dataclasses.field(default=default, metadata={"about": about, **limits})
 

@@ -3,7 +3,7 @@
 import itertools
 
 from gpicl_jax.evaluation import EpisodeKeys, Evaluator, drawn_in_parts, score_together
-from gpicl_jax.learners import KernelRidge, NearestNeighbour
+from gpicl_jax.learners.reference import KernelRidge, NearestNeighbour
 from gpicl_jax.tasks import TaskDistribution
 
 CHOICE_EPISODES = 256  # of validation tasks

@@ -1,27 +1,21 @@
 """Small things that several tests need."""
 
+import json
+import tomllib
+from pathlib import Path
+
 from gpicl_jax.config import load_config
 from gpicl_jax.sections import Config
 
-TINY = (
-    "--model.width=16",
-    "--model.num_layers=1",
-    "--model.num_heads=2",
-    "--model.head_size=8",
-    "--tasks.length=12",
-    "--tasks.tasks_per_step=4",
-    "--tasks.sequences_per_task=2",
-    "--train.chunk=5",
-    "--train.steps=40",
-    "--train.validate_every=10",
-    "--eval.episodes=16",
-    "--optimizer.name=adam",
-    "--optimizer.learning_rate=1e-2",
-    "--optimizer.schedule=constant",
-    "--optimizer.warmup_steps=0",
+TINY = str(Path(__file__).with_name("tiny.toml"))
+TINY_SETTINGS = tuple(  # the same, for experiments that train a Transformer
+    f"--{section}.{key}={json.dumps(value)}"
+    for section, entries in tomllib.loads(Path(TINY).read_text()).items()
+    if section != "base"
+    for key, value in entries.items()
 )
 
 
 def tiny_config(*overrides: str) -> Config:
     """The config `digits_transformer` at a size where a step takes a millisecond."""
-    return load_config("digits_transformer", (*TINY, *overrides))
+    return load_config(TINY, overrides)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gpicl_jax.config import hyper_from, load_config
+from gpicl_jax.build import make_learner, make_tasks
+from gpicl_jax.config import load_config
 from gpicl_jax.data import ImageDataset, load
-from gpicl_jax.factory import make_learner, make_tasks
-from gpicl_jax.learners import check_fits
+from gpicl_jax.hyper import hyper_from
+from gpicl_jax.learners.base import check_fits
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture, RandomPoints, TaskDistribution, draw_episode, draw_episodes, draw_task, projection

@@ -15,10 +15,11 @@ from gpicl_jax.bench import maml, measure, memory, population, program, roofline
 from gpicl_jax.bench.asked import Asked
 from gpicl_jax.bench.measure import Side, by_turns
 from gpicl_jax.bench.rows import Row, text, timing_rows
+from gpicl_jax.build import make_learner, make_optimizer
 from gpicl_jax.cli import main
-from gpicl_jax.config import hyper_from, load_config
-from gpicl_jax.factory import make_learner, make_optimizer
+from gpicl_jax.config import load_config
 from gpicl_jax.figures import benchmarks
+from gpicl_jax.hyper import hyper_from
 from gpicl_jax.models.layers import shifted_tokens
 from gpicl_jax.sections import ENTRIES
 from gpicl_jax.tasks import Episode
@@ -324,7 +325,7 @@ BAD_INPUT = {
     "PyTorch's population": (["population", "--pytorch"], "compares JAX with itself"),
     "a Transformer that PyTorch has not": (["inference", "--pytorch", "--model.smear_keys=true"], "leave out --pytorch"),
     "an optimiser that PyTorch has not": (["step", "--pytorch", "--optimizer.name=muon"], "plain Adam"),
-    "blocks that PyTorch does not recompute": (["step", "--pytorch", "--train.remat_blocks=true"], "leave out --pytorch"),
+    "blocks that PyTorch does not recompute": (["step", "--pytorch", "--model.remat=true"], "leave out --pytorch"),
     "MAML in another precision": (["maml", "--pytorch", "--model.dtype=bfloat16"], "is in float32"),
     "features beside PyTorch": (["features", "--pytorch"], "bench features has no PyTorch side; leave --pytorch"),
     "one size of many": (["features", "--data.size=8"], "data.size"),

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpicl_jax.models import FewShotConv, StudyConv
-from gpicl_jax.models.conv import PatchConv, PooledConv, images, max_pool
+from gpicl_jax.models.conv import FewShotConv, PatchConv, PooledConv, StudyConv, images, max_pool
 from gpicl_jax.models.convolution import convolve
 
 
@@ -132,7 +131,7 @@ def test_the_studys_network_equals_torchs():
 
 @pytest.mark.parametrize(("side", "padding"), [(76, "VALID"), (28, "SAME")])
 def test_the_smallest_images_of_the_studys_network(side, padding):
-    model = StudyConv(padding)
+    model = StudyConv(padding=padding)
     assert model.init(jax.random.key(0), given(2, side))["params"]["hidden"]["kernel"].shape == (16, 10)
     if padding == "VALID":
         with pytest.raises(ValueError, match="too small to be pooled"):

@@ -8,15 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpicl_jax.config import config_from_dict, load_config
-from gpicl_jax.factory import make_learner
+from gpicl_jax.build import make_learner
+from gpicl_jax.config import load_config
 from gpicl_jax.learners import base
-from gpicl_jax.models import (
-    EquivariantTransformer,
-    WithoutContextPermutations,
-    WithoutLabelPermutations,
-    WithoutRotations,
-)
+from gpicl_jax.models.equivariant_ablations import WithoutContextPermutations, WithoutLabelPermutations, WithoutRotations
+from gpicl_jax.models.equivariant_transformer import EquivariantTransformer
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.episode import Episode
 from gpicl_jax.training.loop import Trainer
@@ -253,17 +249,6 @@ def test_an_ablation_lacks_its_own_symmetry_and_no_other(without, symmetry, monk
     monkeypatch.setitem(globals(), "logits", functools.partial(logits, kind=kind))
     with pytest.raises(AssertionError) if symmetry == without else contextlib.nullcontext():
         SYMMETRIES[symmetry]()
-
-
-UNUSED = {"layout": "paired", "label_scale": 2.0, "smear_keys": True, "positions": "rope"}
-
-
-@pytest.mark.parametrize("name", UNUSED)
-def test_what_the_model_does_not_have_is_refused(name):
-    with pytest.raises(
-        UserError, match=f"model.{name} = .* but model.name = 'equivariant_transformer' has no .*; leave {name} out"
-    ):
-        config_from_dict({"model": {"name": "equivariant_transformer", name: UNUSED[name]}})
 
 
 @pytest.mark.parametrize(

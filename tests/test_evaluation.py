@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from gpicl_jax.config import hyper_from
+from gpicl_jax.build import make_learner, make_tasks
 from gpicl_jax.data import load
 from gpicl_jax.evaluation import (
     COLUMNS,
@@ -17,9 +17,9 @@ from gpicl_jax.evaluation import (
     seen_episode_keys,
     unseen_episode_keys,
 )
-from gpicl_jax.factory import make_learner, make_tasks
-from gpicl_jax.learners import KernelRidge, NearestNeighbour, score_rows
-from gpicl_jax.learners.base import final_rows, last_rows
+from gpicl_jax.hyper import hyper_from
+from gpicl_jax.learners.base import final_rows, last_rows, score_rows
+from gpicl_jax.learners.reference import KernelRidge, NearestNeighbour
 from gpicl_jax.solvers import choose_params, make_solvers
 from gpicl_jax.tasks import RandomPoints, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.augmented import _STREAMS, draw_task_keys, stream

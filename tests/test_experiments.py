@@ -11,16 +11,16 @@ import pandas as pd
 import pytest
 
 from gpicl_jax.arguments import EXPERIMENTS
+from gpicl_jax.build import make_learner
 from gpicl_jax.cli import main
 from gpicl_jax.config import load_config
 from gpicl_jax.experiments import find, run, trained
 from gpicl_jax.experiments.grid import Cell, Table, units
 from gpicl_jax.experiments.run import Asked, Scale, redraw, run_experiment
-from gpicl_jax.factory import make_learner
 from gpicl_jax.settings import UserError
-from tests.helpers import TINY
+from tests.helpers import TINY_SETTINGS
 
-SMALL = (*TINY, "--data.train=digits", "--train.steps=5", "--train.validate_every=5")
+SMALL = (*TINY_SETTINGS, "--data.train=digits", "--train.steps=5", "--train.validate_every=5")
 
 
 def make_axes(size, num_tasks, seed):

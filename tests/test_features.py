@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gpicl_jax.build import make_tasks
 from gpicl_jax.config import load_config
 from gpicl_jax.data import load
 from gpicl_jax.experiments import find
 from gpicl_jax.experiments.run import Asked, Scale, run_experiment
-from gpicl_jax.factory import make_tasks
 from gpicl_jax.settings import UserError
-from tests.helpers import TINY
+from tests.helpers import TINY_SETTINGS
 
 ROWS, X = 400, 6
 
@@ -72,7 +72,9 @@ def test_the_number_of_features_is_said(path, settings, message):
 def test_the_experiment_trains_on_the_first_file_and_tests_on_all(path, tmp_path):
     np.savez(tmp_path / "other.npz", **features(labels=np.arange(ROWS) % 3))
     experiment = find("features")
-    grid = experiment.scales["smoke"].grid._replace(overrides=(*TINY, "--tasks.classes_per_task=3", "--train.steps=10"))
+    grid = experiment.scales["smoke"].grid._replace(
+        overrides=(*TINY_SETTINGS, "--tasks.classes_per_task=3", "--train.steps=10")
+    )
     experiment = dataclasses.replace(experiment, scales={"smoke": Scale(1, 1, grid)})
     asked = Asked("smoke", tmp_path / "runs", tmp_path / "results", datasets=(path, str(tmp_path / "other.npz")))
     assert run_experiment(experiment, asked) == 0

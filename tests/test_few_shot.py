@@ -16,9 +16,8 @@ from gpicl_jax.experiments import few_shot, omniglot_maml
 from gpicl_jax.experiments.grid import Table
 from gpicl_jax.experiments.run import _told as told
 from gpicl_jax.experiments.run import draw_curves
-from gpicl_jax.learners import Maml
-from gpicl_jax.learners.maml import InnerLoop
-from gpicl_jax.models import MLP
+from gpicl_jax.learners.maml import Maml
+from gpicl_jax.models.mlp import MLP
 from gpicl_jax.sections import Config
 
 
@@ -68,7 +67,7 @@ class Diverging:
 
     @property
     def test(self):
-        maml = Maml(MLP(num_classes=2), 4, InnerLoop(0.3, self.steps))
+        maml = Maml(MLP(num_classes=2), 4, inner_rate=0.3, inner_steps=self.steps)
         return types.SimpleNamespace(learner=maml)
 
     def unseen(self, dataset, length=None):
@@ -78,7 +77,7 @@ class Diverging:
         return Scores(loss_TSL, np.where(np.arange(40) < 5, np.nan, np.full((2, 1, 40), 0.75)), num_context=5)
 
     def with_learner(self, learner):
-        return dataclasses.replace(self, steps=learner.inner.steps)
+        return dataclasses.replace(self, steps=learner.inner_steps)
 
     def with_params(self, params):
         return dataclasses.replace(self, steps=0)

@@ -1,96 +1,146 @@
 """Every learner that a config can name: what it may see, it uses; what it may not see, it cannot."""
 
 import functools
-import itertools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpicl_jax.config import hyper_from
+from gpicl_jax.build import make_learner, make_tasks
 from gpicl_jax.evaluation import Evaluator, unseen_episode_keys
-from gpicl_jax.factory import make_learner, make_tasks
-from gpicl_jax.learners import Instance, Online, score_rows
+from gpicl_jax.hyper import hyper_from
+from gpicl_jax.learners.base import score_rows
 from gpicl_jax.learners.context_query import FromContext
-from gpicl_jax.sections import CONV_MODELS, EQUIVARIANT_ABLATIONS, MLP_LEARNERS, SEQUENCE_MODELS, LearnerConfig, ModelConfig
+from gpicl_jax.learners.instance import Instance
+from gpicl_jax.learners.online import Online
+from gpicl_jax.registry import find, names
 from gpicl_jax.settings import UserError
-from gpicl_jax.tasks import draw_episode
+from gpicl_jax.tasks import Episode, draw_episode
 from gpicl_jax.training.state import num_params
 from tests.helpers import tiny_config
 
-PLAIN = ("--model.smear_keys=false", "--model.num_layers=2")
-UNUSED = ("--model.smear_keys=false", "--model.label_scale=1")
-VSML = (*PLAIN, "--model.width=6", "--model.message_size=4", "--model.name=vsml")
-EQUIVARIANT = ("--model.name=equivariant_transformer", "--model.num_layers=2", *UNUSED)
-REGISTRY = {
-    "equivariant": EQUIVARIANT,
-    **{name: (*EQUIVARIANT, f"--model.name={name}") for name in EQUIVARIANT_ABLATIONS},
-    **{
-        f"transformer-{layout}{'-smeared' if smear == 'true' else ''}": (
-            "--model.num_layers=2",
-            f"--model.layout={layout}",
-            f"--model.smear_keys={smear}",
-        )
-        for layout, smear in itertools.product(("shifted", "paired"), ("false", "true"))
-    },
-    **{f"transformer-{each}": (*PLAIN, f"--model.positions={each}") for each in ("rope", "alibi")},
-    "context_query": (*PLAIN, "--model.layout=context_query"),
-    "encoder_decoder": (*PLAIN, "--model.name=encoder_decoder"),
-    "encoder_decoder-smeared": ("--model.name=encoder_decoder", "--model.num_layers=2"),
-    "lstm": (*PLAIN, "--model.name=lstm"),
-    "outer_product_lstm": (*PLAIN, "--model.name=outer_product_lstm"),
-    "fast_weights": (*PLAIN, "--model.name=fast_weights", "--model.memory_size=4"),
-    "vsml": (*VSML, "--model.num_layers=1"),
-    "vsml-deep": (*VSML, "--model.mlp_width=5"),
-    "vsml_without_symmetries": (*PLAIN, "--model.name=vsml_without_symmetries", "--model.grid_size=3"),
-    **{name: (*PLAIN, "--model.name=mlp", f"--learner.name={name}", "--learner.inner_rate=0.02") for name in MLP_LEARNERS},
-    "maml-first_order": (*PLAIN, "--model.name=mlp", "--learner.name=maml", "--learner.first_order=true"),
+FEW_SHOT = ("few_shot_conv", "study_conv")  # see few-shot problems alone: test_maml
+MODELS = [name for name in names("model") if find("model", name).learner]
+LEARNERS = [name for name in names("learner") if name not in {find("model", model).learner for model in MODELS}]
+# Sizes that a model does not take from tiny.toml, and what else it can be.
+OF_MODELS = {
+    "vsml": ("--model.width=6", "--model.message_size=4"),
+    "vsml_without_symmetries": ("--model.width=6", "--model.grid_size=3"),
+    "fast_weights": ("--model.memory_size=4",),
 }
-SIZES = ("--data.size=4", "--tasks.length=10")
+VARIANTS = {
+    "transformer-paired": ("--model.layout=paired", "--model.smear_keys=false"),
+    "transformer-paired-smeared": ("--model.layout=paired",),
+    "transformer-plain": ("--model.smear_keys=false",),
+    "transformer-rope": ("--model.positions=rope", "--model.smear_keys=false"),
+    "transformer-alibi": ("--model.positions=alibi", "--model.smear_keys=false"),
+    "encoder_decoder-plain": ("--model.name=encoder_decoder", "--model.smear_keys=false"),
+    "vsml-deep": ("--model.name=vsml", *OF_MODELS["vsml"], "--model.hidden=[5]"),
+    "maml-first_order": ("--model.name=mlp", "--learner.name=maml", "--learner.first_order=true", "--learner.inner_rate=0.02"),
+}
+REGISTRY = {
+    **{name: (f"--model.name={name}", *OF_MODELS.get(name, ())) for name in MODELS},
+    **{name: ("--model.name=mlp", f"--learner.name={name}") for name in LEARNERS},
+    **VARIANTS,
+}
+for _name in ("sgd", "finetune", "maml_online", "maml"):
+    REGISTRY[_name] += ("--learner.inner_rate=0.02",)
+SIZES = ("--data.size=4", "--tasks.length=10", "--model.num_layers=2")
+L = 10
 
 
-def test_the_registry_names_every_learner_of_a_config():
-    """But for convolutions, which see few-shot problems alone: test_maml."""
-    configs = [tiny_config(*overrides) for overrides in REGISTRY.values()]
-    assert (
-        {config.model.name for config in configs}
-        == {*SEQUENCE_MODELS, "mlp"}
-        == {*_choices(ModelConfig, "name")} - {*CONV_MODELS}
+def case_config(name, *overrides):
+    sizes = SIZES if "num_layers" in dir(find("model", tiny_config(*REGISTRY[name]).model.name)) else SIZES[:2]
+    return tiny_config(*sizes, *REGISTRY[name], *overrides)
+
+
+@pytest.mark.parametrize("room", ["model", "learner"])
+def test_every_name_is_an_object_of_its_own_class(room):
+    configs = [case_config(name) for name in REGISTRY]
+    few_shot = tiny_config(
+        "--model.name=few_shot_conv", "--learner.name=maml", "--tasks.num_context=5", "--tasks.classes_per_task=2"
     )
-    assert {config.learner.name for config in configs} == {"in_context", *MLP_LEARNERS} == set(_choices(LearnerConfig, "name"))
-    assert {config.model.layout for config in configs} == set(_choices(ModelConfig, "layout"))
-    assert {config.model.positions for config in configs} == set(_choices(ModelConfig, "positions"))
-
-
-def _choices(section, name):
-    return section.__dataclass_fields__[name].metadata["choices"]
+    study = tiny_config(
+        "--model.name=study_conv", "--model.padding=SAME", "--learner.name=maml", "--data.size=16", "--tasks.classes_per_task=2"
+    )
+    kinds = {}
+    for config in (*configs, few_shot, study):
+        learner = make_learner(config)
+        made = learner.model if room == "model" else learner
+        kinds.setdefault(getattr(config, room).name, set()).add(type(made))
+    assert kinds == {name: {find(room, name)} for name in names(room)}
+    assert len({kind for of_name in kinds.values() for kind in of_name}) == len(kinds)
 
 
 @functools.cache
 def make_case(name, *overrides):
     """A learner with random weights everywhere (biases and gates too), an episode with a context and queries."""
-    config = tiny_config(*SIZES, *REGISTRY[name], *overrides)
+    config = case_config(name, *overrides)
     tasks = make_tasks(config, "train")
     learner = make_learner(config)
     leaves, structure = jax.tree.flatten(jax.jit(learner.init)(jax.random.key(0)))
     rng = np.random.default_rng(1)
     noisy = [leaf + np.float32(0.1) * rng.standard_normal(leaf.shape, np.float32) for leaf in leaves]
-    episode = draw_episode(tasks, jax.random.key(2), hyper_from(config))
+    episode = jax.jit(draw_episode)(tasks, jax.random.key(2), hyper_from(config))
     if isinstance(learner, FromContext | Online):
         episode = episode._replace(num_context=jnp.int32(7))
     return learner, jax.tree.unflatten(structure, noisy), episode
 
 
+class Seen(NamedTuple):
+    """What one compiled program finds of a learner: all that the tests of the registry ask."""
+
+    logits_LC: np.ndarray
+    moved_by_x_LL: np.ndarray  # [example, row]
+    moved_by_y_LL: np.ndarray
+    batched_LC: np.ndarray
+    scanned_LC: np.ndarray
+    loss: np.ndarray
+    metrics: dict
+    gradient: dict
+    fresh_gradient: dict
+
+
 @functools.cache
-def predictor(name, *overrides):
-    """The case's learner and weights as a compiled function of an episode and a key."""
-    learner, params, _ = make_case(name, *overrides)
-    return jax.jit(functools.partial(learner.predict, params))
+def seen(name) -> Seen:
+    learner, params, episode = make_case(name)
+
+    def everything(params, fresh, episode: Episode, others_LX):
+        key = jax.random.key(3)
+
+        def predict(episode):
+            return learner.predict(params, episode, key=key)
+
+        def with_other_x(example):  # no example for L
+            return predict(episode._replace(x_LX=jnp.where((jnp.arange(L) == example)[:, None], others_LX, episode.x_LX)))
+
+        def with_other_y(example):
+            return predict(episode._replace(y_L=jnp.where(jnp.arange(L) == example, (episode.y_L + 1) % 10, episode.y_L)))
+
+        by_x, by_y = (jax.lax.map(change, jnp.arange(L + 1)) for change in (with_other_x, with_other_y))
+        batch = jax.tree.map(lambda leaf: jnp.stack([leaf[::-1] if leaf.ndim else leaf, leaf]), episode)
+        descend = jax.value_and_grad(lambda params: learner.loss(params, episode, key=key), has_aux=True)
+        (loss, metrics), gradient = descend(params)
+        return Seen(
+            logits_LC=predict(episode),
+            moved_by_x_LL=abs(by_x[:L] - by_x[L:]).max(axis=2),
+            moved_by_y_LL=abs(by_y[:L] - by_y[L:]).max(axis=2),
+            batched_LC=jax.vmap(predict)(batch)[1],
+            scanned_LC=by_x[L],
+            loss=loss,
+            metrics=metrics,
+            gradient=gradient,
+            fresh_gradient=descend(fresh)[1],
+        )
+
+    others_LX = np.random.default_rng(5).standard_normal(episode.x_LX.shape, np.float32)
+    fresh = jax.jit(learner.init)(jax.random.key(4))
+    return jax.tree.map(np.asarray, jax.jit(everything)(params, fresh, episode, others_LX))
 
 
 every_learner = pytest.mark.parametrize("name", REGISTRY)
-every_precision = pytest.mark.parametrize("precision", [(), ("--model.dtype=bfloat16",)], ids=["float32", "bfloat16"])
 
 
 def may_see(learner, episode):
@@ -103,18 +153,10 @@ def may_see(learner, episode):
 
 
 @every_learner
-@every_precision
-def test_inputs_are_seen_by_the_rows_that_may_and_by_no_other(name, precision):
-    learner, params, episode = make_case(name, *precision)
-    predict = lambda x_LX: learner.predict(params, episode._replace(x_LX=x_LX), key=jax.random.key(3))  # noqa: E731
-    if name == "maml-first_order":  # its inner gradient counts as a constant: exchange the examples instead
-        length = len(episode.y_L)
-        others = episode.x_LX[None] + 10 * jnp.eye(length)[..., None]  # [L, L, X]: one example moved in each
-        moved_LL = np.abs(np.asarray(jax.vmap(predict)(others)) - np.asarray(predict(episode.x_LX))).sum(axis=2).T
-    else:
-        jacobian_LCLX = np.asarray(jax.jit(jax.jacrev(predict))(episode.x_LX))
-        moved_LL = np.abs(jacobian_LCLX).sum(axis=(1, 3))
-    allowed_LL = may_see(learner, episode) | np.eye(len(episode.y_L), dtype=bool)
+def test_inputs_are_seen_by_the_rows_that_may_and_by_no_other(name):
+    learner, _, episode = make_case(name)
+    moved_LL = seen(name).moved_by_x_LL.T
+    allowed_LL = may_see(learner, episode) | np.eye(L, dtype=bool)
     rows = np.asarray(learner.scored_rows(episode))
     assert rows.any() and (moved_LL[rows][~allowed_LL[rows]] == 0).all()
     assert (moved_LL[rows][allowed_LL[rows]] > 0).all()
@@ -123,59 +165,58 @@ def test_inputs_are_seen_by_the_rows_that_may_and_by_no_other(name, precision):
 @every_learner
 def test_labels_are_seen_by_the_rows_that_may_and_by_no_other(name):
     learner, _, episode = make_case(name)
-    predict = functools.partial(predictor(name), key=jax.random.key(3))
-    before_LC = np.asarray(predict(episode))
+    moved_LL = seen(name).moved_by_y_LL.T
+    allowed_LL = may_see(learner, episode)
     rows = np.asarray(learner.scored_rows(episode))
-    for example in range(len(episode.y_L)):
-        other = predict(episode._replace(y_L=episode.y_L.at[example].set((episode.y_L[example] + 1) % 10)))
-        moved_L = np.abs(np.asarray(other) - before_LC).max(axis=1)
-        allowed_L = may_see(learner, episode)[:, example]
-        assert (moved_L[rows & ~allowed_L] == 0).all()
-        assert (moved_L[rows & allowed_L] > 0).all()
+    assert (moved_LL[rows][~allowed_LL[rows]] == 0).all()
+    assert (moved_LL[rows][allowed_LL[rows]] > 0).all()
 
 
 @every_learner
 def test_same_result_alone_batched_and_scanned(name):
-    learner, params, episode = make_case(name)
-    predict = lambda episode: learner.predict(params, episode, key=jax.random.key(3))  # noqa: E731
-    close = functools.partial(np.testing.assert_allclose, atol=1e-5)
-    jitted = predictor(name)(episode, key=jax.random.key(3))
-    assert jitted.dtype == jnp.float32 and jitted.shape == (10, 10)
-    batch = jax.tree.map(lambda leaf: jnp.stack([leaf[::-1] if leaf.ndim else leaf, leaf]), episode)
-    close(jax.jit(jax.vmap(predict))(batch)[1], jitted)
-    close(jax.jit(lambda batch: jax.lax.map(predict, batch))(batch)[1], jitted)
+    found = seen(name)
+    assert found.logits_LC.dtype == jnp.float32 and found.logits_LC.shape == (L, 10)
+    np.testing.assert_allclose(found.batched_LC, found.logits_LC, atol=1e-5)
+    np.testing.assert_allclose(found.scanned_LC, found.logits_LC, atol=1e-5)
 
 
 @every_learner
 def test_loss_has_finite_gradients_for_every_weight(name):
-    learner, params, episode = make_case(name)
-    if not params:  # a fresh network in every episode
+    found = seen(name)
+    if not found.gradient:  # a fresh network in every episode
         assert name == "sgd"
-        return
-    value = jax.jit(jax.value_and_grad(lambda params: learner.loss(params, episode, key=jax.random.key(3))[0]))
-    for weights in (params, jax.jit(learner.init)(jax.random.key(4))):
-        loss, gradient = value(weights)
-        assert np.isfinite(loss) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
-    for path, leaf in jax.tree_util.tree_leaves_with_path(value(params)[1]):
-        assert jnp.abs(leaf).max() > 0, jax.tree_util.keystr(path)
+    assert np.isfinite(found.loss)
+    for path, leaf in jax.tree_util.tree_leaves_with_path((found.gradient, found.fresh_gradient)):
+        assert np.isfinite(leaf).all() and (path[0].idx == 1 or abs(leaf).max() > 0), jax.tree_util.keystr(path)
+
+
+def cross_entropy(name, logits_LC) -> float:
+    learner, _, episode = make_case(name)
+    logits_LC = logits_LC.astype(np.float64)
+    log_prob_LC = logits_LC - np.log(np.exp(logits_LC).sum(axis=1, keepdims=True))
+    return -log_prob_LC[np.arange(L), episode.y_L][np.asarray(learner.scored_rows(episode))].mean()
 
 
 @every_learner
-@every_precision
-def test_loss_is_the_mean_cross_entropy_of_the_scored_rows(name, precision):
-    learner, params, episode = make_case(name, *precision)
-    loss, metrics = jax.jit(learner.loss)(params, episode, key=jax.random.key(3))
-    predict = predictor(name, *precision)
+def test_loss_is_the_mean_cross_entropy_of_the_scored_rows(name):
+    learner, params, episode = make_case(name)
+    found, logits_LC = seen(name), seen(name).logits_LC
     if name == "finetune":  # is pre-trained without the online pass
-        learner = Instance(learner.model, learner.num_features)
-        predict = jax.jit(functools.partial(learner.predict, params))
-    key = jax.random.split(jax.random.key(3))[1] if isinstance(learner, FromContext) else jax.random.key(3)
-    logits_LC = np.asarray(predict(episode, key=key), np.float64)
-    log_prob_LC = logits_LC - np.log(np.exp(logits_LC).sum(axis=1, keepdims=True))
+        logits_LC = np.asarray(jax.jit(learner.model.apply)({"params": params}, episode.x_LX))
+    np.testing.assert_allclose(found.loss, cross_entropy(name, logits_LC), rtol=1e-4)
     rows = np.asarray(learner.scored_rows(episode))
-    np.testing.assert_allclose(loss, -log_prob_LC[np.arange(10), episode.y_L][rows].mean(), rtol=1e-4)
-    np.testing.assert_array_equal(metrics["scored_L"], rows)
-    np.testing.assert_array_equal(metrics["correct_L"], rows & (logits_LC.argmax(axis=1) == episode.y_L))
+    np.testing.assert_array_equal(found.metrics["scored_L"], rows)
+    np.testing.assert_array_equal(found.metrics["correct_L"], rows & (logits_LC.argmax(axis=1) == episode.y_L))
+
+
+@every_learner
+def test_bfloat16_is_near_and_its_loss_is_float32(name):
+    _, params, episode = make_case(name)
+    learner, key = make_case(name, "--model.dtype=bfloat16")[0], jax.random.key(3)
+    both = jax.jit(lambda params, episode: [of(params, episode, key=key) for of in (learner.predict, learner.loss)])
+    logits_LC, (loss, _) = both(params, episode)
+    assert logits_LC.dtype == loss.dtype == jnp.float32 and abs(logits_LC - seen(name).logits_LC).max() > 0
+    np.testing.assert_allclose(loss, seen(name).loss, rtol=0.05)
 
 
 # X = 16, C = 10, L = 10; width 16, 2 heads of 8, 2 layers, unless the registry says otherwise.
@@ -185,15 +226,15 @@ _MLP = 16 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10
 _ENDS = 2 * 16 + 16 * 10 + 10  # last LayerNorm, head
 # embedding of 6 numbers; query, key and bandwidths from 2 × 16; gates; value, out; MLP of 32 with the mean over classes; norms
 _EQUIVARIANT_BLOCK = 32 * 16 + 16 + 32 * 16 + 32 * 2 + 2 + 3 * 2 + 2 * (16 * 16 + 16) + 2 * 16 * 32 + 32 + 32 * 16 + 16 + 4 * 16
-_EQUIVARIANT = 6 * 16 + 16 + 2 * _EQUIVARIANT_BLOCK + 2 * 16 + 17
+_EQUIVARIANT = 6 * 16 + 16 + 2 * _EQUIVARIANT_BLOCK + 2 * 16 + 16
 DOCUMENTED = {  # parameters, state size
-    "transformer-shifted": (26 * 16 + 16 + 10 * 16 + 2 * _BLOCK + _ENDS, 2 * 2 * 16 * 10),
+    "transformer-plain": (26 * 16 + 16 + 10 * 16 + 2 * _BLOCK + _ENDS, 2 * 2 * 16 * 10),
     "transformer-paired-smeared": (42 * 16 + 16 + 10 * 16 + 2 * (_BLOCK + 2) + _ENDS, 2 * 2 * 16 * 10),
-    "equivariant": (_EQUIVARIANT, 10 * (16 + 2 * 16 * 11)),
-    "equivariant_without_label_permutations": (_EQUIVARIANT + 18 * 16 + 9 * 17, 10 * (16 + 2 * 16 * 2)),
+    "equivariant_transformer": (_EQUIVARIANT, 10 * (16 + 2 * 16 * 11)),
+    "equivariant_without_label_permutations": (_EQUIVARIANT + 18 * 16 + 9 * 16 + 10, 10 * (16 + 2 * 16 * 2)),
     "equivariant_without_context_permutations": (_EQUIVARIANT + 10 * 16, 10 * (16 + 2 * 16 * 11)),
     "context_query": (26 * 16 + 16 + 2 * _BLOCK + _ENDS, 2 * 2 * 16 * 10),
-    "encoder_decoder": (
+    "encoder_decoder-plain": (
         16 * 16 + 16 + 10 * 16 + 2 * _BLOCK + 2 * 16 + 10 * 16 + 16 + 10 * 16 + 2 * (_BLOCK + _CROSS) + _ENDS,
         3 * 2 * 2 * 16 * 10,
     ),
@@ -212,7 +253,7 @@ def test_number_of_parameters_and_state_size_are_as_documented(name):
     assert (num_params(params), learner.state_size(10)) == DOCUMENTED[name]
 
 
-@pytest.mark.parametrize("name", ["context_query", "equivariant"])
+@pytest.mark.parametrize("name", ["context_query", "equivariant_transformer"])
 def test_the_order_of_a_context_changes_nothing(name):
     learner, params, episode = make_case(name)
     order_L = jnp.array([4, 2, 6, 0, 1, 5, 3, 7, 8, 9])
@@ -224,7 +265,12 @@ def test_the_order_of_a_context_changes_nothing(name):
 @pytest.mark.parametrize(
     ("name", "length", "cuts"),
     # maml leaves at least 20 queries, of 10 examples all but the one that it learns from
-    [("context_query", 10, range(10)), ("equivariant", 10, range(10)), ("maml", 30, range(1, 11)), ("maml", 10, [1])],
+    [
+        ("context_query", 10, range(10)),
+        ("equivariant_transformer", 10, range(10)),
+        ("maml", 30, range(1, 11)),
+        ("maml", 10, [1]),
+    ],
 )
 def test_a_cut_is_drawn_for_every_episode_that_has_none(name, length, cuts):
     learner, params, episode = make_case(name, f"--tasks.length={length}")
@@ -235,7 +281,7 @@ def test_a_cut_is_drawn_for_every_episode_that_has_none(name, length, cuts):
     assert np.unique((1 - scored_BL).sum(axis=1)).tolist() == list(cuts)
 
 
-@pytest.mark.parametrize("name", ["context_query", "equivariant", "maml"])
+@pytest.mark.parametrize("name", ["context_query", "equivariant_transformer", "maml"])
 def test_a_learning_curve_has_row_i_predicted_from_i_examples(name):
     learner, params, _ = make_case(name)
     tasks = make_tasks(tiny_config("--data.size=4", "--tasks.length=30"), "test")
@@ -257,7 +303,7 @@ def test_a_learning_curve_has_row_i_predicted_from_i_examples(name):
     [
         ("lstm", ("--data.size=8",), "this LSTM takes inputs of 16 numbers, but 'digits' has 64"),
         ("instance", ("--tasks.classes_per_task=5",), "tells 10 classes apart, but these tasks have classes_per_task = 5"),
-        ("transformer-shifted", ("--tasks.length=11",), "has positions for 10 examples, but an episode has length = 11"),
+        ("transformer-plain", ("--tasks.length=11",), "has positions for 10 examples, but an episode has length = 11"),
     ],
 )
 def test_a_learner_that_does_not_fit_a_dataset_is_refused(name, overrides, message):

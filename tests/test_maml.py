@@ -9,9 +9,11 @@ import optax
 import pytest
 from jax.test_util import check_grads
 
-from gpicl_jax.learners import InnerLoop, Instance, Maml, Online
-from gpicl_jax.learners.maml import squashed
-from gpicl_jax.models import MLP, FewShotConv
+from gpicl_jax.learners.instance import Instance
+from gpicl_jax.learners.maml import Maml, squashed
+from gpicl_jax.learners.online import OPTIMIZERS, SGD, Finetune, MamlOnline
+from gpicl_jax.models.conv import FewShotConv
+from gpicl_jax.models.mlp import MLP
 from gpicl_jax.tasks import Episode
 
 X, L, C = 3, 8, 4
@@ -19,7 +21,7 @@ X, L, C = 3, 8, 4
 
 def make_learner(dtype=jnp.float32, num_context=0, **inner):
     model = MLP(C, width=5, num_layers=1, dtype=dtype)
-    return Maml(model, X, InnerLoop(**({"rate": 0.5, "steps": 3} | inner)), num_context)
+    return Maml(model, X, num_context, **({"inner_rate": 0.5, "inner_steps": 3} | inner))
 
 
 def adapted(learner, params, episode):
@@ -83,7 +85,7 @@ def test_first_order_is_the_gradient_at_the_adapted_weights(params):
     """Finn et al., section 5.2: the queries' gradient, taken at θ′ and applied to θ."""
     episode, learner = make_episode(), make_learner(first_order=True)
     start = adapted(learner, params, episode)
-    expected = jax.grad(lambda weights: meta_loss(make_learner(steps=0), weights, episode))(start)
+    expected = jax.grad(lambda weights: meta_loss(make_learner(inner_steps=0), weights, episode))(start)
     gradient = jax.grad(functools.partial(meta_loss, learner))(params, episode)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), gradient, expected)
     second = jax.grad(functools.partial(meta_loss, make_learner()))(params, episode)
@@ -92,7 +94,7 @@ def test_first_order_is_the_gradient_at_the_adapted_weights(params):
 
 
 def test_no_inner_steps_are_no_adaptation(params):
-    episode, learner = make_episode(), make_learner(steps=0)
+    episode, learner = make_episode(), make_learner(inner_steps=0)
     instance = Instance(learner.model, X)
     logits_LC = learner.predict(params, episode, key=None)
     np.testing.assert_array_equal(logits_LC, instance.predict(params, episode, key=None))
@@ -107,7 +109,7 @@ def test_an_empty_context_is_no_adaptation(params):
 def test_the_online_pass_is_a_loop_of_prediction_and_update(params, remat):
     episode, model = make_episode(), make_learner().model
     optimizer = optax.adam(0.05, eps_root=1e-8)
-    learner = Online(model, X, optimizer, start="meta_learned", remat=remat)
+    learner = MamlOnline(model, X, "adam", 0.05, remat)
 
     def loop_logits(weights):
         state, logits = optimizer.init(weights), []
@@ -133,7 +135,7 @@ def test_the_online_pass_is_a_loop_of_prediction_and_update(params, remat):
 
 def test_where_the_online_pass_starts():
     episode, model = make_episode(), make_learner().model
-    fresh, pretrained = (Online(model, X, optax.sgd(0.1), start=start) for start in ("fresh", "pretrained"))
+    fresh, pretrained = (kind(model, X, "sgd", 0.1) for kind in (SGD, Finetune))
     assert fresh.init(jax.random.key(0)) == {}
     one, other = (fresh.predict({}, episode, key=jax.random.key(seed)) for seed in (0, 1))
     assert abs(one - other).max() > 0.01  # another network for another key
@@ -145,18 +147,20 @@ def test_where_the_online_pass_starts():
     np.testing.assert_allclose(pretrained.loss(params, episode, key=None)[0], instance_loss, rtol=1e-6)
 
 
-def test_gradients_flow_through_adam_where_an_inner_gradient_is_zero():
+def test_gradients_flow_through_adam_where_an_inner_gradient_is_zero(monkeypatch):
     """The root's derivative at 0 is infinite: eps_root keeps it finite, as in the learners that a config makes."""
     episode = make_episode()._replace(x_LX=jnp.zeros((L, X)))  # first-layer weights get no gradient
-    for eps_root, finite in ((0.0, False), (1e-8, True)):
-        learner = Online(make_learner().model, X, optax.adam(0.01, eps_root=eps_root), start="meta_learned")
+    learner = MamlOnline(make_learner().model, X, "adam", 0.01)
+    for finite in (True, False):
+        if not finite:
+            monkeypatch.setitem(OPTIMIZERS, "adam", optax.adam)
         gradient = jax.grad(functools.partial(meta_loss, learner))(learner.init(jax.random.key(0)), episode)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient)) == finite
 
 
 def test_batches_pass_over_the_context_in_new_orders(params):
     """Five examples in batches of two: two steps a pass, one example left out; seven steps are three passes and a half."""
-    learner = make_learner(num_context=5, batch=2, steps=7)
+    learner = make_learner(num_context=5, inner_batch=2, inner_steps=7)
     rows_Kb = np.asarray(learner.batches(jax.random.key(3)))
     assert rows_Kb.shape == (7, 2)
     for start in range(0, 6, 2):
@@ -179,7 +183,7 @@ def test_the_losses_of_the_inner_loop_are_those_before_each_step(params):
     learner, episode = make_learner(num_context=5), make_episode()
     _, (loss_K, watched_K) = learner.adapt(params, episode, None, lambda weights: learner.queries_loss(weights, episode))
     for steps in range(3):
-        weights = adapted(make_learner(num_context=5, steps=steps), params, episode)
+        weights = adapted(make_learner(num_context=5, inner_steps=steps), params, episode)
         np.testing.assert_allclose(loss_K[steps], context_loss(learner.model, weights, episode), rtol=1e-5)
         if steps:
             np.testing.assert_allclose(watched_K[steps - 1], learner.queries_loss(weights, episode), rtol=1e-5)
@@ -206,15 +210,15 @@ def test_anil_moves_the_head_alone_and_meta_learns_all(params, first_order):
 
 @pytest.mark.parametrize("inner", [{}, {"first_order": True}, {"learn_rates": True}])
 def test_offsets_of_batch_normalisation_are_meta_learned_and_do_not_adapt(inner):
-    inner = InnerLoop(rate=0.5, steps=2, **inner)
-    learner = Maml(FewShotConv(num_classes=3, width=4, num_layers=1), 16, inner, num_context=3)
+    model = FewShotConv(num_classes=3, width=4, num_layers=1)
+    learner = Maml(model, 16, num_context=3, inner_rate=0.5, inner_steps=2, **inner)
     x_LX = jax.random.normal(jax.random.key(1), (6, 16))
     episode, params = Episode(x_LX, jnp.array([0, 1, 2, 0, 1, 2]), jnp.int32(3)), learner.init(jax.random.key(0))
-    weights = params["weights"] if inner.learn_rates else params
+    weights = params["weights"] if learner.learn_rates else params
     moved = jax.tree.map(lambda new, old: float(abs(new - old).max()), adapted(learner, params, episode), weights)
     assert moved.pop("batch_norm_0") == {"bias": 0.0} and min(jax.tree.leaves(moved)) > 1e-3
     gradient = jax.grad(functools.partial(meta_loss, learner))(params, episode)
-    assert abs((gradient["weights"] if inner.learn_rates else gradient)["batch_norm_0"]["bias"]).max() > 1e-4
+    assert abs((gradient["weights"] if learner.learn_rates else gradient)["batch_norm_0"]["bias"]).max() > 1e-4
 
 
 def test_learned_rates_are_one_for_each_array_and_begin_as_the_rate_that_is_given(params):
@@ -238,7 +242,7 @@ def test_learned_rates_are_one_for_each_array_and_begin_as_the_rate_that_is_give
 
 
 def two_classes(**changes):
-    return Maml(MLP(2, width=5, num_layers=1), X, InnerLoop(rate=0.5, steps=3), num_context=5, **changes)
+    return Maml(MLP(2, width=5, num_layers=1), X, num_context=5, inner_rate=0.5, inner_steps=3, **changes)
 
 
 def test_a_squashed_logit_cannot_say_much():
@@ -277,7 +281,7 @@ def test_squashed_logits_leave_the_prediction_as_it_is():
 
 def test_a_query_sees_the_context_and_other_images_but_no_label_of_a_query():
     """Finn's network is transductive: its batch statistics are of all queries, and of the context alone while it adapts."""
-    learner = Maml(FewShotConv(num_classes=3, width=4, num_layers=1), 16, InnerLoop(rate=0.5, steps=2), num_context=3)
+    learner = Maml(FewShotConv(num_classes=3, width=4, num_layers=1), 16, num_context=3, inner_rate=0.5, inner_steps=2)
     x_LX = jax.random.normal(jax.random.key(1), (6, 16))
     episode = Episode(x_LX, jnp.array([0, 1, 2, 0, 1, 2]), jnp.int32(3))
     params = learner.init(jax.random.key(0))

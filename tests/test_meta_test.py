@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from gpicl_jax import figures
+from gpicl_jax.build import make_learner
 from gpicl_jax.data import ImageDataset, load
 from gpicl_jax.evaluation import Evaluator
-from gpicl_jax.factory import make_learner
 from gpicl_jax.paper import paper_learning_curve
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.settings import UserError

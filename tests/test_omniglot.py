@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gpicl_jax.build import make_tasks
 from gpicl_jax.config import load_config
 from gpicl_jax.data import PAIRS, ImageDataset, load, omniglot, pairs
 from gpicl_jax.data.omniglot import NAMES, alphabet_of
 from gpicl_jax.data.prepared import data_folder, read_prepared
-from gpicl_jax.factory import make_tasks
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Pairs, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.examples import Drawing, draw_classes

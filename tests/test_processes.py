@@ -23,7 +23,7 @@ from gpicl_jax.training.meta_test import load_params
 from tests.helpers import TINY
 
 # SGD without momentum: losses differ by rounding alone, which Adam would enlarge.
-SETTINGS = (*TINY, "--optimizer.name=sgd", "--optimizer.momentum=0", "--train.steps=60", "--train.validate_every=30")
+SETTINGS = ("--optimizer.name=sgd", "--optimizer.momentum=0", "--train.steps=60", "--train.validate_every=30")
 
 
 def free_port() -> int:
@@ -78,7 +78,7 @@ def train_alone(run_dir: Path, num_devices: int) -> dict[tuple[int, str], float]
 def test_two_processes_stop_together_go_on_and_learn_what_one_would(tmp_path):
     """Process 1 alone hears SIGTERM; pmap before the break, sharded jit and Slurm's variables after it."""
     run_dir = tmp_path / "run"
-    two = start_two("digits_transformer", *SETTINGS, "--run-dir", run_dir)
+    two = start_two(TINY, *SETTINGS, "--run-dir", run_dir)
     for line in two[0].stdout:
         if line.startswith("compiled"):  # and so runs; the other may compile still
             two[1].send_signal(signal.SIGTERM)
@@ -97,7 +97,7 @@ def test_two_processes_stop_together_go_on_and_learn_what_one_would(tmp_path):
     assert len(expected) == 12 + 2
 
     extra = ["--parallel=jit", "--resume", "--profile-steps=58:60"]
-    codes, outputs, errors = wait_for(start_two("digits_transformer", *SETTINGS, "--run-dir", run_dir, *extra, slurm=True))
+    codes, outputs, errors = wait_for(start_two(TINY, *SETTINGS, "--run-dir", run_dir, *extra, slurm=True))
     assert codes == [0, 0], errors
     assert "4 × cpu in 2 processes" in outputs[0] and "different images" in outputs[0] and outputs[1] == ""
     for found in (losses(run_dir), train_alone(alone, num_devices=1)):
@@ -112,7 +112,7 @@ def test_two_processes_stop_together_go_on_and_learn_what_one_would(tmp_path):
 def test_a_mistake_that_one_process_finds_ends_both(tmp_path):
     """The folder is the first one's to look at; the other would wait for it."""
     (tmp_path / "thesis.tex").write_text("")
-    codes, outputs, errors = wait_for(start_two("digits_transformer", *SETTINGS, "--run-dir", tmp_path))
+    codes, outputs, errors = wait_for(start_two(TINY, *SETTINGS, "--run-dir", tmp_path))
     message = f"{tmp_path} is not empty and holds no run; choose another --run-dir\n"
     assert codes == [2, 2] and outputs[1] == ""
     assert errors == [f"gpicl: error: {message}", f"gpicl: error: process 0: {message}"]

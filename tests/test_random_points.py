@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 
 from gpicl_jax.evaluation import Evaluator, unseen_episode_keys
-from gpicl_jax.learners import NearestNeighbour
+from gpicl_jax.learners.reference import NearestNeighbour
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import RandomPoints, TaskDistribution, draw_episodes
 

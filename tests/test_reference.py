@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from gpicl_jax.data import load
 from gpicl_jax.evaluation import unseen_episode_keys
-from gpicl_jax.learners import KernelRidge, NearestNeighbour
+from gpicl_jax.learners.reference import KernelRidge, NearestNeighbour
 from gpicl_jax.tasks import TaskDistribution, draw_episodes
 
 ROWS = (1, 2, 5, 10, 20, 36, 39)

@@ -9,11 +9,11 @@ from gpicl_jax.cli import main
 from gpicl_jax.runs.metrics import read_metrics
 from tests.helpers import TINY
 
-STILL = (*TINY, "--optimizer.name=sgd", "--optimizer.momentum=0", "--optimizer.learning_rate=1e-20", "--train.validate_every=5")
+STILL = ("--optimizer.name=sgd", "--optimizer.momentum=0", "--optimizer.learning_rate=1e-20", "--train.validate_every=5")
 
 
 def train(run_dir, *options):
-    return main(["train", "digits_transformer", *options, "--run-dir", str(run_dir)])
+    return main(["train", TINY, *options, "--run-dir", str(run_dir)])
 
 
 def events(folder):
@@ -46,15 +46,15 @@ def test_a_run_that_does_not_improve_stops_early_and_says_so(tmp_path, capsys):
 
 
 def test_a_run_that_improves_goes_on(tmp_path):
-    options = (*TINY, "--train.steps=40", "--optimizer.learning_rate=3e-3", "--train.patience=3")
+    options = ("--train.steps=40", "--optimizer.learning_rate=3e-3", "--train.patience=3")
     assert train(tmp_path / "run", *options) == 0
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["stopped_early"] is False
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorboardX") is None, reason="tensorboardX is not installed")
 def test_event_files_hold_what_the_metrics_hold_also_after_a_resume(tmp_path):
-    assert train(tmp_path / "run", *TINY, "--train.steps=10", "--log.to=tensorboard") == 0
-    assert train(tmp_path / "run", *TINY, "--train.steps=20", "--log.to=tensorboard", "--resume") == 0
+    assert train(tmp_path / "run", "--train.steps=10", "--log.to=tensorboard") == 0
+    assert train(tmp_path / "run", "--train.steps=20", "--log.to=tensorboard", "--resume") == 0
     expected = [
         (name, record["step"], value)
         for record in read_metrics(tmp_path / "run")
@@ -69,7 +69,7 @@ def test_event_files_hold_what_the_metrics_hold_also_after_a_resume(tmp_path):
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
 def test_wandb_writes_its_own_file_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert train(tmp_path / "run", *TINY, "--train.steps=10", "--log.to=wandb") == 0
+    assert train(tmp_path / "run", "--train.steps=10", "--log.to=wandb") == 0
     (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
     content = file.read_bytes()
     assert b"validation_loss" in content and b"learning_rate" in content
@@ -79,7 +79,7 @@ def test_wandb_writes_its_own_file_offline(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("to", "package"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
 def test_a_missing_package_is_one_line_before_training(to, package, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert train(tmp_path / "run", *TINY, f"--log.to={to}") == 2
+    assert train(tmp_path / "run", f"--log.to={to}") == 2
     assert capsys.readouterr().err == (
         f"gpicl: error: log.to = '{to}' needs the package {package}; install it with: pip install {package}\n"
     )

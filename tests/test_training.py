@@ -14,9 +14,9 @@ import optax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from gpicl_jax.config import hyper_from
+from gpicl_jax.build import make_learner, make_optimizer, make_tasks
 from gpicl_jax.evaluation import Evaluator, seen_episode_keys, unseen_episode_keys
-from gpicl_jax.factory import make_learner, make_optimizer, make_tasks
+from gpicl_jax.hyper import hyper_from
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode, draw_episodes
 from gpicl_jax.training.loop import Trainer
@@ -77,7 +77,7 @@ import sys, numpy as np, jax
 from gpicl_jax.config import load_config
 from gpicl_jax.tasks import Episode, draw_episodes
 from gpicl_jax.training.loop import Trainer
-trainer = Trainer(load_config("digits_transformer", tuple(sys.argv[2:])))
+trainer = Trainer(load_config(sys.argv[2], tuple(sys.argv[3:])))
 state, metrics = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
 assert len(state.params["head"]["kernel"].devices()) == 8
 np.savez(f"{sys.argv[1]}/pmap.npz", *jax.tree.leaves(jax.device_get((state.params, metrics))))
@@ -88,7 +88,7 @@ def test_eight_devices_too(tmp_path):
     """In a process of its own, as this one has four."""
     overrides = (*SGD, "--tasks.tasks_per_step=8")
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
-    subprocess.run([sys.executable, "-c", EIGHT, tmp_path, *TINY, *overrides], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", EIGHT, tmp_path, TINY, *overrides], env=environment, check=True)
     trainer = make_trainer(*overrides)
     state, metrics = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
     with np.load(tmp_path / "pmap.npz") as many:
@@ -111,7 +111,7 @@ def test_blocks_that_are_recomputed_change_nothing():
     episodes_B = jax.tree.map(lambda leaf: leaf[:, 0], episodes_TS)
 
     def params_and_gradient(remat: str):
-        learner = make_learner(tiny_config("--model.name=encoder_decoder", f"--train.remat_blocks={remat}"))
+        learner = make_learner(tiny_config("--model.name=encoder_decoder", f"--model.remat={remat}"))
         params, key = jax.jit(learner.init)(jax.random.key(2)), jax.random.key(3)
 
         def mean_loss(params):
@@ -140,7 +140,7 @@ def test_recomputed_blocks_keep_less_for_the_backward_pass():
     episode = Episode(x_LX=jnp.zeros((50, 64)), y_L=jnp.zeros(50, jnp.int32), num_context=jnp.int32(50))
 
     def kept(remat: str) -> int:
-        learner = make_learner(tiny_config("--model.num_layers=4", "--tasks.length=50", f"--train.remat_blocks={remat}"))
+        learner = make_learner(tiny_config("--model.num_layers=4", "--tasks.length=50", f"--model.remat={remat}"))
         key = jax.random.key(0)
         pullback = jax.eval_shape(
             lambda: jax.vjp(lambda params: learner.loss(params, episode, key=key)[0], learner.init(key))[1]
@@ -231,9 +231,7 @@ def test_a_batch_that_devices_cannot_share_is_refused():
 
 
 def test_learning_rate_warms_up_and_decays():
-    from gpicl_jax.factory import _schedule
-
-    schedule = _schedule(tiny_config("--optimizer.schedule=cosine", "--optimizer.warmup_steps=10"))
+    schedule = make_optimizer(tiny_config("--optimizer.schedule=cosine", "--optimizer.warmup_steps=10")).course()
     values = np.array([float(schedule(step)) for step in range(40)])
     np.testing.assert_allclose(values[:10], np.arange(1, 11) / 10, rtol=1e-5)
     assert values[10] == 1.0 and (np.diff(values[10:]) < 0).all() and values[-1] < 0.01

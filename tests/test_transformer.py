@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpicl_jax.models import Transformer
 from gpicl_jax.models.blocks import Block
+from gpicl_jax.models.transformer import Transformer
 from gpicl_jax.training.state import num_params
 
 

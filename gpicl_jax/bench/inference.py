@@ -7,8 +7,8 @@ from gpicl_jax.bench.asked import Asked
 from gpicl_jax.bench.measure import Side, by_turns, compile_apart
 from gpicl_jax.bench.program import draw_batch, flat_batch, random_images, random_tasks, with_tasks
 from gpicl_jax.bench.rows import Row, number, timing_rows
-from gpicl_jax.config import hyper_from
-from gpicl_jax.factory import make_learner
+from gpicl_jax.build import make_learner
+from gpicl_jax.hyper import hyper_from
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode

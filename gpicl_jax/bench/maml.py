@@ -18,9 +18,9 @@ from gpicl_jax.bench.asked import Asked
 from gpicl_jax.bench.measure import Side, by_turns, compile_apart
 from gpicl_jax.bench.program import draw_batch, flat_batch, random_images, random_tasks
 from gpicl_jax.bench.rows import Row, timing_rows
-from gpicl_jax.config import hyper_from
-from gpicl_jax.factory import make_learner, make_optimizer
-from gpicl_jax.learners import Learner
+from gpicl_jax.build import make_learner, make_optimizer
+from gpicl_jax.hyper import hyper_from
+from gpicl_jax.learners.base import Learner
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode
@@ -73,7 +73,7 @@ def make_sides(order: str, config: Config, episodes_B: Episode, asked: Asked) ->
     settings = dataclasses.replace(config.learner, first_order=_ORDERS[order])
     config = dataclasses.replace(config, learner=settings)
     kept, recomputed = (
-        dataclasses.replace(config, train=dataclasses.replace(config.train, remat=remat)) for remat in (False, True)
+        dataclasses.replace(config, learner=dataclasses.replace(config.learner, remat=remat)) for remat in (False, True)
     )
     sides = [_side(f"jax, {order}", kept, episodes_B), _side(f"jax, remat, {order}", recomputed, episodes_B)]
     if len(devices := shared_by(episodes_B)) > 1:

@@ -12,7 +12,8 @@ from gpicl_jax.bench.asked import Asked
 from gpicl_jax.bench.machine import peak_rss
 from gpicl_jax.bench.measure import spread
 from gpicl_jax.bench.rows import Row, number
-from gpicl_jax.config import config_from_dict, hyper_from
+from gpicl_jax.config import config_from_dict
+from gpicl_jax.hyper import hyper_from
 from gpicl_jax.sections import Config
 
 TABLE = "memory with a finite set of tasks"

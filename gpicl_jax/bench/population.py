@@ -15,8 +15,8 @@ from gpicl_jax.bench.asked import Asked
 from gpicl_jax.bench.measure import Compiled, Side, by_turns, compile_apart
 from gpicl_jax.bench.program import make_chunk, random_images, random_tasks
 from gpicl_jax.bench.rows import Row, number, timing_rows
-from gpicl_jax.config import Hyper
-from gpicl_jax.factory import make_learner, make_optimizer
+from gpicl_jax.build import make_learner, make_optimizer
+from gpicl_jax.hyper import Hyper
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.population import Population, hypers_of

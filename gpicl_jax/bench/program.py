@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from gpicl_jax.build import make_optimizer
 from gpicl_jax.config import config_from_dict
 from gpicl_jax.data import ImageDataset
-from gpicl_jax.factory import make_optimizer
-from gpicl_jax.learners import Learner
+from gpicl_jax.learners.base import Learner
 from gpicl_jax.sections import IDENTITY, INFINITE, Config
 from gpicl_jax.tasks import Episode, TaskDistribution, draw_episodes
 from gpicl_jax.training.step import TrainChunk, batch_gradient, draw_batch_keys, gradient_in_parts, train_chunk, train_step

@@ -24,9 +24,9 @@ import optax
 from gpicl_jax.bench.measure import Compiled, Side, Timings, compile_apart, spread
 from gpicl_jax.bench.program import draw_batch, flat_batch, random_tasks, shape_of
 from gpicl_jax.bench.rows import Row
-from gpicl_jax.config import hyper_from
+from gpicl_jax.build import make_learner, make_optimizer
 from gpicl_jax.data import ImageDataset
-from gpicl_jax.factory import make_learner, make_optimizer
+from gpicl_jax.hyper import hyper_from
 from gpicl_jax.sections import Config
 from gpicl_jax.training.state import init_state, num_params
 
@@ -84,7 +84,7 @@ def roofline_rows(config: Config, images: ImageDataset, timings: Timings, step: 
         "a step without generation, as XLA counts: GFLOP": compiled.flops / 1e9,
         "a step without generation, as XLA counts: GB": compiled.bytes / 1e9,
     }
-    if (config.model.name, config.model.layout) == ("transformer", "shifted"):
+    if config.model.name == "transformer" and config.model.layout == "shifted":
         flops, moved = flops_by_hand(config), bytes_by_hand(config, params)
         bound_R = np.maximum(flops * product, moved * copy)
         found |= {

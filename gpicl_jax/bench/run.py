@@ -13,7 +13,7 @@ _SIZES = ("data.size", "data.channels", "tasks.tasks_per_step", "tasks.length", 
 # Of each benchmark: the settings, or whole sections of them, that it follows.
 _TAKES = {
     "tasks": (*_SIZES, "tasks.sequences_per_task"),
-    "step": (*_SIZES, "model", "optimizer", "train.chunk", "train.remat_blocks"),
+    "step": (*_SIZES, "model", "optimizer", "train.chunk"),
     "population": (*_SIZES, "model", "optimizer", "train.chunk", "train.steps"),
     "maml": (*_SIZES, "model", "learner", "optimizer"),
     "study": (*_SIZES, "model", "learner", "optimizer", "train.accumulate"),

@@ -12,9 +12,9 @@ from gpicl_jax.bench.measure import Side, Timings, by_turns, compile_apart, spre
 from gpicl_jax.bench.program import draw_batch, make_chunk, random_images, random_tasks, with_tasks
 from gpicl_jax.bench.roofline import roofline_rows, roofline_sides
 from gpicl_jax.bench.rows import Row, timing_rows
-from gpicl_jax.config import hyper_from
+from gpicl_jax.build import make_learner, make_optimizer
 from gpicl_jax.data import ImageDataset
-from gpicl_jax.factory import make_learner, make_optimizer
+from gpicl_jax.hyper import hyper_from
 from gpicl_jax.sections import ENTRIES, Config
 from gpicl_jax.training.state import init_state
 

@@ -8,7 +8,7 @@ from gpicl_jax.bench import maml
 from gpicl_jax.bench.asked import Asked
 from gpicl_jax.bench.measure import compile_apart
 from gpicl_jax.bench.rows import Row, number
-from gpicl_jax.factory import make_learner
+from gpicl_jax.build import make_learner
 from gpicl_jax.sections import Config
 
 INNER_STEPS = (15, 45, 135)
@@ -25,13 +25,8 @@ def memory_rows(config: Config) -> list[Row]:
     rows = []
     for steps in INNER_STEPS:
         for remat, word in ((False, "jax"), (True, "jax, remat")):
-            learner = make_learner(
-                dataclasses.replace(
-                    config,
-                    learner=dataclasses.replace(config.learner, inner_steps=steps, first_order=False),
-                    train=dataclasses.replace(config.train, remat=remat),
-                )
-            )
+            inner = dataclasses.replace(config.learner, inner_steps=steps, first_order=False, remat=remat)
+            learner = make_learner(dataclasses.replace(config, learner=inner))
             params = jax.jit(learner.init)(jax.random.key(0))
 
             def meta_gradient(params, episode, learner=learner):

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gpicl_jax.config import short_name
 from gpicl_jax.data.decode import decode_images
 from gpicl_jax.data.images import check_labels
 from gpicl_jax.data.stored import Arrays, Stored
+from gpicl_jax.sections import short_name
 from gpicl_jax.settings import UserError, one_line
 
 

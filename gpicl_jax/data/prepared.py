@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from gpicl_jax.config import short_name
 from gpicl_jax.data.cache import cached, fingerprint
 from gpicl_jax.data.decode import decode_images
 from gpicl_jax.data.images import check_labels
 from gpicl_jax.data.stored import Arrays, Stored
+from gpicl_jax.sections import short_name
 from gpicl_jax.settings import UserError, one_line
 
 _AT_ONCE = 1000  # records; `__getitems__` on many is about ten times faster than one by one

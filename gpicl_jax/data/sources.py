@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from gpicl_jax.config import is_path
 from gpicl_jax.data import omniglot, prepared
 from gpicl_jax.data.cache import fingerprint
 from gpicl_jax.data.images import ImageDataset, check_labels, pixel_statistics
 from gpicl_jax.data.own import read_own
 from gpicl_jax.data.resize import check_fits, prepare
 from gpicl_jax.data.stored import Arrays, Part, Stored, divide, part_rows
+from gpicl_jax.sections import is_path
 from gpicl_jax.settings import UserError
 
 # 1,797 digits: images, not writers, are split (the set does not say who wrote what).

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from gpicl_jax.build import make_learner, make_tasks
 from gpicl_jax.config import changed_settings
 from gpicl_jax.evaluation import Evaluator, Scores, drawn_in_parts, unseen_episode_keys
-from gpicl_jax.factory import make_learner, make_tasks
 from gpicl_jax.runs.folder import RunFolder, describe_run
 from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.sections import Config, learner_name
@@ -148,7 +148,7 @@ class Cell:
 
     def _continued(self, there: Config, wanted: Config, budget: float) -> Config:
         wanted = _with_steps(wanted, there.train.steps, there.train.validate_every, there.optimizer.warmup_steps)
-        changed = [change for change in changed_settings(there, wanted) if not change.startswith("data.dir ")]
+        changed = [change for name, change in changed_settings(there, wanted).items() if name != "data.dir"]
         if budget != (begun_with := self.result().get("budget_seconds", 0)):
             changed.append(f"seconds ({begun_with:g} there, {budget:g} given)")
         if changed:

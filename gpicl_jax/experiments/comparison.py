@@ -13,13 +13,13 @@ from pathlib import Path
 
 import jax
 
-from gpicl_jax.config import load_config, short_name
+from gpicl_jax.build import make_tasks
+from gpicl_jax.config import load_config
 from gpicl_jax.experiments.cell import Cell, CellRun, Result, seconds_per_step, with_budget
 from gpicl_jax.experiments.report import write_results
 from gpicl_jax.experiments.rows import ROWS
-from gpicl_jax.factory import make_tasks
 from gpicl_jax.runs.folder import RunFolder
-from gpicl_jax.sections import Config
+from gpicl_jax.sections import Config, short_name
 from gpicl_jax.settings import UserError, nearest, one_line
 from gpicl_jax.training.divergence import Diverged
 from gpicl_jax.training.meta_test import held_out_tasks

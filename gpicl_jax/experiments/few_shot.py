@@ -11,7 +11,7 @@ from gpicl_jax.config import load_config
 from gpicl_jax.experiments.grid import Cell, Row
 from gpicl_jax.experiments.run import Experiment, Scale
 from gpicl_jax.experiments.trained import Member, half_width
-from gpicl_jax.learners import Maml
+from gpicl_jax.learners.maml import Maml
 from gpicl_jax.sections import Config
 from gpicl_jax.training.state import num_params
 
@@ -81,10 +81,10 @@ def score(trained: Member, grid: Grid) -> list[Row]:
     about, learner = {"tasks": "test", "num_params": num_params(trained.params)}, trained.test.learner
     if not isinstance(learner, Maml):
         return [about | {"inner_steps": None} | _found(trained)]
-    counts = sorted({learner.inner.steps, *_TEST_STEPS})
-    others = (dataclasses.replace(learner, inner=learner.inner._replace(steps=steps)) for steps in counts)
+    counts = sorted({learner.inner_steps, *_TEST_STEPS})
+    others = (dataclasses.replace(learner, inner_steps=steps) for steps in counts)
     return [
-        about | {"inner_steps": steps, "trained_steps": learner.inner.steps} | _found(trained.with_learner(other))
+        about | {"inner_steps": steps, "trained_steps": learner.inner_steps} | _found(trained.with_learner(other))
         for steps, other in zip(counts, others, strict=True)
     ]
 

@@ -7,14 +7,15 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from gpicl_jax.config import changed_settings, compiled_part
+from gpicl_jax.config import settings_digest
 from gpicl_jax.files import write_atomic
+from gpicl_jax.hyper import compiled_part
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 
@@ -41,9 +42,8 @@ class Cell:
 
     @property
     def settings(self) -> str:
-        """Eight letters that stand for all settings that are not the defaults, but for the data's folder."""
-        config = replace(self.config, data=replace(self.config.data, dir=""))
-        return digest("; ".join(changed_settings(Config(), config)))  # a setting that a later version adds changes nothing
+        """Eight letters that stand for the settings; see `settings_digest`."""
+        return settings_digest(self.config)
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self.axes.items())

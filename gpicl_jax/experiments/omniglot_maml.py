@@ -13,12 +13,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gpicl_jax import figures
+from gpicl_jax.build import make_tasks
 from gpicl_jax.config import load_config
 from gpicl_jax.evaluation import Scores, drawn_in_parts, unseen_episode_keys
 from gpicl_jax.experiments.grid import Cell, Row
 from gpicl_jax.experiments.run import Experiment, Scale
 from gpicl_jax.experiments.trained import Member, half_width
-from gpicl_jax.factory import make_tasks
 from gpicl_jax.tasks.augmented import stream
 from gpicl_jax.training.population import Population
 from gpicl_jax.training.state import TrainState
@@ -29,8 +29,8 @@ _WATCHED = 8
 
 # Name: what it changes of the study's config, whose meta-optimiser is Adam with 1e-4.
 STUDY: dict[str, tuple[str, ...]] = {
-    "SGD 1e-3": ("--optimizer.name=sgd", "--optimizer.learning_rate=1e-3"),
-    "SGD 1e-4": ("--optimizer.name=sgd", "--optimizer.learning_rate=1e-4"),
+    "SGD 1e-3": ("--optimizer.name=sgd", "--optimizer.momentum=0.9", "--optimizer.learning_rate=1e-3"),
+    "SGD 1e-4": ("--optimizer.name=sgd", "--optimizer.momentum=0.9", "--optimizer.learning_rate=1e-4"),
     _BASE: (),
     "Adam 1e-5": ("--optimizer.learning_rate=1e-5",),
 }

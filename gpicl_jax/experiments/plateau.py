@@ -32,7 +32,7 @@ CONDITIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("architecture", "ALiBi"): ("--model.positions=alibi",),
     ("architecture", "smeared keys"): ("--model.smear_keys=true",),
     ("architecture", "paired"): ("--model.layout=paired",),
-    ("architecture", "context and queries"): ("--model.layout=context_query",),
+    ("architecture", "context and queries"): ("--model.name=context_query",),
 }
 
 

@@ -12,9 +12,9 @@ import jax
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gpicl_jax.build import make_tasks
 from gpicl_jax.experiments.grid import Cell, Row, Table, digest, units
 from gpicl_jax.experiments.trained import Member, Test, member
-from gpicl_jax.factory import make_tasks
 from gpicl_jax.files import write_atomic
 from gpicl_jax.runs.folder import RunFolder, describe_run
 from gpicl_jax.runs.metrics import read_metrics

@@ -10,8 +10,13 @@ from gpicl_jax.experiments.grid import Cell, Row
 from gpicl_jax.experiments.run import Experiment, Scale
 from gpicl_jax.experiments.scaling import SMOKE
 from gpicl_jax.experiments.trained import Member, ends, mean_and_deviation
-from gpicl_jax.sections import EQUIVARIANT, EQUIVARIANT_ABLATIONS
 
+MODELS = (
+    "equivariant_transformer",
+    "equivariant_without_rotations",
+    "equivariant_without_label_permutations",
+    "equivariant_without_context_permutations",
+)
 # An example of one stream gets a width with which it costs about as much as ten streams.
 _WIDER = {"equivariant_without_label_permutations": ("--model.width=72", "--model.head_size=24")}
 
@@ -34,7 +39,7 @@ class Grid(NamedTuple):
 def cells(grid: Grid, seeds: int) -> list[Cell]:
     """All of them; the seeds of a model and a number of episodes share a program."""
     made = []
-    for name in (EQUIVARIANT, *EQUIVARIANT_ABLATIONS):
+    for name in MODELS:
         for episodes in grid.episodes:
             for seed in range(seeds):
                 steps = episodes // _TASKS_PER_STEP
@@ -57,7 +62,7 @@ def summary(frame: pd.DataFrame) -> str:
         "|---|---|---|---|---|---|",
     ]
     frame = frame.dropna(subset=["last"])
-    whole = frame[frame.model == EQUIVARIANT].groupby(["train_episodes", "dataset"])["last"].mean()
+    whole = frame[frame.model == MODELS[0]].groupby(["train_episodes", "dataset"])["last"].mean()
     for (model, episodes, dataset), rows in frame.groupby(["model", "train_episodes", "dataset"], sort=False):
         lacks = rows["last"].mean() - whole.get((episodes, dataset), float("nan"))
         found = f"{mean_and_deviation(rows['last'])} | {rows.loss.mean():.3f} | {lacks:+.3f}"

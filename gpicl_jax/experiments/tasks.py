@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from gpicl_jax import figures
-from gpicl_jax.config import hyper_from, load_config
+from gpicl_jax.build import make_tasks
+from gpicl_jax.config import load_config
 from gpicl_jax.experiments.run import Asked
-from gpicl_jax.factory import make_tasks
 from gpicl_jax.files import write_atomic
+from gpicl_jax.hyper import hyper_from
 from gpicl_jax.models.layers import shifted_tokens
 from gpicl_jax.settings import UserError, nearest
 from gpicl_jax.tasks.augmented import draw_sequence, draw_task, seen_task_keys

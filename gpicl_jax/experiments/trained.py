@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from gpicl_jax.config import hyper_from
+from gpicl_jax.build import make_tasks
 from gpicl_jax.evaluation import (
     EpisodeKeys,
     Evaluator,
@@ -22,8 +22,8 @@ from gpicl_jax.evaluation import (
     unseen_episode_keys,
 )
 from gpicl_jax.experiments.grid import Row
-from gpicl_jax.factory import make_tasks
-from gpicl_jax.learners import Learner, check_fits
+from gpicl_jax.hyper import hyper_from
+from gpicl_jax.learners.base import Learner, check_fits
 from gpicl_jax.sections import Config, final_permute_prob
 from gpicl_jax.solvers import CHOICE_EPISODES, choose_params, make_solvers
 from gpicl_jax.tasks import TaskDistribution

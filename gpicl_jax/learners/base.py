@@ -1,12 +1,14 @@
-"""The one protocol: a learner predicts the rows of an episode; one trainer and one evaluator serve every learner."""
+"""What every learner is: it predicts the rows of an episode. One trainer and one evaluator serve every learner."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from gpicl_jax.data.resize import device_memory
+from gpicl_jax.models.base import Model
+from gpicl_jax.registry import find, names
 from gpicl_jax.sections import GRAM
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import TaskDistribution
@@ -17,16 +19,39 @@ Metrics = dict[str, jax.Array]
 FIRST_POSITIONS = (0, 1, 2, 5, 10, 20, 50)  # where a learning curve is steep: rows of tables, and cuts
 
 
-class Learner(Protocol):
+class Learner:
     """A learning algorithm over episodes. All methods are for one episode; `vmap` outside adds the batch.
 
     Attributes:
-      transductive: whether queries may also see each other's x (batch statistics, as in Finn's MAML).
+      takes: the kind of models that it makes a learning algorithm of.
+      queries: whether it can predict queries from a context of a fixed size.
+      transductive: whether queries may also see each other's x.
       unit_gradients: whether the trainer scales the meta-gradient of each episode to norm 1 before the mean over episodes.
     """
 
-    transductive: bool = False
-    unit_gradients: bool = False
+    room, needs, given = "learner", ("init", "predict", "state_size"), ("model", "num_features", "length", "num_context")
+    takes: type = Model
+    queries = False
+    transductive = False
+    unit_gradients = False
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Raises UserError where the settings do not fit the rest of `config`."""
+        model, learner, context = config.model, config.learner, config.tasks.num_context
+        if not issubclass(find("model", model.name), cls.takes):
+            able = [name for name in names("learner") if issubclass(find("model", model.name), find("learner", name).takes)]
+            fitting = [name for name in names("model") if issubclass(find("model", name), cls.takes)]
+            raise UserError(
+                f"learner.name = {learner.name!r} cannot use model.name = {model.name!r}; give learner.name = "
+                f"{' or '.join(map(repr, able))}, or model.name = {' or '.join(map(repr, fitting))}"
+            )
+        if context and not cls.queries:
+            able = [name for name in names("learner") if find("learner", name).queries]
+            raise UserError(
+                f"tasks.num_context = {context} makes queries, which learn from the context alone; "
+                f"learner.name = {learner.name!r} has none: give {' or '.join(map(repr, able))}"
+            )
 
     def init(self, key: jax.Array) -> Params:
         """Meta-parameters; {} where nothing is meta-learned."""
@@ -99,14 +124,11 @@ def check_memory(learner: Any, length: int, episodes: int) -> None:
     Raises:
       UserError: it cannot, with both sizes and the settings that help.
     """
-    training_bytes = getattr(getattr(learner, "model", None), "training_bytes", None)
-    if training_bytes is None:
-        return
-    needed, (free, device) = episodes * training_bytes(length), device_memory()
+    needed, (free, device) = episodes * learner.model.training_bytes(length), device_memory()
     if needed > free:
         raise UserError(
             f"a step over {episodes} episodes of tasks.length = {length:,} needs {needed / 1e9:,.3g} GB for attention, but "
-            f"{device} has {free / 1e9:.3g} GB; lower tasks.length, raise train.accumulate, or set train.remat_blocks = true"
+            f"{device} has {free / 1e9:.3g} GB; lower tasks.length, raise train.accumulate, or set model.remat = true"
         )
 
 
@@ -120,10 +142,9 @@ def check_fits(learner: Any, tasks: TaskDistribution) -> None:
     if model is None:  # a reference solver fits any inputs
         return
     kind, source = type(model).__name__, tasks.source
-    any_features = getattr(model, "any_features", False)
-    if tasks.entries == GRAM and not any_features:
+    if tasks.entries == GRAM and not model.any_features:
         raise UserError(f"tasks.entries = {GRAM!r} draws no inputs, which this {kind} needs; give 'normal' or 'integer'")
-    if source.num_features != learner.num_features and not any_features:
+    if source.num_features != learner.num_features and not model.any_features:
         raise UserError(
             f"this {kind} takes inputs of {learner.num_features} numbers, but '{source.name}' has {source.num_features}; "
             "load it with the size and channels that the learner was trained with"
@@ -133,8 +154,8 @@ def check_fits(learner: Any, tasks: TaskDistribution) -> None:
             f"this {kind} tells {model.num_classes} classes apart, but these tasks have classes_per_task = "
             f"{tasks.classes_per_task}; give tasks with the number that it was trained with"
         )
-    most = getattr(model, "max_length", tasks.length)
-    if tasks.length > most:
+    most = model.max_length
+    if most is not None and tasks.length > most:
         raise UserError(
             f"this {kind} has positions for {most} examples, but an episode has length = {tasks.length}; shorten it, or use a "
             "learner without positions"

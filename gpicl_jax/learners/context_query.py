@@ -4,9 +4,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from gpicl_jax.learners.base import FIRST_POSITIONS, Learner, Metrics, Params, last_rows
+from gpicl_jax.models.base import ContextModel
+from gpicl_jax.registry import register
 from gpicl_jax.tasks.episode import Episode
 
 
@@ -21,9 +22,10 @@ class FromContext(Learner):
       num_context: of every episode, where it is fixed; else 0.
     """
 
-    fewest_context: int = 0
-    fewest_queries: int = 1
-    num_context: int = 0
+    queries = True
+    fewest_context = 0
+    fewest_queries = 1
+    num_context = 0
 
     def scored_rows(self, episode: Episode) -> jax.Array:
         return jnp.arange(len(episode.y_L)) >= episode.num_context
@@ -46,19 +48,19 @@ class FromContext(Learner):
         return tuple(sorted({*(cut for cut in FIRST_POSITIONS if cut < length), *positions[last_rows(length)]}))
 
 
+@register("context_query")
 @dataclasses.dataclass(frozen=True)
 class ContextQuery(FromContext):
     """A model of a context and queries as a learner: −log p(y_q | x_q, context), a mean over the queries (Müller et al.
     2022, arXiv 2112.10510, equation 2).
 
     Attributes:
-      model: a Flax module, `model(x_LX, y_L, num_context) -> logits_LC`.
       num_features: X.
       length: L of the episodes that `init` traces with.
       num_context: of every episode, where it is fixed (few-shot problems); else 0.
 
     Example:
-      >>> from gpicl_jax.models import ContextQueryTransformer
+      >>> from gpicl_jax.models.transformer import ContextQueryTransformer
       >>> learner = ContextQuery(ContextQueryTransformer(num_classes=10, width=16, num_layers=1), 64, 20)
       >>> params = learner.init(jax.random.key(0))
       >>> episode = Episode(jnp.zeros((20, 64)), jnp.zeros(20, jnp.int32), jnp.int32(15))
@@ -66,10 +68,12 @@ class ContextQuery(FromContext):
       ((20, 10), 5)
     """
 
-    model: nn.Module
+    model: ContextModel
     num_features: int
     length: int
     num_context: int = 0
+
+    takes = ContextModel
 
     def init(self, key: jax.Array) -> Params:
         x_LX, y_L = jnp.zeros((self.length, self.num_features)), jnp.zeros(self.length, jnp.int32)

@@ -4,23 +4,24 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from gpicl_jax.learners.base import Learner, Params
+from gpicl_jax.models.base import SequenceModel
+from gpicl_jax.registry import register
 from gpicl_jax.tasks.episode import Episode
 
 
+@register("in_context")
 @dataclasses.dataclass(frozen=True)
 class InContext(Learner):
     """A sequence model as a learner: J = E_D [Σ_j l(f(D_{1:j−1}, x_j), y_j)] (arXiv 2212.04458, equation 2), as a mean.
 
     Attributes:
-      model: a Flax module, `model(x_LX, y_L) -> logits_LC`, whose row i depends on x_{≤i} and y_{<i} only.
       num_features: X.
       length: L of the episodes that `init` traces with.
 
     Example:
-      >>> from gpicl_jax.models import Transformer
+      >>> from gpicl_jax.models.transformer import Transformer
       >>> learner = InContext(Transformer(num_classes=10, width=16, num_layers=1, max_length=20), 64, 20)
       >>> params = learner.init(jax.random.key(0))
       >>> episode = Episode(jnp.zeros((20, 64)), jnp.zeros(20, jnp.int32), jnp.int32(20))
@@ -28,9 +29,11 @@ class InContext(Learner):
       (20, 10)
     """
 
-    model: nn.Module
+    model: SequenceModel
     num_features: int
     length: int
+
+    takes = SequenceModel
 
     def init(self, key: jax.Array) -> Params:
         x_LX, y_L = jnp.zeros((self.length, self.num_features)), jnp.zeros(self.length, jnp.int32)

@@ -4,30 +4,33 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from gpicl_jax.learners.base import Learner, Params
+from gpicl_jax.models.base import RowModel
+from gpicl_jax.registry import register
 from gpicl_jax.tasks.episode import Episode
 
 
+@register("instance")
 @dataclasses.dataclass(frozen=True)
 class Instance(Learner):
     """Row i is predicted from x_i alone: the paper's MLP, which can memorise tasks and nothing else.
 
     Attributes:
-      model: a Flax module, `model(x_LX) -> logits_LC`, each row alone.
       num_features: X.
 
     Example:
-      >>> from gpicl_jax.models import MLP
+      >>> from gpicl_jax.models.mlp import MLP
       >>> learner = Instance(MLP(num_classes=10, width=16), 64)
       >>> episode = Episode(jnp.zeros((20, 64)), jnp.zeros(20, jnp.int32), jnp.int32(20))
       >>> learner.predict(learner.init(jax.random.key(0)), episode, key=jax.random.key(1)).shape
       (20, 10)
     """
 
-    model: nn.Module
+    model: RowModel
     num_features: int
+
+    takes = RowModel
 
     def init(self, key: jax.Array) -> Params:
         return self.model.init(key, jnp.zeros((1, self.num_features)))["params"]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,81 +11,87 @@ from flax import linen as nn
 from gpicl_jax.learners.base import Metrics, Params, score_rows, scored_loss
 from gpicl_jax.learners.context_query import FromContext
 from gpicl_jax.learners.instance import Instance
+from gpicl_jax.models.base import RowModel
+from gpicl_jax.registry import register
+from gpicl_jax.settings import UserError, setting
 from gpicl_jax.tasks.episode import Episode
 
 HEAD = "head"  # name of the last layer of every model
 BATCH_NORM = "batch_norm"  # how the names of batch normalisations begin
 
 
-class InnerLoop(NamedTuple):
-    """How the weights adapt to a context.
-
-    Attributes:
-      rate: α.
-      steps: K; 0 is no adaptation.
-      batch: examples of a step, in an order that is shuffled anew in every pass over the context; those that fill no batch
-        are left out of that pass. 0: every step sees the whole context.
-      first_order: whether the inner gradient counts as a constant (first-order MAML, the paper's section 5.2).
-      learn_rates: whether each array of weights has a step size of its own, α at first, meta-learned with the weights (as in
-        Antoniou et al. 2019, arXiv 1810.09502, the same at every step).
-      head_only: whether the last layer alone adapts (ANIL, Raghu et al. 2020, arXiv 1909.09157).
-      remat: recompute each step in the backward pass: memory is then K copies of the weights and one step.
-    """
-
-    rate: float
-    steps: int
-    batch: int = 0
-    first_order: bool = False
-    learn_rates: bool = False
-    head_only: bool = False
-    remat: bool = True
-
-
+@register("maml")
 @dataclasses.dataclass(frozen=True)
 class Maml(FromContext):
     """θ ← θ − α ∇_θ (mean cross-entropy of the context), K times from the meta-learned weights; then queries are predicted.
 
     The meta-gradient of the queries' loss goes through all K steps (paper, equation 1 and algorithm 2). The context of a
-    meta-training episode is at least one example, and leaves at least 20 queries, unless all episodes have `num_context`.
+    meta-training episode is at least one example and leaves at least 20 queries, unless all episodes have `num_context`.
+
+    - Batches of the context come in an order that is shuffled anew in every pass over it. Examples that fill no batch are left
+      out of that pass.
+    - `first_order`: the inner gradient counts as a constant (the paper's section 5.2).
+    - `learn_rates`: each array of weights has a step size of its own, α at first, meta-learned with the weights (as in
+      Antoniou et al. 2019, arXiv 1810.09502, the same at every step).
+    - `head_only`: the last layer alone adapts (ANIL, Raghu et al. 2020, arXiv 1909.09157).
+    - `squash`: losses are those of logits (0, σ(z)) in place of (0, z), z = logit 1 − logit 0. Predictions are by z.
 
     Attributes:
-      model: a Flax module, `model(x_LX) -> logits_LC`. One with batch statistics needs `num_context`: it sees the context in
-        one pass, and the queries in another (transductive).
+      model: one with batch statistics needs `num_context`; it sees the context in one pass and the queries in another.
       num_features: X.
-      inner: the inner loop.
       num_context: of every episode, where it is fixed (few-shot problems); else 0.
-      num_queries: how many queries the meta-loss counts, from the first; 0: all.
-      squash: whether losses are those of logits (0, σ(z)) in place of (0, z), z = logit 1 − logit 0: a fault of the study.
-        Predictions are by z. Needs `num_context`, as `num_queries` does.
-      unit_gradients: see `Learner`.
 
     Example:
-      >>> from gpicl_jax.models import MLP
-      >>> learner = Maml(MLP(num_classes=10, width=16), 64, InnerLoop(rate=0.1, steps=5))
+      >>> from gpicl_jax.models.mlp import MLP
+      >>> learner = Maml(MLP(num_classes=10, width=16), 64, inner_rate=0.1)
       >>> episode = Episode(jnp.zeros((40, 64)), jnp.zeros(40, jnp.int32), jnp.int32(20))
       >>> learner.predict(learner.init(jax.random.key(0)), episode, key=jax.random.key(1)).shape
       (40, 10)
     """
 
-    model: nn.Module
+    model: RowModel
     num_features: int
-    inner: InnerLoop
     num_context: int = 0
-    num_queries: int = 0
-    squash: bool = False
-    unit_gradients: bool = False
+    inner_rate: float = setting(1e-3, "α, step size of the inner loop", above=0.0)
+    inner_steps: int = setting(5, "K, gradient steps on the context; 0 is no adaptation", minimum=0)
+    inner_batch: int = setting(0, "examples of each of these steps; 0: the whole context", minimum=0)
+    first_order: bool = setting(False, "leave out the derivative of the inner gradient")
+    learn_rates: bool = setting(False, "meta-learn a step size for each array of weights")
+    head_only: bool = setting(False, "adapt the last layer alone (ANIL)")
+    num_queries: int = setting(0, "queries that the meta-loss counts, from the first; 0: all", minimum=0)
+    squash: bool = setting(False, "squash the logit of the losses to 0 … 1 first, as a public study does by mistake")
+    unit_gradients: bool = setting(False, "scale each episode's meta-gradient to norm 1")
+    remat: bool = setting(True, "recompute each inner step in the backward pass, to save memory", free=True)
 
+    takes = RowModel
     fewest_context = 1
     fewest_queries = 20
 
+    @classmethod
+    def check(cls, config: Any) -> None:
+        super().check(config)
+        learner, tasks, context = config.learner, config.tasks, config.tasks.num_context
+        if not context and (learner.inner_batch or learner.num_queries or learner.squash):
+            raise UserError("learner.inner_batch, num_queries or squash needs a context of one size; set tasks.num_context")
+        if learner.inner_batch > context:
+            raise UserError(f"learner.inner_batch = {learner.inner_batch}, but tasks.num_context = {context}; lower it")
+        if learner.num_queries > tasks.length - context:
+            raise UserError(
+                f"learner.num_queries = {learner.num_queries}, but an episode has {tasks.length - context} queries; lower it"
+            )
+        if learner.squash and tasks.classes_per_task != 2:
+            raise UserError(
+                f"learner.squash = true is for two classes; set tasks.classes_per_task = 2, not {tasks.classes_per_task}"
+            )
+
     @property
     def transductive(self) -> bool:
-        return getattr(self.model, "transductive", False)
+        return self.model.transductive
 
     def init(self, key: jax.Array) -> Params:
         """The weights; with learned rates `weights`, and `log_rates` of the logarithms of α′/α."""
         weights = Instance(self.model, self.num_features).init(key)
-        if not self.inner.learn_rates:
+        if not self.learn_rates:
             return weights
         return {"weights": weights, "log_rates": jax.tree.map(lambda _: jnp.float32(0.0), self._adapted(weights))}
 
@@ -94,25 +100,25 @@ class Maml(FromContext):
     ) -> tuple[Params, tuple[jax.Array, Any]]:
         """The weights after K steps on the context; and for each step the loss that it descends, [K], and what `watch` makes
         of the weights after it."""
-        weights, rates = (params["weights"], params["log_rates"]) if self.inner.learn_rates else (params, None)
+        weights, rates = (params["weights"], params["log_rates"]) if self.learn_rates else (params, None)
         still = {name: each for name, each in weights.items() if not self._adapts(name)}
 
         def inner_step(adapted: Params, rows_b: jax.Array | None) -> tuple[Params, tuple[jax.Array, Any]]:
-            start = jax.lax.stop_gradient(adapted) if self.inner.first_order else adapted
+            start = jax.lax.stop_gradient(adapted) if self.first_order else adapted
             loss, gradient = jax.value_and_grad(lambda each: self._context_loss(still | each, episode, rows_b))(start)
-            if self.inner.first_order:  # also of the weights that do not adapt
+            if self.first_order:  # also of the weights that do not adapt
                 gradient = jax.lax.stop_gradient(gradient)
             if rates is None:
-                moved = jax.tree.map(lambda weight, slope: weight - self.inner.rate * slope, adapted, gradient)
+                moved = jax.tree.map(lambda weight, slope: weight - self.inner_rate * slope, adapted, gradient)
             else:
                 moved = jax.tree.map(
-                    lambda weight, slope, rate: weight - self.inner.rate * jnp.exp(rate) * slope, adapted, gradient, rates
+                    lambda weight, slope, rate: weight - self.inner_rate * jnp.exp(rate) * slope, adapted, gradient, rates
                 )
             return moved, (loss, watch(still | moved))
 
-        step = jax.checkpoint(inner_step, prevent_cse=False) if self.inner.remat else inner_step
-        rows_Kb = self.batches(key) if self.inner.batch else None
-        adapted, found_K = jax.lax.scan(step, self._adapted(weights), rows_Kb, length=self.inner.steps)
+        step = jax.checkpoint(inner_step, prevent_cse=False) if self.remat else inner_step
+        rows_Kb = self.batches(key) if self.inner_batch else None
+        adapted, found_K = jax.lax.scan(step, self._adapted(weights), rows_Kb, length=self.inner_steps)
         return still | adapted, found_K
 
     def predict(self, params: Params, episode: Episode, *, key: jax.Array) -> jax.Array:
@@ -141,15 +147,15 @@ class Maml(FromContext):
 
     def batches(self, key: jax.Array) -> jax.Array:
         """Rows of the context that each step sees, [K, batch]."""
-        each = self.num_context // self.inner.batch
-        passes = -(-self.inner.steps // each)
+        each = self.num_context // self.inner_batch
+        passes = -(-self.inner_steps // each)
         orders_PN = jax.vmap(lambda key: jax.random.permutation(key, self.num_context))(jax.random.split(key, passes))
-        rows_Kb = orders_PN[:, : each * self.inner.batch].reshape(passes * each, self.inner.batch)
-        return rows_Kb[: self.inner.steps]
+        rows_Kb = orders_PN[:, : each * self.inner_batch].reshape(passes * each, self.inner_batch)
+        return rows_Kb[: self.inner_steps]
 
     def _adapts(self, name: str) -> bool:
         """Whether the inner loop moves the layer. Offsets of batch normalisations are meta-learned alone, as in Finn's code."""
-        return name == HEAD if self.inner.head_only else not name.startswith(BATCH_NORM)
+        return name == HEAD if self.head_only else not name.startswith(BATCH_NORM)
 
     def _adapted(self, weights: Params) -> Params:
         return {name: each for name, each in weights.items() if self._adapts(name)}

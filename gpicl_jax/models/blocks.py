@@ -11,7 +11,12 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 
+from gpicl_jax.models.base import Model, dtype_setting, label_scale_setting
+from gpicl_jax.settings import setting
+
 ACTIVATIONS = {"gelu": nn.gelu, "relu": nn.relu}
+REMAT_BLOCKS = "recompute each block in the backward pass, which then needs the memory of one"
+SMEAR_KEYS = "mix each key with the one before it (Olsson et al. 2022, arXiv 2209.11895)"
 
 
 class Attention(nn.Module):
@@ -107,31 +112,18 @@ class Block(nn.Module):
         return h_LD + dense(h_LD.shape[-1], name="mlp_out")(ACTIVATIONS[self.activation](hidden_LF))
 
 
-class AttentionModel(nn.Module):
-    """What the Transformers share.
+class AttentionModel(Model):
+    """What the Transformers share. Parameters, residual stream, softmax and logits are float32 whatever the dtype."""
 
-    Attributes:
-      num_classes: C.
-      width: D of the residual stream.
-      num_layers, num_heads, head_size: as named; attention is num_heads × head_size wide.
-      mlp_width: F; 0 is 4 × width.
-      label_scale: value of the hot entry of a label. 1 is the paper's; √C gives a label's entries the mean square of
-        a standardised pixel, and the loss plateau shrinks.
-      activation: `gelu` or `relu`.
-      dtype: of the blocks; parameters, residual stream, softmax and logits are float32.
-      remat: recompute each block in the backward pass, which then needs the memory of one.
-    """
-
-    num_classes: int
-    width: int = 256
-    num_layers: int = 4
-    num_heads: int = 8
-    head_size: int = 32
-    mlp_width: int = 0
-    label_scale: float = 1.0
-    activation: str = "gelu"
-    dtype: jnp.dtype = jnp.float32
-    remat: bool = False
+    width: int = setting(256, "D, of the residual stream", minimum=1)
+    num_layers: int = setting(4, "blocks", minimum=1)
+    num_heads: int = setting(8, "heads of attention, which is num_heads × head_size wide", minimum=1)
+    head_size: int = setting(32, "of a key, query and value", minimum=1)
+    mlp_width: int = setting(0, "hidden units of a block's MLP; 0 is 4 × width", minimum=0)
+    label_scale: float = label_scale_setting()
+    activation: str = setting("gelu", "non-linearity of the MLPs", choices=tuple(ACTIVATIONS))
+    dtype: str = dtype_setting()
+    remat: bool = setting(False, REMAT_BLOCKS, free=True)
 
     def run_blocks(
         self,

@@ -1,17 +1,44 @@
 """Convolutional networks of few-shot problems: Finn's, and that of a public study of MAML on Omniglot."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from gpicl_jax.models.base import RowModel
 from gpicl_jax.models.convolution import convolve, patches, same_padding
+from gpicl_jax.registry import register
+from gpicl_jax.settings import UserError, setting
 
 _EPS = 1e-3  # of batch normalisation, as in Finn's code
+_STUDY_CHANNELS, _STUDY_KERNEL = (6, 10, 12, 16), 5
 
 
-class FewShotConv(nn.Module):
+def check_images(config: Any) -> None:
+    """Raises UserError where the examples are no images."""
+    if config.data.features:
+        raise UserError(
+            f"model.name = {config.model.name!r} is for images, and data.features = {config.data.features} are none"
+        )
+
+
+def fewest_pixels(padding: str) -> int:
+    """Returns the smallest side of an image of which the study's network leaves a pixel.
+
+    Example:
+      >>> fewest_pixels("VALID"), fewest_pixels("SAME")
+      (76, 16)
+    """
+    side = 1
+    for _ in _STUDY_CHANNELS:
+        side = 2 * side + (_STUDY_KERNEL - 1 if padding == "VALID" else 0)
+    return side
+
+
+@register("few_shot_conv")
+class FewShotConv(RowModel):
     """Finn's network (Finn et al. 2017, arXiv 1703.03400, section 5.2): `num_layers` × [3×3 convolution of stride 2, batch
     normalisation, ReLU], the mean over what is left of the image, then a linear layer.
 
@@ -19,9 +46,6 @@ class FewShotConv(nn.Module):
     offset and no scale, and MAML's inner loop leaves the offset as it is; both as in Finn's code (cbfinn/maml).
 
     Attributes:
-      num_classes: C.
-      width: filters.
-      num_layers: convolutions.
       channels: of the images; X = side² · channels.
 
     Example:
@@ -30,12 +54,17 @@ class FewShotConv(nn.Module):
       (10, 5)
     """
 
-    num_classes: int
-    width: int = 64
-    num_layers: int = 4
     channels: int = 1
+    width: int = setting(64, "filters of a convolution", minimum=1)
+    num_layers: int = setting(4, "convolutions", minimum=1)
 
     transductive = True
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        check_images(config)
+        if not config.tasks.num_context:
+            raise UserError("model.name = 'few_shot_conv' needs a context of one size; set tasks.num_context")
 
     @nn.compact
     def __call__(self, x_LX: jax.Array) -> jax.Array:
@@ -47,14 +76,12 @@ class FewShotConv(nn.Module):
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(1.0), name="head")(h_LF)
 
 
-class StudyConv(nn.Module):
+@register("study_conv")
+class StudyConv(RowModel):
     """The network of the study (`configs/omniglot/study.toml`): 5×5 convolutions to 6, 10, 12 and 16 channels, each with ReLU
     and 2×2 max-pooling, a linear layer of 10, ReLU, and one logit z; the two classes have the logits (0, z).
 
     Without padding, as in the study, an image needs 76 pixels a side, and 92 to 107 for 64 numbers after the last pooling.
-
-    Attributes:
-      padding: `VALID`, or `SAME` for smaller images.
 
     Example:
       >>> model = StudyConv(padding="SAME")
@@ -62,15 +89,30 @@ class StudyConv(nn.Module):
       (10, 2)
     """
 
-    padding: str = "VALID"
+    num_classes: int = 2
+    padding: str = setting("VALID", "SAME for images below 76 pixels a side", choices=("VALID", "SAME"))
 
-    num_classes = 2
+    @classmethod
+    def check(cls, config: Any) -> None:
+        check_images(config)
+        if config.tasks.classes_per_task != 2:
+            given = f"tasks.classes_per_task = {config.tasks.classes_per_task}"
+            raise UserError(f"model.name = 'study_conv' is for two classes; {given} must be 2")
+        if config.data.channels != 1:
+            raise UserError("model.name = 'study_conv' is for grey images; set data.channels = 1")
+        fewest = fewest_pixels(config.model.padding)
+        if config.data.size < fewest:
+            padded = "" if config.model.padding == "SAME" else ", or model.padding = 'SAME'"
+            raise UserError(
+                f"data.size = {config.data.size} is too small for model.name = 'study_conv' with model.padding = "
+                f"{config.model.padding!r}; give {fewest} or more{padded}"
+            )
 
     @nn.compact
     def __call__(self, x_LX: jax.Array) -> jax.Array:
         h_Lhwc = jnp.moveaxis(images(x_LX, 1), 0, 3)
-        for layer, channels in enumerate((6, 10, 12, 16)):
-            h_Lhwc = PooledConv(channels, kernel_size=5, padding=self.padding, name=f"conv_{layer}")(h_Lhwc)
+        for layer, channels in enumerate(_STUDY_CHANNELS):
+            h_Lhwc = PooledConv(channels, kernel_size=_STUDY_KERNEL, padding=self.padding, name=f"conv_{layer}")(h_Lhwc)
         h_LF = jnp.moveaxis(h_Lhwc, 3, 1).reshape(len(x_LX), -1)
         h_LF = nn.relu(_torch_dense(10, h_LF.shape[1], "hidden")(h_LF))
         z_L1 = _torch_dense(1, 10, "head")(h_LF)

@@ -4,11 +4,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpicl_jax.models.blocks import AttentionModel, learned_positions
+from gpicl_jax.models.base import SequenceModel
+from gpicl_jax.models.blocks import SMEAR_KEYS, AttentionModel, learned_positions
 from gpicl_jax.models.layers import fan_in_normal, labels_before
+from gpicl_jax.registry import register
+from gpicl_jax.settings import setting
 
 
-class EncoderDecoder(AttentionModel):
+@register("encoder_decoder")
+class EncoderDecoder(AttentionModel, SequenceModel):
     """Images go through the encoder, previous labels through the decoder; all attention is causal.
 
     Encoder row i is x_i; decoder row i is onehot y_{i−1}, and attends to decoder rows ≤ i and, across, to encoder rows ≤ i:
@@ -16,7 +20,6 @@ class EncoderDecoder(AttentionModel):
 
     Attributes:
       max_length: positions in the two learned tables; a longer episode raises ValueError.
-      smear_keys: in the decoder, see `blocks.Attention`.
 
     Example:
       >>> model = EncoderDecoder(num_classes=10, width=16, num_layers=1, max_length=20)
@@ -27,7 +30,7 @@ class EncoderDecoder(AttentionModel):
     """
 
     max_length: int = 100
-    smear_keys: bool = False
+    smear_keys: bool = setting(False, f"{SMEAR_KEYS}, in the decoder")
 
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
@@ -42,5 +45,5 @@ class EncoderDecoder(AttentionModel):
         return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(h_LD)
 
     def state_size(self, num_features: int, length: int) -> int:
-        """Keys and values of `length` examples, in the encoder, the decoder and across."""
+        """Returns the size of the keys and values of `length` examples, in the encoder, the decoder and across."""
         return 3 * self.keys_and_values(length)

@@ -6,8 +6,10 @@ from flax import linen as nn
 
 from gpicl_jax.models.blocks import learned_positions
 from gpicl_jax.models.equivariant_transformer import EquivariantTransformer, Pairs, class_streams, geometry
+from gpicl_jax.registry import register
 
 
+@register("equivariant_without_rotations")
 class WithoutRotations(EquivariantTransformer):
     """x itself enters the streams, by a linear map, and attention is by content alone: no Gram matrix is made.
 
@@ -29,6 +31,7 @@ class WithoutRotations(EquivariantTransformer):
         return h_LCD + nn.Dense(self.width, dtype=self.dtype, name="embed_x")(x_LX)[:, None], None
 
 
+@register("equivariant_without_label_permutations")
 class WithoutLabelPermutations(EquivariantTransformer):
     """An example is one stream, whose embedding holds its label; a linear map of the last stream gives all logits.
 
@@ -50,10 +53,11 @@ class WithoutLabelPermutations(EquivariantTransformer):
         return nn.Dense(self.num_classes, name="head")(h_LCD[:, 0])
 
     def state_size(self, num_features: int, length: int) -> int:
-        """Inputs of `length` examples, and the values and keys of all layers."""
+        """Returns the size of the inputs of `length` examples, and of the values and keys of all layers."""
         return length * (num_features + self.num_layers * 2 * self.num_heads * self.head_size)
 
 
+@register("equivariant_without_context_permutations")
 class WithoutContextPermutations(EquivariantTransformer):
     """A learned vector for each position is added to the streams: the order of the context may mean something.
 

@@ -19,7 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from gpicl_jax.models.blocks import ACTIVATIONS
+from gpicl_jax.models.base import ContextModel, dtype_setting
+from gpicl_jax.models.blocks import ACTIVATIONS, REMAT_BLOCKS
+from gpicl_jax.registry import register
+from gpicl_jax.settings import setting
 
 _FEW = 1e-5  # of their squares: examples that are closer count as equal, as float32 cannot tell them apart
 _FARTHEST = 1e4  # norm of a query, in units of the largest number of the context, whose own norms are below for X < 10⁸
@@ -29,18 +32,11 @@ _SHARPEST = 20.0  # bandwidth of the last head at first, in units of the mean sq
 Pairs = tuple[jax.Array, jax.Array]  # distances and cosines [L, L]
 
 
-class EquivariantTransformer(nn.Module):
+@register("equivariant_transformer")
+class EquivariantTransformer(ContextModel):
     """Maps a context and queries to logits; row i < n is context, row i ≥ n a query that sees the context and its own x.
 
-    Attributes:
-      num_classes: C; no weight depends on it.
-      width: D, numbers of an example and a class.
-      num_layers, num_heads: as named.
-      head_size: E, of a head's value for each class, and of its queries and keys.
-      mlp_width: F; 0 is 2 × width.
-      activation: `gelu` or `relu`.
-      dtype: of the products with weights; parameters, distances, softmax and logits are float32.
-      remat: recompute each block in the backward pass, which then needs the memory of one.
+    No weight depends on C. Parameters, distances, softmax and logits are float32 whatever the dtype.
 
     Example:
       >>> model = EquivariantTransformer(num_classes=10, width=8, num_layers=1, num_heads=2, head_size=4)
@@ -52,17 +48,16 @@ class EquivariantTransformer(nn.Module):
       ((20, 10), True)
     """
 
-    num_classes: int
-    width: int = 32
-    num_layers: int = 4
-    num_heads: int = 4
-    head_size: int = 8
-    mlp_width: int = 0
-    activation: str = "gelu"
-    dtype: jnp.dtype = jnp.float32
-    remat: bool = False
+    width: int = setting(32, "D, numbers of an example and a class", minimum=1)
+    num_layers: int = setting(4, "blocks", minimum=1)
+    num_heads: int = setting(4, "heads of attention", minimum=1)
+    head_size: int = setting(8, "E, of a head's value for each class, and of its queries and keys", minimum=1)
+    mlp_width: int = setting(0, "hidden units of a block's MLP; 0 is 2 × width", minimum=0)
+    activation: str = setting("gelu", "non-linearity of the MLPs", choices=tuple(ACTIVATIONS))
+    dtype: str = dtype_setting()
+    remat: bool = setting(False, REMAT_BLOCKS, free=True)
 
-    any_features = True  # what the learner was made for is no limit
+    any_features = True
 
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array, num_context: jax.Array | int) -> jax.Array:
@@ -90,15 +85,15 @@ class EquivariantTransformer(nn.Module):
         return nn.Dense(self.width, dtype=self.dtype, name="embed")(inputs_LCI), (distance_LL, cosine_LL)
 
     def read_out(self, h_LCD: jax.Array) -> jax.Array:
-        """Logits [L, C] of the last streams."""
-        return nn.Dense(1, name="head")(h_LCD)[..., 0]
+        """Logits [L, C] of the last streams. An offset would shift all logits of a row alike, and so change nothing."""
+        return nn.Dense(1, use_bias=False, name="head")(h_LCD)[..., 0]
 
     def training_bytes(self, length: int) -> int:
-        """What the backward pass of one episode keeps at least: every layer's attention weights, H × L × L."""
+        """Returns the size of every layer's attention weights, H × L × L."""
         return 4 * (1 if self.remat else self.num_layers) * self.num_heads * length**2
 
     def state_size(self, num_features: int, length: int) -> int:
-        """Inputs of `length` examples, and the values and keys of all layers."""
+        """Returns the size of the inputs of `length` examples, and of the values and keys of all layers."""
         values = self.num_heads * self.head_size * (self.num_classes + 1)
         return length * (num_features + self.num_layers * values)
 

@@ -10,8 +10,11 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 
+from gpicl_jax.models.base import SequenceModel, dtype_setting, label_scale_setting
 from gpicl_jax.models.layers import fan_in_normal, shifted_tokens
 from gpicl_jax.models.recurrent import Linear, LSTMLayer
+from gpicl_jax.registry import register
+from gpicl_jax.settings import setting
 
 
 def keys(first_LM: jax.Array, second_LM: jax.Array) -> jax.Array:
@@ -53,21 +56,14 @@ class FastWeightMemory(nn.Module):
         return read_LM
 
 
-class FastWeights(nn.Module):
+@register("fast_weights")
+class FastWeights(SequenceModel):
     """Maps an episode to logits with an LSTM and a fast-weight memory: row i sees x_0 … x_i and y_0 … y_{i−1}.
 
     h = LSTM(tokens [x_i, onehot y_{i−1}]) with no encoder before it, as in the authors' code, and
     logits = Linear(h + Linear(LayerNorm(read))), where `FastWeightMemory` makes the read of h; the norm has a scale and no
     offset, and the LSTM does not see what is read. With T = X + C, H the width and M = memory_size it has
     (T + H + 1) 4H + (H + 1)(3M + 1) + (H + 1) 2M + M + (M + 1) H + (H + 1) C parameters.
-
-    Attributes:
-      num_classes: C.
-      width: H of the LSTM.
-      memory_size: M of values and of the two halves of a key; the memory is M × M².
-      label_scale: value of the hot entry of a label.
-      dtype: of the products with parameters, the head's aside; parameters, states, the memory's products and logits are
-        float32.
 
     Example:
       >>> model = FastWeights(num_classes=10, width=16, memory_size=4)
@@ -79,11 +75,10 @@ class FastWeights(nn.Module):
       96
     """
 
-    num_classes: int
-    width: int = 64
-    memory_size: int = 16
-    label_scale: float = 1.0
-    dtype: jnp.dtype = jnp.float32
+    width: int = setting(64, "size of the LSTM's hidden state", minimum=1)
+    memory_size: int = setting(16, "M, of values and of the two halves of a key; the memory is M × M²", minimum=1)
+    label_scale: float = label_scale_setting()
+    dtype: str = dtype_setting()
 
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
@@ -95,6 +90,6 @@ class FastWeights(nn.Module):
         return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(h_LH)
 
     def state_size(self, num_features: int, length: int) -> int:
-        """How many numbers go from one example to the next: 2H of the LSTM and the memory's M³, whatever the episode."""
+        """Returns 2H + M³, the sizes of the LSTM's state and of the memory, whatever the episode."""
         del num_features, length
         return 2 * self.width + self.memory_size**3

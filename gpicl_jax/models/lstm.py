@@ -4,26 +4,24 @@ As in the authors' code (google/learned_optimization, folder research/data_drive
 """
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
+from gpicl_jax.models.base import SequenceModel, dtype_setting, label_scale_setting
 from gpicl_jax.models.layers import fan_in_normal, shifted_tokens
 from gpicl_jax.models.recurrent import Encoder, LSTMLayer
+from gpicl_jax.registry import register
+from gpicl_jax.settings import setting
 
 
-class LSTM(nn.Module):
+@register("lstm")
+class LSTM(SequenceModel):
     """Maps an episode to logits with an LSTM: row i sees x_0 … x_i and y_0 … y_{i−1}.
 
     Token i, [x_i, onehot y_{i−1}], goes through Linear-ReLU-Linear-ReLU, the LSTM (`recurrent.LSTMLayer`), and a
     Linear to the logits. With T = X + C and H the width, (T + 1) H + (H + 1) H + (2H + 1) 4H + (H + 1) C parameters.
 
-    Attributes:
-      num_classes: C.
-      width: H of the encoder, of the hidden and of the cell state; the paper's table has 256.
-      label_scale: value of the hot entry of a label.
-      dtype: of the matrix products, the head's aside; parameters, states and logits are float32.
-
     Example:
+      >>> import jax.numpy as jnp
       >>> model = LSTM(num_classes=10, width=16)
       >>> x_LX, y_L = jnp.zeros((20, 64)), jnp.zeros(20, jnp.int32)
       >>> params = model.init(jax.random.key(0), x_LX, y_L)
@@ -33,10 +31,9 @@ class LSTM(nn.Module):
       32
     """
 
-    num_classes: int
-    width: int = 256
-    label_scale: float = 1.0
-    dtype: jnp.dtype = jnp.float32
+    width: int = setting(256, "size of the encoder, the hidden and the cell state; 256 in the paper's table", minimum=1)
+    label_scale: float = label_scale_setting()
+    dtype: str = dtype_setting()
 
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
@@ -46,6 +43,6 @@ class LSTM(nn.Module):
         return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(h_LH)
 
     def state_size(self, num_features: int, length: int) -> int:
-        """How many numbers go from one example to the next: h and c, 2H, whatever the episode."""
+        """Returns 2H, the sizes of h and c, whatever the episode."""
         del num_features, length
         return 2 * self.width

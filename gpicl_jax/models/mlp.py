@@ -4,17 +4,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from gpicl_jax.models.base import RowModel, dtype_setting
 from gpicl_jax.models.layers import fan_in_normal
+from gpicl_jax.registry import register
+from gpicl_jax.settings import setting
 
 
-class MLP(nn.Module):
+@register("mlp")
+class MLP(RowModel):
     """Maps inputs to logits, each row alone: `num_layers` hidden ReLU layers of equal width, then a linear one.
-
-    Attributes:
-      num_classes: C.
-      width: hidden units of a layer.
-      num_layers: hidden layers; 0 is a linear classifier.
-      dtype: of the products; parameters and logits are float32 (logits float64, if that is asked for).
 
     Example:
       >>> model = MLP(num_classes=10, width=32, num_layers=2)
@@ -22,10 +20,9 @@ class MLP(nn.Module):
       (20, 10)
     """
 
-    num_classes: int
-    width: int = 128
-    num_layers: int = 2
-    dtype: jnp.dtype = jnp.float32
+    width: int = setting(128, "hidden units of a layer", minimum=1)
+    num_layers: int = setting(2, "hidden layers; 0 is a linear classifier", minimum=0)
+    dtype: str = dtype_setting()
 
     @nn.compact
     def __call__(self, x_LX: jax.Array) -> jax.Array:

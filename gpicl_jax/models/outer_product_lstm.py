@@ -9,8 +9,11 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 
+from gpicl_jax.models.base import SequenceModel, dtype_setting, label_scale_setting
 from gpicl_jax.models.layers import fan_in_normal, shifted_tokens
 from gpicl_jax.models.recurrent import Encoder, Gates
+from gpicl_jax.registry import register
+from gpicl_jax.settings import setting
 
 
 class OuterProductLayer(nn.Module):
@@ -48,19 +51,13 @@ class OuterProductLayer(nn.Module):
         return h_LI
 
 
-class OuterProductLSTM(nn.Module):
+@register("outer_product_lstm")
+class OuterProductLSTM(SequenceModel):
     """Maps an episode to logits with an outer-product LSTM: row i sees x_0 … x_i and y_0 … y_{i−1}.
 
     Token i, [x_i, onehot y_{i−1}], goes through Linear-ReLU-Linear-ReLU, the outer-product LSTM (`OuterProductLayer`),
     and a Linear to the logits. With T = X + C, W the width and I = num_heads × head_size it has
     (T + 1) W + (W + 1) W + (W + I + 1) 8I + 1 + (I + 1) C parameters.
-
-    Attributes:
-      num_classes: C.
-      width: W of the encoder; the authors' is the head size.
-      num_heads, head_size: heads with a state of head_size × head_size each; the hidden state is I wide.
-      label_scale: value of the hot entry of a label.
-      dtype: of the matrix products of encoder and gates; parameters, states, outer products, reads and logits are float32.
 
     Example:
       >>> model = OuterProductLSTM(num_classes=10, width=16, num_heads=2, head_size=8)
@@ -72,12 +69,11 @@ class OuterProductLSTM(nn.Module):
       144
     """
 
-    num_classes: int
-    width: int = 64
-    num_heads: int = 1
-    head_size: int = 64
-    label_scale: float = 1.0
-    dtype: jnp.dtype = jnp.float32
+    width: int = setting(64, "size of the encoder; the authors' is the head size", minimum=1)
+    num_heads: int = setting(1, "heads, each with a state of its own", minimum=1)
+    head_size: int = setting(64, "d, of a head, whose state is d × d", minimum=1)
+    label_scale: float = label_scale_setting()
+    dtype: str = dtype_setting()
 
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
@@ -87,6 +83,6 @@ class OuterProductLSTM(nn.Module):
         return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(h_LI)
 
     def state_size(self, num_features: int, length: int) -> int:
-        """How many numbers go from one example to the next: heads × (d² + d), whatever the episode."""
+        """Returns heads × (d² + d), whatever the episode."""
         del num_features, length
         return self.num_heads * (self.head_size**2 + self.head_size)

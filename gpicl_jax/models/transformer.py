@@ -1,22 +1,27 @@
 """The causal Transformer of GPICL, and the one that knows a context and queries but no order; each for one episode."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpicl_jax.models.blocks import AttentionModel, learned_positions
+from gpicl_jax.models.base import ContextModel, SequenceModel
+from gpicl_jax.models.blocks import SMEAR_KEYS, AttentionModel, learned_positions
 from gpicl_jax.models.layers import fan_in_normal, shift_down, shifted_tokens
+from gpicl_jax.registry import register
+from gpicl_jax.settings import UserError, setting
 
 
-class Transformer(AttentionModel):
-    """Maps an episode to logits: row i sees x_0 … x_i and y_0 … y_{i−1}. Attributes beside those of `AttentionModel`:
+@register("transformer")
+class Transformer(AttentionModel, SequenceModel):
+    """Maps an episode to logits: row i sees x_0 … x_i and y_0 … y_{i−1}.
+
+    The layout `shifted` has the tokens [x_i, onehot y_{i−1}] (the paper). The layout `paired` has the tokens
+    [x_i, x_{i−1}, onehot y_{i−1}], each of which holds a whole labelled example.
 
     Attributes:
       max_length: of an episode; a longer one raises ValueError where positions are learned.
-      layout: `shifted`, tokens [x_i, onehot y_{i−1}] (the paper), or `paired`, tokens [x_i, x_{i−1}, onehot y_{i−1}],
-        where each token holds a whole labelled example.
-      smear_keys: see `blocks.Attention`.
-      positions: `learned`, a table of `max_length` rows that is added to the tokens (the paper), `rope` or `alibi`.
 
     Example:
       >>> model = Transformer(num_classes=10, width=16, num_layers=1, max_length=20)
@@ -27,9 +32,16 @@ class Transformer(AttentionModel):
     """
 
     max_length: int = 100
-    layout: str = "shifted"
-    smear_keys: bool = False
-    positions: str = "learned"
+    layout: str = setting("shifted", "what a token holds", choices=("shifted", "paired"))
+    smear_keys: bool = setting(False, SMEAR_KEYS)
+    positions: str = setting("learned", "how it knows the order of its tokens", choices=("learned", "rope", "alibi"))
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        if config.model.positions == "rope" and config.model.head_size % 2:
+            raise UserError(
+                f"model.positions = 'rope' turns pairs of numbers; model.head_size = {config.model.head_size} is odd"
+            )
 
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
@@ -44,11 +56,12 @@ class Transformer(AttentionModel):
         return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(h_LD)
 
     def state_size(self, num_features: int, length: int) -> int:
-        """Keys and values of `length` examples."""
+        """Returns the size of the keys and values of `length` examples."""
         return self.keys_and_values(length)
 
 
-class ContextQueryTransformer(AttentionModel):
+@register("context_query")
+class ContextQueryTransformer(AttentionModel, ContextModel):
     """Maps a context and queries to logits; there are no positions (prior-data fitted networks: Müller et al. 2022, arXiv
     2112.10510; Transformer neural processes: Nguyen & Grover 2022, arXiv 2207.04179).
 
@@ -72,5 +85,5 @@ class ContextQueryTransformer(AttentionModel):
         return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(h_LD)
 
     def state_size(self, num_features: int, length: int) -> int:
-        """Keys and values of `length` examples."""
+        """Returns the size of the keys and values of `length` examples."""
         return self.keys_and_values(length)

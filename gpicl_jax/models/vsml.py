@@ -13,9 +13,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from gpicl_jax.models.base import SequenceModel, dtype_setting, label_scale_setting
 from gpicl_jax.models.layers import fan_in_normal, labels_before
+from gpicl_jax.registry import register
+from gpicl_jax.settings import setting
 
 Cells = tuple[jax.Array, jax.Array]
+REMAT_EXAMPLES = "recompute each example in the backward pass, which then keeps the states of L examples alone"
 
 
 class SharedLSTM(nn.Module):
@@ -86,7 +90,8 @@ def over_time(step: Callable, lstm: SharedLSTM, carry: Any, rows_L: Any, *, rema
     return nn.scan(step, variable_broadcast="params", split_rngs={"params": False})(lstm, carry, rows_L)[1]
 
 
-class VSML(nn.Module):
+@register("vsml")
+class VSML(SequenceModel):
     """Maps an episode to logits by a grid of X·C pairs that share one LSTM: row i sees x_0 … x_i and y_0 … y_{i−1}.
 
     Example t comes as scalars x_a, and its predecessor's one-hot label as scalars y_b (0 at t = 0). With `SharedLSTM`'s
@@ -104,16 +109,6 @@ class VSML(nn.Module):
     ever: half of c starts at random, as in the code of the 2021 paper, but from a fixed draw (`random_cells`). All of this
     is our reading: the authors' code has an LSTM for each layer, joins self-messages in each, and starts from zeros.
 
-    Attributes:
-      num_classes: C.
-      width: H of the LSTM of each pair.
-      message_size: M.
-      micro_ticks: LSTM steps per example.
-      hidden: sizes of hidden layers.
-      label_scale: value of the hot entry of a label.
-      remat: compute each step again in the backward pass: memory for the states of L steps only.
-      dtype: of the LSTM's matrix products; parameters, states, messages and logits are float32.
-
     Example:
       >>> model = VSML(num_classes=10)
       >>> x_LX, y_L = jnp.zeros((20, 64)), jnp.zeros(20, jnp.int32)
@@ -124,14 +119,13 @@ class VSML(nn.Module):
       (2512, 21072)
     """
 
-    num_classes: int
-    width: int = 16
-    message_size: int = 8
-    micro_ticks: int = 2
-    hidden: tuple[int, ...] = ()
-    label_scale: float = 1.0
-    remat: bool = True
-    dtype: jnp.dtype = jnp.float32
+    width: int = setting(16, "H, of the LSTM of each pair", minimum=1)
+    message_size: int = setting(8, "M, numbers of a message", minimum=1)
+    micro_ticks: int = setting(2, "LSTM steps for each example", minimum=1)
+    hidden: tuple[int, ...] = setting((), "sizes of hidden layers", minimum=1)
+    label_scale: float = label_scale_setting()
+    remat: bool = setting(True, REMAT_EXAMPLES, free=True)
+    dtype: str = dtype_setting()
 
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
@@ -147,7 +141,7 @@ class VSML(nn.Module):
         return over_time(self._step, lstm, carry, rows, remat=self.remat)
 
     def state_size(self, num_features: int, length: int) -> int:
-        """States of all pairs, and the messages that wait for the next example."""
+        """Returns the sizes of the states of all pairs and of the messages that wait for the next example."""
         cells = sum(2 * self.width * num_inputs * num_outputs for num_inputs, num_outputs in self._grids(num_features))
         return cells + self.message_size * (sum(self.hidden) or num_features + self.num_classes)
 

@@ -6,11 +6,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from gpicl_jax.models.base import SequenceModel, dtype_setting, label_scale_setting
 from gpicl_jax.models.layers import fan_in_normal, labels_before
-from gpicl_jax.models.vsml import SharedLSTM, over_time, resting_cells
+from gpicl_jax.models.vsml import REMAT_EXAMPLES, SharedLSTM, over_time, resting_cells
+from gpicl_jax.registry import register
+from gpicl_jax.settings import setting
 
 
-class VSMLWithoutSymmetries(nn.Module):
+@register("vsml_without_symmetries")
+class VSMLWithoutSymmetries(SequenceModel):
     """Maps an episode to logits by a k × k grid of pairs: row i sees x_0 … x_i and y_0 … y_{i−1}.
 
     Sizes of state and parameters are free of X and C; permuting inputs or labels is not the same problem any more. With
@@ -22,18 +26,6 @@ class VSMLWithoutSymmetries(nn.Module):
     as in the authors' code (google/learned_optimization, folder research/data_driven, commit 32186aa), where k is 8 and the
     LSTM's width 16; 64 is the paper's.
 
-    Attributes:
-      num_classes: C.
-      grid_size: k.
-      width: H of the LSTM of each pair.
-      feature_message_size: numbers that each input of the grid gets from the linear layer of x.
-      label_message_size: numbers that each output of the grid gets from the linear layer of the label.
-      message_size: M of the messages f and g.
-      micro_ticks: LSTM steps per example.
-      label_scale: value of the hot entry of a label.
-      remat: compute each step again in the backward pass: memory for the states of L steps only.
-      dtype: of the matrix products but the last; parameters, states, messages and logits are float32.
-
     Example:
       >>> model = VSMLWithoutSymmetries(num_classes=10, grid_size=2)
       >>> x_LX, y_L = jnp.zeros((20, 64)), jnp.zeros(20, jnp.int32)
@@ -42,16 +34,15 @@ class VSMLWithoutSymmetries(nn.Module):
       (20, 10)
     """
 
-    num_classes: int
-    grid_size: int = 8
-    width: int = 64
-    feature_message_size: int = 16
-    label_message_size: int = 4
-    message_size: int = 8
-    micro_ticks: int = 2
-    label_scale: float = 1.0
-    remat: bool = True
-    dtype: jnp.dtype = jnp.float32
+    grid_size: int = setting(8, "k, of the grid of k × k LSTMs", minimum=1)
+    width: int = setting(64, "H, of the LSTM of each pair", minimum=1)
+    feature_message_size: int = setting(16, "numbers that each input of the grid gets of x", minimum=1)
+    label_message_size: int = setting(4, "numbers that each output of the grid gets of the label", minimum=1)
+    message_size: int = setting(8, "M, numbers of a message", minimum=1)
+    micro_ticks: int = setting(2, "LSTM steps for each example", minimum=1)
+    label_scale: float = label_scale_setting()
+    remat: bool = setting(True, REMAT_EXAMPLES, free=True)
+    dtype: str = dtype_setting()
 
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
@@ -70,7 +61,7 @@ class VSMLWithoutSymmetries(nn.Module):
         return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(f_LKM.reshape(length, -1))
 
     def state_size(self, num_features: int, length: int) -> int:
-        """States of all pairs, and the messages that wait for the next example."""
+        """Returns the sizes of the states of all pairs and of the messages that wait for the next example."""
         return 2 * self.width * self.grid_size**2 + 2 * self.grid_size * self.message_size
 
     @staticmethod

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpicl_jax.config import Hyper
 from gpicl_jax.data.images import ImageDataset
+from gpicl_jax.hyper import Hyper
 from gpicl_jax.sections import GRAM, IDENTITY
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.episode import Episode
@@ -257,7 +257,8 @@ def draw_episode(tasks: TaskDistribution, key: jax.Array, hyper: Hyper) -> Episo
     """One training episode: a task, then a sequence of it.
 
     Example:
-      >>> from gpicl_jax.config import Config, hyper_from
+      >>> from gpicl_jax.config import Config
+      >>> from gpicl_jax.hyper import hyper_from
       >>> from gpicl_jax.data import load
       >>> tasks = TaskDistribution(load("digits", "train"), length=20)
       >>> draw_episode(tasks, jax.random.key(0), hyper_from(Config())).y_L.shape

@@ -1,6 +1,6 @@
 """What a run says when its numbers are no longer finite."""
 
-from gpicl_jax.sections import IN_CONTEXT, Config, learner_name
+from gpicl_jax.sections import Config, learner_name
 
 
 class Diverged(Exception):
@@ -10,8 +10,8 @@ class Diverged(Exception):
 def advice(config: Config) -> str:
     """What to try; of a learner with an inner loop also which it is and at which rate it ran."""
     outer = "a smaller optimizer.learning_rate or optimizer.clip=1.0"
-    if config.learner.name in (IN_CONTEXT, "instance"):
+    rate = getattr(config.learner, "inner_rate", None)
+    if rate is None:
         return f"try {outer}"
-    rate = config.learner.inner_rate
     inner = f"the inner loop of {learner_name(config)} ran with learner.inner_rate = {rate:g}; try a smaller one"
     return inner if config.learner.name == "sgd" else f"{inner}, or {outer}"  # sgd is not meta-trained

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gpicl_jax.config import hyper_from
+from gpicl_jax.build import make_learner, make_optimizer, make_tasks
 from gpicl_jax.evaluation import Evaluator, unseen_episode_keys
-from gpicl_jax.factory import make_learner, make_optimizer, make_tasks
-from gpicl_jax.learners import check_fits, check_memory
-from gpicl_jax.learners.base import final_rows
+from gpicl_jax.hyper import hyper_from
+from gpicl_jax.learners.base import check_fits, check_memory, final_rows
 from gpicl_jax.processes import agreement, of_first
 from gpicl_jax.runs.checkpoint import Checkpoints
 from gpicl_jax.runs.folder import RunFolder

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from gpicl_jax.config import hyper_from, short_name
+from gpicl_jax.build import make_learner, make_optimizer, make_tasks
 from gpicl_jax.data import ImageDataset
 from gpicl_jax.evaluation import (
     EpisodeKeys,
@@ -21,10 +21,10 @@ from gpicl_jax.evaluation import (
     seen_episode_keys,
     unseen_episode_keys,
 )
-from gpicl_jax.factory import make_learner, make_optimizer, make_tasks
+from gpicl_jax.hyper import hyper_from
 from gpicl_jax.runs.checkpoint import Checkpoints
 from gpicl_jax.runs.folder import RunFolder
-from gpicl_jax.sections import INFINITE, Config, final_permute_prob, learner_name
+from gpicl_jax.sections import INFINITE, Config, final_permute_prob, learner_name, short_name
 from gpicl_jax.settings import UserError
 from gpicl_jax.solvers import CHOICE_EPISODES, choose_params, make_solvers
 from gpicl_jax.tasks import TaskDistribution

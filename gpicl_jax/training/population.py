@@ -16,11 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpicl_jax.config import Hyper, compiled_part, hyper_from
+from gpicl_jax.build import make_learner, make_optimizer, make_tasks
 from gpicl_jax.evaluation import drawn_in_parts, unseen_episode_keys
-from gpicl_jax.factory import make_learner, make_optimizer, make_tasks
-from gpicl_jax.learners import Learner, check_fits, check_memory
-from gpicl_jax.learners.base import final_rows
+from gpicl_jax.hyper import Hyper, compiled_part, hyper_from
+from gpicl_jax.learners.base import Learner, check_fits, check_memory, final_rows
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode, TaskDistribution

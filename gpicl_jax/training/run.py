@@ -10,12 +10,13 @@ from pathlib import Path
 
 import jax
 
-from gpicl_jax.config import absolute_name, changed_settings, config_from_dict
+from gpicl_jax.config import changed_settings, config_from_dict, free_settings
 from gpicl_jax.data import ImageDataset
 from gpicl_jax.processes import agreement, first_alone
+from gpicl_jax.registry import import_options
 from gpicl_jax.runs.folder import CONFIG, RunFolder, describe_run
 from gpicl_jax.runs.tracker import check_tracker
-from gpicl_jax.sections import FREE_ON_RESUME, Config, learner_name
+from gpicl_jax.sections import Config, absolute_name, learner_name
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture
 from gpicl_jax.training.loop import Trained, Trainer, train
@@ -69,7 +70,7 @@ def train_run(
         try:
             trained = train(trainer, folder, describe_run(command, parallel), profiled)
         except Interrupted as interrupted:
-            again = f"train {path}/config.toml --run-dir {path} --parallel={parallel} --resume"
+            again = f"train {path}/config.toml --run-dir {path} --parallel={parallel} --resume{import_options()}"
             also = "" if jax.process_count() == 1 else "   (in every process, with its --distributed flags)"
             print(f"{interrupted}; resume with: {_executable()} {again}{also}", flush=True)
             return interrupted.exit_code
@@ -82,7 +83,7 @@ def train_run(
 
 def _test(trained: Trained, config: Config, folder: RunFolder, run_dir: Path, started: float) -> None:
     done = "trained and saved" if jax.tree.leaves(trained.state.params) else "nothing to meta-learn"
-    again = f"{_executable()} evaluate {shlex.quote(str(run_dir.absolute()))}"
+    again = f"{_executable()} evaluate {shlex.quote(str(run_dir.absolute()))}{import_options()}"
     print(f"{done}; now the meta-test (again at any time: {again})", flush=True)
     params = own_copy(trained.state.params)
     result = meta_test(config, params, trained.evaluator)
@@ -132,10 +133,10 @@ def evaluate_run(
 
 def _check_resumable(folder: RunFolder, config: Config) -> None:
     old = folder.config()
-    free = set(FREE_ON_RESUME)
+    free = free_settings(config)
     if old.optimizer.schedule == config.optimizer.schedule == "constant":
         free.add("train.steps")  # a schedule that decays depends on it
-    changed = [change for change in changed_settings(old, config) if change.split(" ")[0] not in free]
+    changed = [change for name, change in changed_settings(old, config).items() if name not in free]
     if changed:
         raise UserError(
             f"cannot resume {folder.path} with other settings: {'; '.join(changed)}; only {', '.join(sorted(free))} may change"

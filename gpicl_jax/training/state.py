@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gpicl_jax.config import Hyper
-from gpicl_jax.factory import MakeOptimizer
-from gpicl_jax.learners import Learner
+from gpicl_jax.build import MakeOptimizer
+from gpicl_jax.hyper import Hyper
+from gpicl_jax.learners.base import Learner
 from gpicl_jax.tasks.augmented import stream
 
 

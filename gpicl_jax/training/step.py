@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gpicl_jax.config import Hyper
-from gpicl_jax.factory import MakeOptimizer
-from gpicl_jax.learners import Learner
+from gpicl_jax.build import MakeOptimizer
+from gpicl_jax.hyper import Hyper
+from gpicl_jax.learners.base import Learner
 from gpicl_jax.tasks import TaskDistribution, draw_episodes
 from gpicl_jax.tasks.augmented import draw_task_keys, stream
 from gpicl_jax.training.state import TrainState
@@ -89,7 +89,8 @@ def annealed(hyper: Hyper, step: jax.Array) -> jax.Array:
     """The chance of a task of step number `step` to permute its labels: p + (1 − p)·min(step / `permute_labels_anneal`, 1).
 
     Example:
-      >>> from gpicl_jax.config import hyper_from, load_config
+      >>> from gpicl_jax.config import load_config
+      >>> from gpicl_jax.hyper import hyper_from
       >>> hyper = hyper_from(load_config("digits", ("--tasks.permute_labels_prob=0.2", "--tasks.permute_labels_anneal=10")))
       >>> [round(float(annealed(hyper, step)), 2) for step in (0, 5, 20)]
       [0.2, 0.6, 1.0]

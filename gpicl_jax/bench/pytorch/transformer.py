@@ -72,11 +72,15 @@ class Transformer(nn.Module):
 def check(config: Config) -> None:
     """Raises `UserError` unless `config` asks for the Transformer that this is."""
     model = config.model
-    asked = (config.learner.name, model.name, model.layout, model.smear_keys, model.positions, model.dtype)
-    if asked != ("in_context", "transformer", "shifted", False, "learned", "float32") or config.train.remat_blocks:
+    paper = {"name": "transformer", "layout": "shifted", "smear_keys": False, "positions": "learned", "dtype": "float32"}
+    if (
+        config.learner.name != "in_context"
+        or any(getattr(model, key, None) != value for key, value in paper.items())
+        or model.remat
+    ):
         raise UserError(
             "the PyTorch side is the paper's Transformer in float32, and recomputes nothing; leave learner.name, model.name, "
-            "model.layout, smear_keys, positions, dtype and train.remat_blocks as they are, or leave out --pytorch"
+            "model.layout, smear_keys, positions, dtype and remat as they are, or leave out --pytorch"
         )
 
 

@@ -1,0 +1,76 @@
+"""From config to objects: sources of examples, tasks, model, learner and meta-optimiser."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import optax
+
+from gpicl_jax.data import PAIRS, ImageDataset, load, pairs
+from gpicl_jax.hyper import Hyper
+from gpicl_jax.learners.base import Learner
+from gpicl_jax.models.base import Model
+from gpicl_jax.registry import make
+from gpicl_jax.sections import IDENTITY, INFINITE, Config
+from gpicl_jax.settings import UserError
+from gpicl_jax.tasks import Mixture, Pairs, RandomPoints, TaskDistribution
+
+MakeOptimizer = Callable[[Hyper], optax.GradientTransformation]
+
+
+def make_source(config: Config, name: str, split: str) -> ImageDataset | Pairs | RandomPoints:
+    """The base dataset `name` as `[data]` wants its images."""
+    data = config.data
+    if name == "random":
+        return RandomPoints(data.num_features)
+    if not data.features:
+        source = load(name, split, size=data.size, channels=data.channels, data_dir=data.dir, standardize=data.standardize)
+        return Pairs(source, jnp.asarray(pairs(split, data.dir))) if name == PAIRS else source
+    source = load(name, split, data_dir=data.dir)
+    if source.num_features != data.features:
+        raise UserError(
+            f"'{name}' has {source.num_features} numbers an example, but data.features = {data.features}; make them agree"
+        )
+    return source
+
+
+def make_tasks(config: Config, split: str, name: str | None = None) -> TaskDistribution:
+    """The tasks of one split of `data.train`, or of another base dataset.
+
+    Only the training split draws from a finite task set, and has matrices of the law that the config names; all others are
+    normal, so that learners of different laws are measured by the same tasks.
+    """
+    sources = [make_source(config, each, split) for each in ([name] if name else config.data.train)]
+    settings = config.tasks
+    try:
+        return TaskDistribution(
+            source=sources[0] if len(sources) == 1 else Mixture(tuple(sources), config.data.weights),
+            length=settings.length,
+            classes_per_task=settings.classes_per_task,
+            num_context=settings.num_context,
+            balanced=settings.balanced,
+            clutter=settings.clutter if split == "train" else 0.0,
+            feature_scales=settings.feature_scales if split == "train" else 0.0,
+            infinite=split != "train" or settings.num_tasks == INFINITE,
+            identity=settings.entries == IDENTITY,
+            entries=settings.entries if split == "train" and settings.entries != IDENTITY else "normal",
+        )
+    except UserError as error:
+        raise UserError(f"{split} images: {error}") from None
+
+
+def make_model(config: Config) -> Model:
+    """The Flax module that `[model]` names."""
+    given = {"num_classes": config.tasks.classes_per_task, "max_length": config.tasks.length, "channels": config.data.channels}
+    return make("model", config.model, **given)
+
+
+def make_learner(config: Config) -> Learner:
+    """The learner that `[learner]` names, with the model that `[model]` names."""
+    tasks = config.tasks
+    given = {"num_features": config.data.num_features, "length": tasks.length, "num_context": tasks.num_context}
+    return make("learner", config.learner, model=make_model(config), **given)
+
+
+def make_optimizer(config: Config) -> MakeOptimizer:
+    """A function from the traced settings to the Optax optimiser that `[optimizer]` names; see `Optimizer`."""
+    return make("optimizer", config.optimizer, steps=config.train.steps)

@@ -1,0 +1,79 @@
+"""What every model of a config is: a Flax module for one episode. It registers itself under its name."""
+
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from gpicl_jax.settings import setting
+
+
+def dtype_setting() -> Any:
+    """The setting of a model that can compute in bfloat16."""
+    return setting("float32", "precision of the products; parameters and logits are float32", choices=("float32", "bfloat16"))
+
+
+def label_scale_setting() -> Any:
+    """The setting of a model whose tokens hold labels."""
+    return setting(1.0, "value of the hot entry of a label; √C gives it the mean square of a standardised pixel", above=0.0)
+
+
+class Model(nn.Module):
+    """A network for one episode, without a batch axis. A subclass is one of the three kinds below.
+
+    Attributes:
+      num_classes: C.
+      any_features: whether the same weights take inputs of any X, of which they know the Gram matrix alone.
+      max_length: of an episode; None where there is no limit.
+      transductive: whether rows see each other's x (batch statistics, as in Finn's MAML).
+      learner: name of the learner that makes a learning algorithm of it, unless the config names another; '' for none.
+    """
+
+    num_classes: int
+
+    room, needs, given = "model", ("__call__", "state_size"), ("num_classes", "max_length", "channels")
+    any_features = False
+    max_length = None
+    transductive = False
+    learner = ""
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Raises UserError where the settings do not fit the rest of `config`."""
+
+    def __call__(self, x_LX: jax.Array, *args: Any) -> jax.Array:
+        """Returns logits, float32 [L, C]."""
+        raise NotImplementedError
+
+    def state_size(self, num_features: int, length: int) -> int:
+        """Returns how many numbers go from one example to the next, at the end of an episode of `length`."""
+        raise NotImplementedError
+
+    def training_bytes(self, length: int) -> int:
+        """Returns what the backward pass of one episode keeps at least; 0 where that is not known."""
+        del length
+        return 0
+
+
+class SequenceModel(Model):
+    """A model `(x_LX, y_L) → logits_LC` whose row i sees x_0 … x_i and y_0 … y_{i−1}."""
+
+    learner = "in_context"
+
+
+class ContextModel(Model):
+    """A model `(x_LX, y_L, num_context) → logits_LC` of a context, rows below n, and queries, rows from n on.
+
+    Each query sees the whole context and its own x.
+    """
+
+    learner = "context_query"
+
+
+class RowModel(Model):
+    """A model `(x_LX) → logits_LC` that sees each example alone, or a set of them at once."""
+
+    def state_size(self, num_features: int, length: int) -> int:
+        """Returns 0: nothing goes from one example to the next."""
+        del num_features, length
+        return 0

@@ -1,0 +1,69 @@
+"""Configs that runs wrote before each model, learner and optimiser had settings of its own: all had all of them.
+
+Such a config is known by `train.remat`. A setting that its class lacks is dropped where it has the value of its old default.
+"""
+
+from typing import Any
+
+from gpicl_jax.registry import find, settings_of
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "model": {
+        "width": 256,
+        "num_layers": 4,
+        "num_heads": 8,
+        "head_size": 32,
+        "mlp_width": 0,
+        "layout": "shifted",
+        "label_scale": 1.0,
+        "smear_keys": False,
+        "positions": "learned",
+        "activation": "gelu",
+        "memory_size": 16,
+        "message_size": 8,
+        "micro_ticks": 2,
+        "padding": "VALID",
+        "grid_size": 8,
+        "dtype": "float32",
+    },
+    "learner": {
+        "inner_optimizer": "adam",
+        "inner_rate": 1e-3,
+        "inner_steps": 5,
+        "inner_batch": 0,
+        "first_order": False,
+        "learn_rates": False,
+        "head_only": False,
+        "num_queries": 0,
+        "squash": False,
+        "unit_gradients": False,
+    },
+    "optimizer": {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "eps_root": 1e-8, "weight_decay": 0.0, "momentum": 0.95},
+}
+
+
+def renewed(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the sections of a config in today's form."""
+    train = values.get("train", {})
+    if not isinstance(train, dict) or "remat" not in train:
+        return values
+    values = {section: dict(entries) for section, entries in values.items()}
+    model, learner, train = (values.setdefault(name, {}) for name in ("model", "learner", "train"))
+    remat, remat_blocks = train.pop("remat"), train.pop("remat_blocks", False)
+    if model.get("layout") == "context_query":
+        model["name"] = model.pop("layout")
+    if model.get("name") == "vsml":
+        model["hidden"] = [model.pop("mlp_width", 0) or model["width"]] * (model.pop("num_layers", 1) - 1)
+    kind = find("model", model.get("name", "transformer"))
+    if "remat" in settings_of(kind):
+        model["remat"] = remat if model["name"].startswith("vsml") else remat_blocks
+    if learner.get("name", "in_context") == "in_context":
+        learner["name"] = kind.learner
+    if "remat" in settings_of(find("learner", learner["name"])):
+        learner["remat"] = remat
+    for room, defaults in _DEFAULTS.items():
+        known = settings_of(find(room, values[room]["name"]))
+        values[room] = {
+            key: value for key, value in values[room].items() if key in known or key not in defaults or value != defaults[key]
+        }
+    return values

@@ -1,0 +1,152 @@
+"""Names to classes: a class that a config can name registers itself and carries its own settings. Floor 1.
+
+The classes of a room lie in its folder. All files of the folder are imported when a name of the room is first looked up. A file
+from elsewhere registers its classes when it is imported: `gpicl train … --import ./mine.py`.
+"""
+
+import dataclasses
+import functools
+import importlib
+import importlib.util
+import pkgutil
+import shlex
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+from gpicl_jax.settings import UserError, nearest, one_line
+
+ROOMS = {"model": "gpicl_jax.models", "learner": "gpicl_jax.learners", "optimizer": "gpicl_jax.optimizers"}
+_KNOWN: dict[str, dict[str, type]] = {room: {} for room in ROOMS}
+_IMPORTED: list[Path] = []
+
+
+def register(name: str) -> Any:
+    """Returns a decorator that makes a class known under `name`, in the room of the base class that it inherits from.
+
+    Fields that `setting` makes are the settings of the class. The program gives all other fields: the base class lists them.
+
+    Raises:
+      UserError: the class has no room, lacks a method that its room needs, has a field that nobody gives, or the name is taken.
+
+    Example:
+      >>> register("mine")(object)
+      Traceback (most recent call last):
+      ...
+      gpicl_jax.settings.UserError: cannot register 'mine': builtins.object inherits from no base class of gpicl_jax
+    """
+
+    def keep(kind: type) -> type:
+        wrong = _fault(kind)
+        if wrong:
+            raise UserError(f"cannot register {name!r}: {_place(kind)} {wrong}")
+        there = _KNOWN[kind.room].setdefault(name, kind)
+        if there is not kind:
+            raise UserError(f"cannot register {name!r}: {_place(there)} and {_place(kind)} have this name; rename one")
+        return kind
+
+    return keep
+
+
+def _fault(kind: type) -> str:
+    """What is wrong with a class, or ''."""
+    room = getattr(kind, "room", None)
+    if room not in ROOMS:
+        return "inherits from no base class of gpicl_jax"
+    base = next(each for each in reversed(kind.__mro__) if getattr(each, "room", None) == room)
+    lacking = [method for method in base.needs if getattr(kind, method, None) is getattr(base, method, None)]
+    if lacking:
+        return f"has no method {', '.join(lacking)}, which each {room} needs"
+    if any(isinstance(value, dataclasses.Field) for value in vars(kind).values()):
+        return "has a setting(…) but is no dataclass; write @dataclasses.dataclass(frozen=True) between @register and class"
+    for field in dataclasses.fields(kind):
+        has_default = (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING)
+        if "about" not in field.metadata and field.name not in base.given and not has_default:
+            return f"has a field {field.name} that nobody gives; make it a setting(…), or use {', '.join(base.given)}"
+    return ""
+
+
+def _place(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def import_file(path: Path) -> None:
+    """Imports a Python file of the user's, which registers what it defines.
+
+    Raises:
+      UserError: there is no such file, or it cannot be imported.
+    """
+    if not path.is_file():
+        raise UserError(f"--import {path}: no such file")
+    name = f"gpicl_import_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--import {path}: expected a Python file, whose name ends in .py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except UserError as error:
+        raise UserError(f"--import {path}: {error}") from None
+    except Exception as error:
+        raise UserError(f"--import {path}: {type(error).__name__}: {one_line(error)}") from error
+    _IMPORTED.append(path.absolute())
+
+
+def import_options() -> str:
+    """Returns the options of a command that needs the same files, each after a space."""
+    return "".join(f" --import {shlex.quote(str(path))}" for path in dict.fromkeys(_IMPORTED))
+
+
+@functools.cache
+def _import_all(room: str) -> None:
+    package = importlib.import_module(ROOMS[room])
+    for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
+        importlib.import_module(f"{ROOMS[room]}.{module.name}")
+
+
+def names(room: str) -> list[str]:
+    """All names of a room, in the order of the alphabet."""
+    _import_all(room)
+    return sorted(_KNOWN[room])
+
+
+def find(room: str, name: str) -> Any:
+    """Returns the class that `name` names.
+
+    Raises:
+      UserError: there is none.
+    """
+    if name not in _KNOWN[room] and name not in names(room):
+        hint = nearest(name, names(room))
+        raise UserError(f"{room}.name = {name!r}{hint} (a class in a file of yours needs --import FILE.py)")
+    return _KNOWN[room][name]
+
+
+def settings_of(kind: type) -> dict[str, dataclasses.Field]:
+    """Returns the settings of a class by name, their types resolved."""
+    found = {field.name: field for field in dataclasses.fields(kind) if "about" in field.metadata}
+    if any(isinstance(field.type, str) for field in found.values()):  # its file has `from __future__ import annotations`
+        types = typing.get_type_hints(kind)
+        for name, field in found.items():
+            field.type = types[name]
+    return found
+
+
+@functools.cache
+def section_class(room: str, name: str) -> Any:
+    """Returns the frozen dataclass of the settings that the class `name` has; `name` is its first field."""
+    kind = find(room, name)
+    about = dataclasses.field(default=name, metadata={"about": f"which {room}"})
+    fields = [("name", str, about)]
+    for each in settings_of(kind).values():
+        fields.append((each.name, each.type, dataclasses.field(default=each.default, metadata=each.metadata)))
+    return dataclasses.make_dataclass(f"{kind.__name__}Settings", fields, frozen=True, kw_only=True)
+
+
+def make(room: str, section: Any, **given: Any) -> Any:
+    """Returns the object that a section describes. Of what is `given` it takes what its class has fields for."""
+    kind = find(room, section.name)
+    fields = {field.name for field in dataclasses.fields(kind)}
+    settings = {field.name: getattr(section, field.name) for field in dataclasses.fields(section) if field.name != "name"}
+    return kind(**{name: value for name, value in given.items() if name in fields}, **settings)

@@ -10,7 +10,7 @@ _ROOMS = {
     "Episode": "tasks",
     "Evaluator": "evaluation",
     "Hyper": "hyper",
-    "ImageDataset": "data",
+    "ImageDataset": "tasks.sources.images",
     "InContext": "learners.in_context",
     "Learner": "learners.base",
     "Mixture": "tasks",
@@ -21,7 +21,7 @@ _ROOMS = {
     "UserError": "settings",
     "draw_episode": "tasks",
     "draw_episodes": "tasks",
-    "load": "data",
+    "load": "tasks.sources.images",
     "load_config": "config",
 }
 __all__ = sorted(_ROOMS)

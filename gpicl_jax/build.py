@@ -2,29 +2,28 @@
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
 import optax
 
-from gpicl_jax.data import PAIRS, ImageDataset, load, pairs
 from gpicl_jax.hyper import Hyper
 from gpicl_jax.learners.base import Learner
 from gpicl_jax.models.base import Model
-from gpicl_jax.registry import make
+from gpicl_jax.registry import find, make, names
 from gpicl_jax.sections import IDENTITY, INFINITE, Config
 from gpicl_jax.settings import UserError
-from gpicl_jax.tasks import Mixture, Pairs, RandomPoints, TaskDistribution
+from gpicl_jax.tasks import Mixture, TaskDistribution
+from gpicl_jax.tasks.sources.base import Source
+from gpicl_jax.tasks.sources.images import load
 
 MakeOptimizer = Callable[[Hyper], optax.GradientTransformation]
 
 
-def make_source(config: Config, name: str, split: str) -> ImageDataset | Pairs | RandomPoints:
-    """The base dataset `name` as `[data]` wants its images."""
+def make_source(config: Config, name: str, split: str) -> Source:
+    """The base dataset `name` as `[data]` wants its examples."""
     data = config.data
-    if name == "random":
-        return RandomPoints(data.num_features)
+    if name in names("source"):
+        return find("source", name).open(split, data, config.source(name))
     if not data.features:
-        source = load(name, split, size=data.size, channels=data.channels, data_dir=data.dir, standardize=data.standardize)
-        return Pairs(source, jnp.asarray(pairs(split, data.dir))) if name == PAIRS else source
+        return load(name, split, size=data.size, channels=data.channels, data_dir=data.dir, standardize=data.standardize)
     source = load(name, split, data_dir=data.dir)
     if source.num_features != data.features:
         raise UserError(

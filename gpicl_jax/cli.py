@@ -186,7 +186,7 @@ def _settings(options: argparse.Namespace) -> int:
 
 
 def _datasets(options: argparse.Namespace) -> int:
-    from gpicl_jax.data import available
+    from gpicl_jax.data.datasets import available
 
     for name, about in available(options.data_dir).items():
         print(f"{name:<16} {about}")

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from gpicl_jax.old_form import renewed
-from gpicl_jax.registry import ROOMS, find, names, section_class, settings_of
+from gpicl_jax.registry import find, names, section_class, settings_of
 from gpicl_jax.sections import Config, absolute_name, short_name
 from gpicl_jax.settings import UserError, checked, nearest
 
+_SECTIONS = {field.name: field.type for field in dataclasses.fields(Config) if field.name != "sources"}
+_NAMED = ("model", "learner", "optimizer")
 _DEFAULTS = {"model": "transformer", "optimizer": "adam"}  # of learners each model has its own
 
 
@@ -119,8 +121,12 @@ def config_from_dict(*layers: dict[str, Any]) -> Config:
     values: dict[str, Any] = {}
     for layer in layers:
         _add(values, renewed(layer))
-    sections = {field.name: field.type for field in dataclasses.fields(Config)}
-    config = Config(**{name: _section(name, values, sections) for name in sections})
+    config = Config(**{name: _section(name, values) for name in _SECTIONS})
+    sources = [name for name in config.data.train if name in names("source") and settings_of(find("source", name))]
+    for name in values:
+        if name not in _SECTIONS and name not in sources:
+            raise UserError(f"[{name}] holds settings of a source, but data.train = {list(config.data.train)}; leave it out")
+    config = dataclasses.replace(config, sources=tuple(_section(name, values) for name in sources))
     config.check()
     data = config.data  # a run is evaluated from other folders too
     folder = os.path.abspath(os.path.expanduser(data.dir)) if data.dir else ""
@@ -130,28 +136,29 @@ def config_from_dict(*layers: dict[str, Any]) -> Config:
 
 def _add(values: dict[str, Any], layer: dict[str, Any]) -> None:
     """Adds what a layer says. Of the settings of another class, which a new name replaces, those stay that the new one has."""
-    sections = {field.name: field.type for field in dataclasses.fields(Config)}
     for name, entries in layer.items():
-        if name not in sections:
-            raise UserError(f"unknown section [{name}]{nearest(name, sections, '[{}]')}")
+        if name not in _SECTIONS and name not in names("source"):
+            raise UserError(f"unknown section [{name}]{nearest(name, _SECTIONS, '[{}]')}")
         if not isinstance(entries, dict):
             raise UserError(f"{name} = {entries!r} stands outside a section; expected a section [{name}] with settings")
         there = values.get(name, {})
-        if there and name in ROOMS and "name" in entries:
-            _section(name, values, sections)  # no fault of theirs may pass unseen
+        if there and name in _NAMED and "name" in entries:
+            _section(name, values)  # no fault of theirs may pass unseen
             known = settings_of(find(name, entries["name"]))
             there = {key: value for key, value in there.items() if key in known}
         values[name] = {**there, **entries}
 
 
-def _section(name: str, values: dict[str, Any], sections: dict[str, Any]) -> Any:
+def _section(name: str, values: dict[str, Any]) -> Any:
     """The section `name`, of the class that it names."""
-    entries, kind = values.get(name, {}), sections[name]
-    if name in ROOMS:
+    entries = values.get(name, {})
+    if name in _NAMED:
         kind = section_class(name, _class_name(name, values))
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+    else:
+        kind = _SECTIONS[name] if name in _SECTIONS else section_class("source", name)
+    fields = {field.name: field for field in dataclasses.fields(kind) if name in _SECTIONS or field.name != "name"}
     for key in entries:
-        if key not in fields and name in ROOMS:
+        if key not in fields and name in _NAMED:
             hint = nearest(key, [field for field in fields if field != "name"], name + ".{}")
             raise UserError(f"{name}.name = {kind().name!r} has no setting {name}.{key}{hint}")
         if key not in fields:
@@ -178,18 +185,24 @@ def _class_name(room: str, values: dict[str, Any]) -> str:
 def to_toml(config: Config) -> str:
     """The whole of `config`, defaults included, as TOML text that `load_config` reads back to an equal one."""
     lines = []
-    for section, entries in dataclasses.asdict(config).items():
-        lines.append(f"[{section}]")
+    for section, entries in as_dict(config).items():
+        lines.append(f"[{section}]" if section.isidentifier() else f"[{json.dumps(section)}]")
         lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in entries.items()]
         lines.append("")
     return "\n".join(lines)
 
 
+def as_dict(config: Config) -> dict[str, dict[str, Any]]:
+    """The sections of `config` as dictionaries, from which `config_from_dict` makes an equal one."""
+    found = {name: dataclasses.asdict(section) for name, section in config.sections.items()}
+    for source in config.sources:
+        del found[source.name]["name"]
+    return found
+
+
 def settings_by_name(config: Config) -> dict[str, Any]:
     """All settings of `config` by their full names, e.g. `model.width`."""
-    return {
-        f"{section}.{key}": value for section, entries in dataclasses.asdict(config).items() for key, value in entries.items()
-    }
+    return {f"{section}.{key}": value for section, entries in as_dict(config).items() for key, value in entries.items()}
 
 
 def changed_settings(old: Config, new: Config) -> dict[str, str]:
@@ -208,9 +221,9 @@ def changed_settings(old: Config, new: Config) -> dict[str, str]:
 def free_settings(config: Config) -> set[str]:
     """Names of the settings that a resumed run may change: its weights depend on none of them, but for rounding."""
     return {
-        f"{section.name}.{field.name}"
-        for section in dataclasses.fields(config)
-        for field in dataclasses.fields(getattr(config, section.name))
+        f"{name}.{field.name}"
+        for name, section in config.sections.items()
+        for field in dataclasses.fields(section)
         if field.metadata.get("free")
     }
 
@@ -225,11 +238,11 @@ def settings_digest(config: Config) -> str:
       8
     """
     values = {}
-    for section in dataclasses.fields(config):
-        for field in dataclasses.fields(getattr(config, section.name)):
-            value = getattr(getattr(config, section.name), field.name)
+    for name, section in config.sections.items():
+        for field in dataclasses.fields(section):
+            value = getattr(section, field.name)
             if field.name == "name" or value != field.default:
-                values[f"{section.name}.{field.name}"] = value
+                values[f"{name}.{field.name}"] = value
     values.pop("data.dir", None)
     values["data.train"] = list(map(short_name, config.data.train))
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

@@ -14,11 +14,8 @@ import pandas as pd
 
 from gpicl_jax.hyper import Hyper
 from gpicl_jax.learners.base import Learner, check_fits, final_rows, score_rows
-from gpicl_jax.tasks import Episode, Pairs, TaskDistribution, draw_episodes
+from gpicl_jax.tasks import Episode, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.augmented import seen_task_keys, source_key, stream
-from gpicl_jax.tasks.examples import draw_images
-from gpicl_jax.tasks.omniglot import draw_pair_images
-from gpicl_jax.tasks.random_points import NUM_POINTS, RandomPoints
 
 COLUMNS = ["dataset", "tasks", "position", "solver", "accuracy", "loss", "standard_error"]
 COLUMNS += ["episodes", "distinct_images", "seed"]
@@ -151,22 +148,11 @@ def drawn_in_parts(
 
 
 def count_images(tasks: TaskDistribution, keys: EpisodeKeys) -> int:
-    """How many different images the episodes of `keys` show; random points are new in every task."""
-    if isinstance(tasks.source, RandomPoints):
-        return NUM_POINTS * len(keys.task_T)
-    return len(np.unique(_draw_indices(tasks, keys.task_T, keys.sequence_TS)))
+    """How many different examples the episodes of `keys` show."""
+    return tasks.source.count(jax.vmap(source_key)(keys.task_T), keys.sequence_TS, tasks.drawing)
 
 
 _draw = jax.jit(draw_episodes)
-
-
-@jax.jit
-def _draw_indices(tasks: TaskDistribution, task_keys_T: jax.Array, sequence_keys_TS: jax.Array) -> jax.Array:
-    def indices(task_key: jax.Array, sequence_key: jax.Array) -> jax.Array:
-        draw = draw_pair_images if isinstance(tasks.source, Pairs) else draw_images
-        return draw(tasks.source, source_key(task_key), sequence_key, tasks.drawing)[0]
-
-    return jax.vmap(jax.vmap(indices, in_axes=(None, 0)))(task_keys_T, sequence_keys_TS)
 
 
 def _score_episodes(learner: Learner) -> Callable[[Any, Episode, jax.Array], tuple[jax.Array, jax.Array]]:

@@ -23,7 +23,7 @@ def hyper_from(config: Config) -> Hyper:
 
     values = {}
     for section, field in _traced(config):
-        value = getattr(getattr(config, section), field.name)
+        value = getattr(config.sections[section], field.name)
         if value == field.metadata.get("word"):
             value = field.metadata["maximum"]
         values[field.name] = np.float32(value) if field.type is float else np.int32(value)
@@ -38,18 +38,17 @@ def compiled_part(config: Config) -> Config:
       >>> compiled_part(load_config("digits", ("--train.seed=3",))) == compiled_part(load_config("digits"))
       True
     """
+    sections = config.sections
     for section, field in _traced(config):
-        old = getattr(config, section)
-        if getattr(old, field.name) != field.metadata.get("word", None):
-            config = dataclasses.replace(config, **{section: dataclasses.replace(old, **{field.name: None})})
-    return config
+        if getattr(sections[section], field.name) != field.metadata.get("word"):
+            sections[section] = dataclasses.replace(sections[section], **{field.name: None})
+    sources = tuple(sections.pop(source.name) for source in config.sources)
+    return Config(**sections, sources=sources)
 
 
 def _traced(config: Config) -> Iterator[tuple[str, dataclasses.Field]]:
-    for section in dataclasses.fields(config):
-        for field in dataclasses.fields(getattr(config, section.name)):
-            if field.metadata.get("traced"):
-                yield section.name, field
+    for name, section in config.sections.items():
+        yield from ((name, field) for field in dataclasses.fields(section) if field.metadata.get("traced"))
 
 
 @functools.cache

@@ -4,7 +4,7 @@ import dataclasses
 import typing
 from collections.abc import Iterable
 
-from gpicl_jax.registry import ROOMS, find, names, settings_of
+from gpicl_jax.registry import ROOMS, about, find, names, settings_of
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError, nearest
 
@@ -19,24 +19,26 @@ def settings_page(name: str = "") -> str:
       >>> print(settings_page("log"))
       log.to  str, '': where metrics go beside metrics.jsonl; one of '', 'tensorboard', 'wandb'
     """
-    sections = {field.name: field.type for field in dataclasses.fields(Config)}
+    sections = {section: type(found) for section, found in Config().sections.items()}
     room, _, kind = name.partition(".")
     if not name:
-        return "\n".join(_line_of_section(section, kind) for section, kind in sections.items())
-    if room not in sections or (kind and room not in ROOMS):
-        raise UserError(f"no section {name!r}{nearest(name, [*sections, *(f'{each}.NAME' for each in ROOMS)])}")
-    if room not in ROOMS:
+        return "\n".join(_line_of(section, sections) for section in {**sections, **ROOMS})
+    if room in sections and room not in ROOMS and not kind:
         return _lines(room, dataclasses.fields(sections[room]))
+    if room not in ROOMS:
+        raise UserError(f"no section {name!r}{nearest(name, [*sections, *(f'{each}.NAME' for each in ROOMS)])}")
     if not kind:
-        return "\n".join(f"{room}.name = {each!r:<42} {_about(find(room, each))}" for each in names(room))
+        return "\n".join(f"{room} {each!r:<42} {about(find(room, each))}" for each in names(room))
     found = find(room, kind)
-    return f"{room}.name = {kind!r}: {_about(found)}\n{_lines(room, settings_of(found).values())}".rstrip()
+    settings = settings_of(found).values()
+    return f"{room} {kind!r}: {about(found)}\n{_lines(room if room in sections else kind, settings)}".rstrip()
 
 
-def _line_of_section(section: str, kind: type) -> str:
-    if section in ROOMS:
-        return f"[{section}]  name, one of {', '.join(names(section))}; gpicl settings {section}.NAME says more"
-    return f"[{section}]  {', '.join(field.name for field in dataclasses.fields(kind))}"
+def _line_of(section: str, sections: dict[str, type]) -> str:
+    if section not in ROOMS:
+        return f"[{section}]  {', '.join(field.name for field in dataclasses.fields(sections[section]))}"
+    told = f"{', '.join(names(section))}; gpicl settings {section}.NAME says more"
+    return f"[{section}]  name, one of {told}" if section in sections else f"data.train, {section}s: {told}"
 
 
 def _lines(section: str, fields: Iterable[dataclasses.Field]) -> str:
@@ -53,8 +55,3 @@ def _described(field: dataclasses.Field) -> str:
     bounds += [f"one of {', '.join(map(repr, limits['choices']))}"] if "choices" in limits else []
     default = list(field.default) if isinstance(field.default, tuple) else field.default
     return f"{kind}, {default!r}: {'; '.join([limits['about'], *bounds])}"
-
-
-def _about(kind: type) -> str:
-    """The first sentence of its docstring."""
-    return " ".join((kind.__doc__ or "").strip().split("\n\n")[0].split())

@@ -17,7 +17,13 @@ from typing import Any
 
 from gpicl_jax.settings import UserError, nearest, one_line
 
-ROOMS = {"model": "gpicl_jax.models", "learner": "gpicl_jax.learners", "optimizer": "gpicl_jax.optimizers"}
+ROOMS = {
+    "model": "gpicl_jax.models",
+    "learner": "gpicl_jax.learners",
+    "optimizer": "gpicl_jax.optimizers",
+    "dataset": "gpicl_jax.data",
+    "source": "gpicl_jax.tasks.sources",
+}
 _KNOWN: dict[str, dict[str, type]] = {room: {} for room in ROOMS}
 _IMPORTED: list[Path] = []
 
@@ -60,7 +66,8 @@ def _fault(kind: type) -> str:
         return f"has no method {', '.join(lacking)}, which each {room} needs"
     if any(isinstance(value, dataclasses.Field) for value in vars(kind).values()):
         return "has a setting(…) but is no dataclass; write @dataclasses.dataclass(frozen=True) between @register and class"
-    for field in dataclasses.fields(kind):
+    makes_itself = "open" in vars(kind) or not dataclasses.is_dataclass(kind)
+    for field in () if makes_itself else dataclasses.fields(kind):
         has_default = (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING)
         if "about" not in field.metadata and field.name not in base.given and not has_default:
             return f"has a field {field.name} that nobody gives; make it a setting(…), or use {', '.join(base.given)}"
@@ -72,13 +79,15 @@ def _place(kind: type) -> str:
 
 
 def import_file(path: Path) -> None:
-    """Imports a Python file of the user's, which registers what it defines.
+    """Imports a Python file of the user's, once, which registers what it defines.
 
     Raises:
       UserError: there is no such file, or it cannot be imported.
     """
     if not path.is_file():
         raise UserError(f"--import {path}: no such file")
+    if path.absolute() in _IMPORTED:
+        return
     name = f"gpicl_import_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -95,7 +104,7 @@ def import_file(path: Path) -> None:
 
 def import_options() -> str:
     """Returns the options of a command that needs the same files, each after a space."""
-    return "".join(f" --import {shlex.quote(str(path))}" for path in dict.fromkeys(_IMPORTED))
+    return "".join(f" --import {shlex.quote(str(path))}" for path in _IMPORTED)
 
 
 @functools.cache
@@ -123,9 +132,15 @@ def find(room: str, name: str) -> Any:
     return _KNOWN[room][name]
 
 
+def about(kind: type) -> str:
+    """Returns the first paragraph of its docstring, on one line."""
+    return " ".join((kind.__doc__ or "").strip().split("\n\n")[0].split())
+
+
 def settings_of(kind: type) -> dict[str, dataclasses.Field]:
     """Returns the settings of a class by name, their types resolved."""
-    found = {field.name: field for field in dataclasses.fields(kind) if "about" in field.metadata}
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    found = {field.name: field for field in fields if "about" in field.metadata}
     if any(isinstance(field.type, str) for field in found.values()):  # its file has `from __future__ import annotations`
         types = typing.get_type_hints(kind)
         for name, field in found.items():

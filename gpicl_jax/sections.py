@@ -5,7 +5,7 @@ The settings of a model, a learner and an optimiser are fields of its class: see
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ class LogConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """All settings of a run, one attribute per TOML section. Those of model, learner and optimizer are those of their class.
+    """All settings of a run, one attribute per TOML section. A model, learner, optimizer or source has those of its class.
 
     Example:
       >>> Config().tasks.length, Config().model.name
@@ -164,6 +164,17 @@ class Config:
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     log: LogConfig = LogConfig()
+    sources: tuple[Any, ...] = ()
+
+    @property
+    def sections(self) -> dict[str, Any]:
+        """All sections by name. A source of `data.train` that has settings has a section of its own."""
+        named = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "sources"}
+        return named | {source.name: source for source in self.sources}
+
+    def source(self, name: str) -> Any:
+        """The settings of a source, the default ones of one that meta-training does not use."""
+        return next((source for source in self.sources if source.name == name), section_class("source", name)())
 
     def check(self) -> None:
         """Raises UserError where two settings do not fit each other."""

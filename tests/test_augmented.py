@@ -11,13 +11,22 @@ from scipy import stats
 
 from gpicl_jax.build import make_learner, make_tasks
 from gpicl_jax.config import load_config
-from gpicl_jax.data import ImageDataset, load
 from gpicl_jax.hyper import hyper_from
 from gpicl_jax.learners.base import check_fits
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
-from gpicl_jax.tasks import Mixture, RandomPoints, TaskDistribution, draw_episode, draw_episodes, draw_task, projection
+from gpicl_jax.tasks import (
+    Mixture,
+    RandomPoints,
+    TaskDistribution,
+    draw_episode,
+    draw_episodes,
+    draw_task,
+    projection,
+    randomness,
+)
 from gpicl_jax.tasks.augmented import _STREAMS, draw_sequence, draw_task_keys, seen_task_keys, stream
+from gpicl_jax.tasks.sources.images import ImageDataset, load
 from gpicl_jax.training.meta_test import _kinds
 from tests.helpers import tiny_config
 
@@ -57,7 +66,7 @@ def test_task_is_the_same_alone_in_a_batch_under_vmap_scan_and_on_devices(tasks,
 def test_task_words_and_permutation_are_pinned(tasks):
     key = seen_task_keys(hyper_from(Config()), jnp.arange(12))[11]
     projection_key = jax.random.split(key, 3)[0]
-    words = np.asarray(projection.random_words(projection_key, (64, 64)))
+    words = np.asarray(randomness.random_words(projection_key, (64, 64)))
     assert hashlib.sha256(words.tobytes()).hexdigest()[:16] == "1c2e43bd0ac76bcc"
     assert draw_task(tasks, key).permutation_C.tolist() == [4, 8, 6, 0, 9, 1, 2, 5, 7, 3]
 

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from gpicl_jax.build import make_learner, make_tasks
-from gpicl_jax.data import load
 from gpicl_jax.evaluation import (
     COLUMNS,
     Evaluator,
@@ -23,6 +22,7 @@ from gpicl_jax.learners.reference import KernelRidge, NearestNeighbour
 from gpicl_jax.solvers import choose_params, make_solvers
 from gpicl_jax.tasks import RandomPoints, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.augmented import _STREAMS, draw_task_keys, stream
+from gpicl_jax.tasks.sources.images import load
 from tests.helpers import tiny_config
 
 

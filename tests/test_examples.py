@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gpicl_jax.data import ImageDataset
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import TaskDistribution
-from gpicl_jax.tasks.examples import Drawing, draw_classes, draw_image_indices, draw_images
+from gpicl_jax.tasks.sources.base import Drawing
+from gpicl_jax.tasks.sources.images import ImageDataset, draw_classes, draw_images
+from gpicl_jax.tasks.sources.indices import draw_image_indices
 
 
 def dataset_of(counts, num_classes=None):

@@ -8,10 +8,10 @@ import pytest
 
 from gpicl_jax.build import make_tasks
 from gpicl_jax.config import load_config
-from gpicl_jax.data import load
 from gpicl_jax.experiments import find
 from gpicl_jax.experiments.run import Asked, Scale, run_experiment
 from gpicl_jax.settings import UserError
+from gpicl_jax.tasks.sources.images import load
 from tests.helpers import TINY_SETTINGS
 
 ROWS, X = 400, 6

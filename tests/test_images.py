@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from gpicl_jax.data import ImageDataset, images
-from gpicl_jax.data.images import pixel_statistics
+from gpicl_jax.data import stored
+from gpicl_jax.data.stored import pixel_statistics
 from gpicl_jax.settings import UserError
+from gpicl_jax.tasks.sources.images import ImageDataset
 
 
 def test_images_lie_class_by_class_and_keep_their_labels():
@@ -41,5 +42,5 @@ def test_arrays_that_do_not_fit_are_refused(pixels, labels, std, message):
 def test_pixel_statistics_are_those_of_all_pixels(monkeypatch):
     images_NX = np.random.default_rng(0).integers(0, 256, (300, 50), dtype=np.uint8)
     np.testing.assert_allclose(pixel_statistics(images_NX), [images_NX.mean(), images_NX.std()], rtol=1e-12)
-    monkeypatch.setattr(images, "_AT_ONCE", 700)
+    monkeypatch.setattr(stored, "_AT_ONCE", 700)
     np.testing.assert_allclose(pixel_statistics(images_NX), [images_NX.mean(), images_NX.std()], rtol=1e-12)

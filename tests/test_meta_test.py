@@ -8,12 +8,12 @@ import pytest
 
 from gpicl_jax import figures
 from gpicl_jax.build import make_learner
-from gpicl_jax.data import ImageDataset, load
 from gpicl_jax.evaluation import Evaluator
 from gpicl_jax.paper import paper_learning_curve
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture, TaskDistribution, draw_episodes
+from gpicl_jax.tasks.sources.images import ImageDataset, load
 from gpicl_jax.training.meta_test import _seen_ids, meta_test
 from gpicl_jax.training.report import table, write_report
 from tests.helpers import tiny_config

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gpicl_jax.data import ImageDataset, load
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture, RandomPoints, TaskDistribution, draw_episodes, draw_task
-from gpicl_jax.tasks.mixture import draw_source
+from gpicl_jax.tasks.sources.images import ImageDataset, load
+from gpicl_jax.tasks.sources.mixture import draw_source
 
 
 def flat(value, name, num_classes=3):

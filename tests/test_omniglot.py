@@ -10,13 +10,15 @@ import pytest
 
 from gpicl_jax.build import make_tasks
 from gpicl_jax.config import load_config
-from gpicl_jax.data import PAIRS, ImageDataset, load, omniglot, pairs
-from gpicl_jax.data.omniglot import NAMES, alphabet_of
+from gpicl_jax.data import omniglot
+from gpicl_jax.data.omniglot import PAIRS, Omniglot, alphabet_of, pairs
 from gpicl_jax.data.prepared import data_folder, read_prepared
+from gpicl_jax.registry import find, names
 from gpicl_jax.settings import UserError
-from gpicl_jax.tasks import Pairs, TaskDistribution, draw_episodes
-from gpicl_jax.tasks.examples import Drawing, draw_classes
-from gpicl_jax.tasks.omniglot import draw_pair_images
+from gpicl_jax.tasks import TaskDistribution, draw_episodes
+from gpicl_jax.tasks.sources.base import Drawing
+from gpicl_jax.tasks.sources.images import ImageDataset, draw_classes, load
+from gpicl_jax.tasks.sources.pairs import Pairs, draw_pair_images
 
 SPLITS = ("train", "validation", "test")
 real = pytest.mark.skipif(
@@ -113,7 +115,7 @@ def test_pairs_that_cannot_fill_an_episode_are_refused(changes, message):
 
 
 def test_omniglot_that_is_not_there_is_one_line(tmp_path):
-    for name in NAMES:
+    for name in (each for each in names("dataset") if find("dataset", each) is Omniglot):
         with pytest.raises(UserError, match=r"'omniglot' is not in .*tfds build omniglot") as error:
             load(name, "train", data_dir=tmp_path)
         assert "\n" not in str(error.value)

@@ -7,9 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from gpicl_jax.data import available, load
+from gpicl_jax.data.datasets import available
 from gpicl_jax.data.prepared import masked_crc32c, prepared_names, read_prepared
 from gpicl_jax.settings import UserError
+from gpicl_jax.tasks.sources.images import load
 from tests.prepared import png, write_prepared
 
 RNG = np.random.default_rng(0)

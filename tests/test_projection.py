@@ -7,22 +7,22 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gpicl_jax.data import load
-from gpicl_jax.tasks import projection
+from gpicl_jax.tasks import projection, randomness
+from gpicl_jax.tasks.sources.images import load
 
 
 @pytest.mark.parametrize("shape", [(1,), (7,), (5, 3), (64, 64)])
 def test_words_and_normals_are_those_of_jax_to_the_bit(shape):
     for seed in range(3):
         key = jax.random.key(seed)
-        np.testing.assert_array_equal(projection.random_words(key, shape), jax.random.bits(key, shape))
+        np.testing.assert_array_equal(randomness.random_words(key, shape), jax.random.bits(key, shape))
         np.testing.assert_array_equal(
-            jax.jit(projection.random_normal, static_argnums=1)(key, shape), jax.random.normal(key, shape)
+            jax.jit(randomness.random_normal, static_argnums=1)(key, shape), jax.random.normal(key, shape)
         )
 
 
 def test_words_are_the_same_on_every_version_and_backend():
-    words = np.asarray(projection.random_words(jax.random.key(7), (64, 64)))
+    words = np.asarray(randomness.random_words(jax.random.key(7), (64, 64)))
     assert hashlib.sha256(words.tobytes()).hexdigest()[:16] == "9789bc69f73768cc"
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpicl_jax.data import load
-from gpicl_jax.data.images import pixel_statistics
 from gpicl_jax.data.prepared import read_prepared
+from gpicl_jax.data.stored import pixel_statistics
 from gpicl_jax.tasks import TaskDistribution
+from gpicl_jax.tasks.sources.images import load
 
 FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data" / "tfds"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="no ../shared/data/tfds beside the checkout")

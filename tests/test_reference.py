@@ -7,10 +7,10 @@ from sklearn.kernel_ridge import KernelRidge as SklearnRidge
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsClassifier
 
-from gpicl_jax.data import load
 from gpicl_jax.evaluation import unseen_episode_keys
 from gpicl_jax.learners.reference import KernelRidge, NearestNeighbour
 from gpicl_jax.tasks import TaskDistribution, draw_episodes
+from gpicl_jax.tasks.sources.images import load
 
 ROWS = (1, 2, 5, 10, 20, 36, 39)
 

@@ -29,6 +29,7 @@ def nothing_stays(monkeypatch):
     for room in ROOMS:
         names(room)
         monkeypatch.setitem(registry._KNOWN, room, dict(registry._KNOWN[room]))
+    monkeypatch.setattr(registry, "_IMPORTED", [])
     yield
     section_class.cache_clear()
 
@@ -52,7 +53,7 @@ def test_every_optimizer_is_an_object_of_its_own_class_and_moves_otherwise_than_
     assert moved(name) not in others
 
 
-SECTIONS = [(room, name) for room in ROOMS for name in names(room)]
+SECTIONS = [(room, name) for room in ("model", "learner", "optimizer") for name in names(room)]
 
 
 @pytest.mark.parametrize(("room", "name"), SECTIONS)
@@ -68,13 +69,9 @@ def test_a_setting_that_the_class_lacks_is_refused(room, name):
 def test_a_published_default_stays():
     """A digest of settings leaves defaults out: with another default, published results would claim other settings."""
     there = {}
-    for field in dataclasses.fields(Config):
-        kinds = (
-            {f"{field.name}.{name}": settings_of(find(field.name, name)) for name in names(field.name)}
-            if field.name in ROOMS
-            else {}
-        )
-        kinds = kinds or {field.name: {each.name: each for each in dataclasses.fields(field.type)}}
+    for section, found in Config().sections.items():
+        kinds = {f"{section}.{name}": settings_of(find(section, name)) for name in (names(section) if section in ROOMS else ())}
+        kinds = kinds or {section: {each.name: each for each in dataclasses.fields(found)}}
         there |= {f"{kind}.{key}": each.default for kind, fields in kinds.items() for key, each in fields.items()}
     published = json.loads(Path(__file__).with_name("published_defaults.json").read_text())
     changed = {name: there.get(name) for name, value in published.items() if json.loads(json.dumps(there.get(name))) != value}
@@ -260,6 +257,7 @@ def test_a_file_of_the_users_own_trains_and_is_needed_again(tmp_path, capsys):
     assert main(["train", TINY, *name, "--optimizer.b1=0.8", "--train.steps=10", *run, *mine]) == 0
     assert f"evaluate {tmp_path / 'run'} --import {tmp_path / 'mine.py'})" in capsys.readouterr().out
     registry._KNOWN["optimizer"].pop("mine_lion")
+    registry._IMPORTED.clear()
     section_class.cache_clear()
     capsys.readouterr()
     assert main(["evaluate", str(tmp_path / "run")]) == 2
@@ -267,6 +265,49 @@ def test_a_file_of_the_users_own_trains_and_is_needed_again(tmp_path, capsys):
     assert "--import FILE.py" in error and error.count("\n") == 1
     assert main(["evaluate", str(tmp_path / "run"), *mine]) == 0
     assert load_config(str(tmp_path / "run" / "config.toml")).optimizer.b1 == 0.8
+
+
+SINES = """
+import dataclasses
+import jax
+import jax.numpy as jnp
+from gpicl_jax.registry import register
+from gpicl_jax.settings import setting
+from gpicl_jax.tasks.sources.base import Examples, Source
+
+@register("sines")
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sines(Source):
+    num_features: int = dataclasses.field(metadata={"static": True})
+    rate: float = setting(1.0, "waves in a unit of x", above=0.0, static=True)
+
+    name = "sines"
+    num_classes = 2
+
+    def draw(self, task_key, key, drawing):
+        x_LX = jax.random.normal(key, (drawing.length, self.num_features))
+        turn_X = jax.random.normal(task_key, (self.num_features,))
+        labels_L = (jnp.sin(self.rate * x_LX @ turn_X) > 0).astype(jnp.int32)
+        return Examples(x_LX, labels_L, jnp.float32(0), jnp.float32(1))
+"""
+
+
+def test_a_source_of_the_users_own_has_a_section_of_its_own(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(SINES)
+    command = ["train", TINY, "--data.train=sines", "--train.steps=10", "--import", str(tmp_path / "mine.py")]
+    assert main([*command, "--sines.rate=2.0", "--run-dir", str(tmp_path / "run")]) == 0
+    assert "sines (fresh examples)" in capsys.readouterr().out
+    config = load_config(str(tmp_path / "run" / "config.toml"))
+    assert config.sources[0].rate == 2.0 and load_config(str(tmp_path / "run" / "config.toml")) == config
+    assert settings_digest(config) != settings_digest(load_config(TINY, ("--data.train=sines", "--train.steps=10")))
+    for wrong, message in (
+        ("--sines.rate=0", "sines.rate = 0.0; expected more than 0.0"),
+        ("--sines.rat=1", "unknown setting sines.rat; did you mean sines.rate?"),
+        ("--data.train=digits", "[sines] holds settings of a source, but data.train = ['digits']"),
+    ):
+        assert main([*command, "--sines.rate=2.0", wrong, "--run-dir", str(tmp_path / "other")]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_the_page_of_settings_has_all_of_them(capsys):

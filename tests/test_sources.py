@@ -3,9 +3,11 @@ import hashlib
 import numpy as np
 import pytest
 
-from gpicl_jax.data import available, load, resize, sources
+from gpicl_jax.data import datasets, resize
+from gpicl_jax.data.datasets import available
 from gpicl_jax.data.stored import Stored, divide, part_rows
 from gpicl_jax.settings import UserError
+from gpicl_jax.tasks.sources.images import load
 
 RNG = np.random.default_rng(0)
 
@@ -98,7 +100,7 @@ def test_many_small_classes_are_divided_as_wholes():
 def test_statistics_of_a_set_with_test_images_only_are_its_own_and_say_so(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
     stored = Stored("kana", "here", 4, {"test": 40}, lambda _: (images, np.arange(40) % 4), (8, 8, 1))
-    monkeypatch.setattr(sources, "find", lambda name, folder: stored)
+    monkeypatch.setattr(datasets, "find_stored", lambda name, folder: stored)
     dataset = load("kana", "test")
     assert dataset.statistics == "test"
     np.testing.assert_allclose([dataset.mean, dataset.std], [images.mean(), images.std()], rtol=1e-6)
@@ -124,7 +126,7 @@ def test_validation_images_standardise_where_there_is_no_training_split(monkeypa
     images = RNG.integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
     read = {"validation": (images[:20] // 2, np.arange(20) % 4), "test": (images[20:], np.arange(20) % 4)}
     stored = Stored("kana", "here", 4, {"validation": 20, "test": 20}, read.__getitem__, (8, 8, 1))
-    monkeypatch.setattr(sources, "find", lambda name, folder: stored)
+    monkeypatch.setattr(datasets, "find_stored", lambda name, folder: stored)
     assert load("kana", "test").statistics == "validation"
 
 
@@ -139,7 +141,7 @@ def test_a_set_that_is_too_large_stops_before_it_is_read(monkeypatch):
         raise AssertionError("read")
 
     stored = Stored("huge", "here", 10, {"train": 10**9, "test": 10}, read, (32, 32, 3))
-    monkeypatch.setattr(sources, "find", lambda name, folder: stored)
+    monkeypatch.setattr(datasets, "find_stored", lambda name, folder: stored)
     with pytest.raises(UserError, match=r"'huge' needs 2.76e\+03 GB"):
         load("huge", "train")
 
@@ -147,7 +149,7 @@ def test_a_set_that_is_too_large_stops_before_it_is_read(monkeypatch):
 def test_only_the_part_that_is_loaded_must_fit(monkeypatch):
     images = RNG.integers(0, 256, (1000, 8, 8, 1), dtype=np.uint8)
     stored = Stored("half", "here", 4, {"all": 1000}, lambda split: (images, np.arange(1000) % 4), (8, 8, 1))
-    monkeypatch.setattr(sources, "find", lambda name, folder: stored)
+    monkeypatch.setattr(datasets, "find_stored", lambda name, folder: stored)
     monkeypatch.setattr(resize, "device_memory", lambda: (20_000, "cuda:0"))
     load("half", "test")
     with pytest.raises(UserError, match="'half' needs"):

@@ -1,13 +1,11 @@
 """`gpicl bench features`: what a training episode costs as inputs grow, for a learner of Gram matrices."""
 
-import dataclasses
-
 from gpicl_jax.bench.asked import Asked
 from gpicl_jax.bench.measure import Side, by_turns
 from gpicl_jax.bench.program import random_images
 from gpicl_jax.bench.rows import Row, timing_rows
 from gpicl_jax.bench.step import step_side
-from gpicl_jax.config import config_from_dict
+from gpicl_jax.config import as_dict, config_from_dict
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 
@@ -29,7 +27,7 @@ def measure(config: Config, asked: Asked) -> list[Row]:
 
 
 def _with_images(config: Config, size: int, channels: int) -> Config:
-    settings = dataclasses.asdict(config)
+    settings = as_dict(config)
     settings["data"] |= {"size": size, "channels": channels}
     return config_from_dict(settings)
 

@@ -1,6 +1,5 @@
 """Memory against the number of tasks, each number in a process of its own, started by `python -m gpicl_jax.bench.memory`."""
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -12,7 +11,7 @@ from gpicl_jax.bench.asked import Asked
 from gpicl_jax.bench.machine import peak_rss
 from gpicl_jax.bench.measure import spread
 from gpicl_jax.bench.rows import Row, number
-from gpicl_jax.config import config_from_dict
+from gpicl_jax.config import as_dict, config_from_dict
 from gpicl_jax.hyper import hyper_from
 from gpicl_jax.sections import Config
 
@@ -54,7 +53,7 @@ def _peak_rows(side: str, counts: tuple[int, ...], config: Config, each: int) ->
 
 
 def _in_fresh_process(side: str, config: Config, num_tasks: int) -> int:
-    order = json.dumps({"side": side, "num_tasks": num_tasks, "config": dataclasses.asdict(config)})
+    order = json.dumps({"side": side, "num_tasks": num_tasks, "config": as_dict(config)})
     environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # this process may hold most of a GPU
     command = [sys.executable, "-m", "gpicl_jax.bench.memory"]
     done = subprocess.run(command, input=order, capture_output=True, text=True, env=environment)

@@ -1,6 +1,5 @@
 """The parts of a training program on random images, put together as `training.loop.Trainer` puts them."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +8,11 @@ import jax
 import numpy as np
 
 from gpicl_jax.build import make_optimizer
-from gpicl_jax.config import config_from_dict
-from gpicl_jax.data import ImageDataset
+from gpicl_jax.config import as_dict, config_from_dict
 from gpicl_jax.learners.base import Learner
 from gpicl_jax.sections import IDENTITY, INFINITE, Config
 from gpicl_jax.tasks import Episode, TaskDistribution, draw_episodes
+from gpicl_jax.tasks.sources.images import ImageDataset
 from gpicl_jax.training.step import TrainChunk, batch_gradient, draw_batch_keys, gradient_in_parts, train_chunk, train_step
 
 NUM_IMAGES = 60_000
@@ -50,7 +49,7 @@ def with_tasks(config: Config, **changes: Any) -> Config:
     Raises:
       UserError: they do not go together.
     """
-    settings = dataclasses.asdict(config)
+    settings = as_dict(config)
     settings["tasks"] |= changes
     return config_from_dict(settings)
 

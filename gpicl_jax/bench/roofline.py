@@ -25,9 +25,9 @@ from gpicl_jax.bench.measure import Compiled, Side, Timings, compile_apart, spre
 from gpicl_jax.bench.program import draw_batch, flat_batch, random_tasks, shape_of
 from gpicl_jax.bench.rows import Row
 from gpicl_jax.build import make_learner, make_optimizer
-from gpicl_jax.data import ImageDataset
 from gpicl_jax.hyper import hyper_from
 from gpicl_jax.sections import Config
+from gpicl_jax.tasks.sources.images import ImageDataset
 from gpicl_jax.training.state import init_state, num_params
 
 _TABLE = "roofline"

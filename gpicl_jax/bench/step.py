@@ -13,9 +13,9 @@ from gpicl_jax.bench.program import draw_batch, make_chunk, random_images, rando
 from gpicl_jax.bench.roofline import roofline_rows, roofline_sides
 from gpicl_jax.bench.rows import Row, timing_rows
 from gpicl_jax.build import make_learner, make_optimizer
-from gpicl_jax.data import ImageDataset
 from gpicl_jax.hyper import hyper_from
 from gpicl_jax.sections import ENTRIES, Config
+from gpicl_jax.tasks.sources.images import ImageDataset
 from gpicl_jax.training.state import init_state
 
 _GENERATION = "generation alone"

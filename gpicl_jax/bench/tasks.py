@@ -8,9 +8,9 @@ from gpicl_jax.bench.measure import Side, by_turns, compile_apart
 from gpicl_jax.bench.memory import memory_rows
 from gpicl_jax.bench.program import draw_batch, random_images, random_tasks, shape_of, with_tasks
 from gpicl_jax.bench.rows import Row, timing_rows
-from gpicl_jax.data import ImageDataset
 from gpicl_jax.hyper import hyper_from
 from gpicl_jax.sections import ENTRIES, Config
+from gpicl_jax.tasks.sources.images import ImageDataset
 
 _CALLS = 4  # tasks of one sequence are drawn so many times tasks_per_step at once
 

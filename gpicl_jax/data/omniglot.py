@@ -11,11 +11,11 @@ import numpy as np
 
 from gpicl_jax.data import prepared
 from gpicl_jax.data.cache import fingerprint
-from gpicl_jax.data.stored import Arrays, Stored
+from gpicl_jax.data.stored import Arrays, Dataset, Stored
+from gpicl_jax.registry import register
 from gpicl_jax.settings import UserError
 
 FEW_SHOT, PAIRS = "omniglot/few_shot", "omniglot/pairs"
-NAMES = (FEW_SHOT, "omniglot/small1", "omniglot/small2", PAIRS)
 _SEED = 1  # of both divisions, Finn's
 _TRAIN, _VALIDATION = 1100, 100  # characters of Finn's division; the rest, 423, are for the test
 _SHARES = {"train": 0.7, "validation": 0.15}  # of characters, in the study's division by alphabets; the rest for the test
@@ -23,7 +23,11 @@ _ROTATIONS = 4
 Labels = dict[str, np.ndarray]
 
 
-def read_omniglot(name: str, folder: Path) -> Stored:
+@register("omniglot/few_shot")
+@register("omniglot/small1")
+@register("omniglot/small2")
+@register("omniglot/pairs")
+class Omniglot(Dataset):
     """One of four ways to divide Omniglot, with `train`, `validation` and `test`, which share no character.
 
     - `omniglot/few_shot`: all 1,623 characters, shuffled with seed 1 and divided 1,100 / 100 / 423 as by Finn et al. (2017);
@@ -33,12 +37,12 @@ def read_omniglot(name: str, folder: Path) -> Stored:
       are for validation, and the test is his evaluation set. Rotations likewise.
     - `omniglot/pairs`: the 30 alphabets of the background set, shuffled with seed 1 and divided 70 / 15 / 15% by number of
       characters, as in the study; no rotations. For problems of two characters of one alphabet.
-
-    Raises:
-      NotPrepared: Omniglot is not in the folder of prepared sets.
     """
-    base = prepared.read_prepared("omniglot", folder)
-    return _divided(name, base, fingerprint(Path(base.where)))
+
+    @classmethod
+    def read(cls, name: str, folder: Path) -> Stored:
+        base = prepared.read_prepared("omniglot", folder)
+        return _divided(name, base, fingerprint(Path(base.where)))
 
 
 @functools.lru_cache(maxsize=8)

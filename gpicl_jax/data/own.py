@@ -1,5 +1,6 @@
 """The user's own images: one .npz file, or a folder with one sub-folder for each class."""
 
+import functools
 import os
 import zipfile
 from pathlib import Path
@@ -7,11 +8,25 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from gpicl_jax.data.cache import fingerprint
 from gpicl_jax.data.decode import decode_images
-from gpicl_jax.data.images import check_labels
-from gpicl_jax.data.stored import Arrays, Stored
+from gpicl_jax.data.stored import Arrays, Stored, check_labels
 from gpicl_jax.sections import short_name
 from gpicl_jax.settings import UserError, one_line
+
+
+def read_path(name: str) -> Stored:
+    """`read_own`, kept while the file or folder stays as it is."""
+    path = Path(os.path.expanduser(name))
+    try:
+        return _read_own(str(path), fingerprint(path))
+    except OSError:  # absent or unreadable
+        return read_own(str(path))
+
+
+@functools.lru_cache(maxsize=4)
+def _read_own(path: str, _fingerprint: str) -> Stored:
+    return read_own(path)
 
 
 def read_own(name: str) -> Stored:

@@ -15,8 +15,7 @@ import numpy as np
 
 from gpicl_jax.data.cache import cached, fingerprint
 from gpicl_jax.data.decode import decode_images
-from gpicl_jax.data.images import check_labels
-from gpicl_jax.data.stored import Arrays, Stored
+from gpicl_jax.data.stored import Arrays, Stored, check_labels
 from gpicl_jax.sections import short_name
 from gpicl_jax.settings import UserError, one_line
 
@@ -24,7 +23,11 @@ _AT_ONCE = 1000  # records; `__getitems__` on many is about ten times faster tha
 
 
 class NotPrepared(UserError):
-    """The set is not among the prepared ones."""
+    """The TFDS set `name` is not among the prepared ones."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        super().__init__(f"dataset '{name}' is not in {folder}; {how_to_get(name, folder)}")
+        self.name = name
 
 
 def data_folder(setting: str = "") -> Path:
@@ -44,7 +47,7 @@ def read_prepared(name: str, folder: Path) -> Stored:
         configs = [each for each in prepared_names(folder) if each.startswith(f"{name}/")]
         if configs:
             raise UserError(f"dataset '{name}' has several forms; give one that is there: {', '.join(configs)}")
-        raise NotPrepared(f"dataset '{name}' is not in {folder}; {how_to_get(name, folder)}")
+        raise NotPrepared(name, folder)
     return _open(name, path, fingerprint(path))
 
 
@@ -85,7 +88,7 @@ def prepare(name: str, folder: Path) -> None:
       UserError: TensorFlow is not installed, or TFDS could not do it.
     """
     if importlib.util.find_spec("tensorflow") is None:
-        raise UserError(f"dataset '{name}' is not in {folder}; {how_to_get(name, folder)}")
+        raise NotPrepared(name, folder)
     try:
         import tensorflow
 

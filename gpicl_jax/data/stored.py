@@ -3,9 +3,14 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
+from gpicl_jax.settings import UserError
+
+_AT_ONCE = 2**24
+_MOST_CLASSES = 2**20
 Arrays = tuple[np.ndarray, np.ndarray]  # uint8 [N, height, width, 1 or 3], integers [N]
 
 
@@ -30,6 +35,25 @@ class Stored:
     read: Callable[[str], Arrays]
     shape: tuple[int | None, int | None, int | None]
     rotations: int = 1
+
+
+class Dataset:
+    """A base dataset that a config names; it registers itself under its name."""
+
+    room, needs, given = "dataset", ("read",), ()
+
+    @classmethod
+    def read(cls, name: str, folder: Path) -> Stored:
+        """Returns the set as it is stored.
+
+        Args:
+          name: under which it was found; one class may have several.
+          folder: of prepared TFDS sets.
+
+        Raises:
+          NotPrepared: it is made of a TFDS set that is not in the folder.
+        """
+        raise NotImplementedError
 
 
 Part = tuple[str, tuple[int, int]]  # a stored split, and which tenths of its images
@@ -81,3 +105,28 @@ def part_rows(images_NHWc: np.ndarray, labels_N: np.ndarray, tenths: tuple[int, 
 
 def _tenth(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest()) % 10
+
+
+def check_labels(name: str, labels_N: np.ndarray, num_images: int, num_classes: int | None) -> None:
+    """Raises `UserError` unless `labels_N` are `num_images` integers from 0 to `num_classes` − 1, of two classes or more."""
+    if labels_N.shape != (num_images,) or labels_N.dtype.kind not in "iu":
+        raise UserError(f"labels of '{name}' are {labels_N.dtype} {labels_N.shape}; expected {num_images} integers")
+    if not num_images:
+        raise UserError(f"'{name}' holds no image; expected labelled images of two classes or more")
+    low, high = int(labels_N.min()), int(labels_N.max())
+    top = _MOST_CLASSES if num_classes is None else num_classes
+    if low < 0 or high >= top:
+        upto = "" if num_classes is None else f" to {top - 1}"
+        raise UserError(f"labels of '{name}' run from {low} to {high}; expected integers from 0{upto}")
+    if low == high:
+        raise UserError(f"'{name}' has images of one class only; expected two classes or more")
+
+
+def pixel_statistics(images_NX: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation over all pixels of all images: one scalar each, as the paper standardises."""
+    pixels = images_NX.reshape(-1)
+    parts = (pixels[start : start + _AT_ONCE] for start in range(0, pixels.size, _AT_ONCE))  # bincount makes a copy
+    histogram = sum(np.bincount(part, minlength=256) for part in parts)
+    values = np.arange(256, dtype=np.float64)
+    mean = float((histogram * values).sum() / histogram.sum())
+    return mean, float(np.sqrt((histogram * (values - mean) ** 2).sum() / histogram.sum()))

@@ -9,11 +9,11 @@ import pandas as pd
 
 from gpicl_jax import figures
 from gpicl_jax.config import load_config
-from gpicl_jax.data import load
 from gpicl_jax.experiments.grid import Cell, Row
 from gpicl_jax.experiments.run import Experiment, Scale
 from gpicl_jax.experiments.trained import Member, ends, mean_and_deviation
 from gpicl_jax.settings import UserError
+from gpicl_jax.tasks.sources.images import load
 
 _SMOKE = ("--train.steps=40", "--train.chunk=20", "--train.validate_every=40", "--eval.episodes=256", "--model.width=8")
 

@@ -16,7 +16,6 @@ from gpicl_jax.hyper import hyper_from
 from gpicl_jax.models.layers import shifted_tokens
 from gpicl_jax.settings import UserError, nearest
 from gpicl_jax.tasks.augmented import draw_sequence, draw_task, seen_task_keys
-from gpicl_jax.tasks.examples import draw_examples
 
 # Scale: base dataset, height and width.
 SCALES = {"smoke": ("digits", 8), "laptop": ("mnist", 8), "paper": ("mnist", 14)}
@@ -63,7 +62,7 @@ def draw_tasks(dataset: str, size: int, data_dir: str = "") -> dict[str, Any]:
     drawn = [draw_task(tasks, key) for key in keys_T]
     sequence_key = jax.random.key(0)
     episodes = [draw_sequence(tasks, task, sequence_key) for task in drawn]
-    examples = draw_examples(tasks.source, drawn[0].source_key, sequence_key, tasks.drawing)
+    examples = tasks.source.draw(drawn[0].source_key, sequence_key, tasks.drawing)
     matrices = [np.asarray(task.projection.entries_XX, np.float64) * float(task.projection.scale) for task in drawn]
     scaled = [np.sqrt(num_features) * matrix for matrix in matrices]
     singular = [np.linalg.svd(matrix, compute_uv=False) for matrix in matrices]

@@ -96,8 +96,7 @@ class StudyConv(RowModel):
     def check(cls, config: Any) -> None:
         check_images(config)
         if config.tasks.classes_per_task != 2:
-            given = f"tasks.classes_per_task = {config.tasks.classes_per_task}"
-            raise UserError(f"model.name = 'study_conv' is for two classes; {given} must be 2")
+            raise UserError("model.name = 'study_conv' is for two classes; set tasks.classes_per_task = 2")
         if config.data.channels != 1:
             raise UserError("model.name = 'study_conv' is for grey images; set data.channels = 1")
         fewest = fewest_pixels(config.model.padding)

@@ -1,9 +1,9 @@
 """Metrics for a dashboard, beside metrics.jsonl: TensorBoard's event files, or Weights & Biases."""
 
-import dataclasses
 import importlib.util
 from typing import Any, Protocol
 
+from gpicl_jax.config import as_dict
 from gpicl_jax.processes import is_writer
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.sections import Config
@@ -67,7 +67,7 @@ class Wandb:
             project="gpicl_jax",
             name=folder.path.name,
             dir=str(folder.path),
-            config=dataclasses.asdict(config),
+            config=as_dict(config),
             settings=wandb.Settings(silent=True),
             **options,
         )

@@ -2,14 +2,12 @@
 
 from gpicl_jax.tasks.augmented import Task, TaskDistribution, draw_episode, draw_episodes, draw_task
 from gpicl_jax.tasks.episode import Episode
-from gpicl_jax.tasks.mixture import Mixture
-from gpicl_jax.tasks.omniglot import Pairs
-from gpicl_jax.tasks.random_points import RandomPoints
+from gpicl_jax.tasks.sources.mixture import Mixture
+from gpicl_jax.tasks.sources.random_points import RandomPoints
 
 __all__ = [
     "Episode",
     "Mixture",
-    "Pairs",
     "RandomPoints",
     "Task",
     "TaskDistribution",

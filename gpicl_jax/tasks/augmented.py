@@ -11,14 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpicl_jax.data.images import ImageDataset
 from gpicl_jax.hyper import Hyper
 from gpicl_jax.sections import GRAM, IDENTITY
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.episode import Episode
-from gpicl_jax.tasks.examples import Drawing, check_source, draw_examples
-from gpicl_jax.tasks.mixture import Mixture
-from gpicl_jax.tasks.omniglot import Pairs
 from gpicl_jax.tasks.projection import (
     MOST_INTEGER_FEATURES,
     NoProjection,
@@ -27,12 +23,10 @@ from gpicl_jax.tasks.projection import (
     integer_matrix,
     normal_matrix,
     project,
-    random_normal,
-    random_uniform,
-    random_words,
     tasks_at_once,
 )
-from gpicl_jax.tasks.random_points import RandomPoints
+from gpicl_jax.tasks.randomness import random_normal, random_uniform, random_words
+from gpicl_jax.tasks.sources.base import Drawing, Source
 
 # A user's own split(key(seed), n) is fold_in(key(seed), 0 … n − 1): roots lie where no such number comes.
 _FAR = 0x67706963
@@ -76,7 +70,7 @@ class TaskDistribution:
     """Tasks over a source of images.
 
     Attributes:
-      source: an `ImageDataset`, `RandomPoints`, or a `Mixture` of such.
+      source: of examples.
       length: examples of an episode, L ≤ number of images (drawn without replacement).
       classes_per_task: C labels; a source with more classes lends each task so many, relabelled in ascending order.
       balanced: whether an episode shows every class equally often; else examples are iid, as in the paper.
@@ -95,7 +89,7 @@ class TaskDistribution:
       UserError: the source cannot fill an episode, `gram` for a finite set of tasks, `integer` for too many features.
 
     Example:
-      >>> from gpicl_jax.data import load
+      >>> from gpicl_jax.tasks.sources.images import load
       >>> tasks = TaskDistribution(load("digits", "train"), length=20)
       >>> task_keys_T = jax.random.split(jax.random.key(0), 3)
       >>> sequence_keys_TS = jax.random.split(jax.random.key(1), (3, 2))
@@ -103,7 +97,7 @@ class TaskDistribution:
       (3, 2, 20, 64)
     """
 
-    source: ImageDataset | Pairs | RandomPoints | Mixture
+    source: Source
     length: int = dataclasses.field(metadata={"static": True})
     classes_per_task: int = dataclasses.field(default=10, metadata={"static": True})
     balanced: bool = dataclasses.field(default=False, metadata={"static": True})
@@ -119,7 +113,7 @@ class TaskDistribution:
             raise UserError(
                 f"tasks.num_context = {self.num_context} leaves no query of tasks.length = {self.length}; lower it, or give 0"
             )
-        check_source(self.source, self.drawing)
+        self.source.check(self.drawing)
         if self.entries == GRAM and not self.infinite:
             raise UserError(f"tasks.entries = {GRAM!r} needs infinitely many tasks, each used once; give 'normal' or 'integer'")
         if self.entries == "integer" and self.source.num_features > MOST_INTEGER_FEATURES:
@@ -176,7 +170,7 @@ def _draw_scales(tasks: TaskDistribution, key: jax.Array, source_key: jax.Array)
         return None
     spread_key, weight_key, image_key = jax.random.split(jax.random.fold_in(key, _SCALES), 3)
     few = tasks.drawing._replace(length=min(_SCALE_IMAGES, tasks.length), balanced=False, num_context=0)
-    examples = draw_examples(tasks.source, source_key, image_key, few)
+    examples = tasks.source.draw(source_key, image_key, few)
     images_IX = (examples.pixels_LX.astype(jnp.float32) - examples.mean) / examples.std
     log_X = random_normal(weight_key, (few.length,)) @ images_IX
     log_X *= jax.lax.rsqrt(jnp.maximum((log_X**2).mean(), 1e-12))
@@ -190,12 +184,12 @@ def source_key(key: jax.Array) -> jax.Array:
 
 def draw_sequence(tasks: TaskDistribution, task: Task, key: jax.Array) -> Episode:
     """An episode of `task`, prequential (num_context = L) unless `tasks` has a context. Of a `gram` task there is one only."""
-    examples = draw_examples(tasks.source, task.source_key, key, tasks.drawing)
+    examples = tasks.source.draw(task.source_key, key, tasks.drawing)
     pixels_LX, mean, std = examples.pixels_LX, examples.mean, examples.std
     if task.clutter is not None or task.scale_X is not None:
         pixels_LX = (pixels_LX.astype(jnp.float32) - mean) / std
         if task.clutter is not None:
-            others = draw_examples(tasks.source, task.source_key, jax.random.fold_in(key, _CLUTTER), tasks.drawing)
+            others = tasks.source.draw(task.source_key, jax.random.fold_in(key, _CLUTTER), tasks.drawing)
             pixels_LX += task.clutter * ((others.pixels_LX.astype(jnp.float32) - mean) / std)
         if task.scale_X is not None:
             pixels_LX *= task.scale_X[None]
@@ -259,7 +253,7 @@ def draw_episode(tasks: TaskDistribution, key: jax.Array, hyper: Hyper) -> Episo
     Example:
       >>> from gpicl_jax.config import Config
       >>> from gpicl_jax.hyper import hyper_from
-      >>> from gpicl_jax.data import load
+      >>> from gpicl_jax.tasks.sources.images import load
       >>> tasks = TaskDistribution(load("digits", "train"), length=20)
       >>> draw_episode(tasks, jax.random.key(0), hyper_from(Config())).y_L.shape
       (20,)

@@ -1,8 +1,4 @@
-"""The random matrices of the tasks. Speed lives here, and so does the promise that task i is always the same.
-
-Threefry-2x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") is written out round by round:
-on a CPU `jax.random.bits` runs it as a rolled loop that nothing fuses with. The words are the same to the bit.
-"""
+"""The random matrices of the tasks. Speed lives here."""
 
 import functools
 import math
@@ -10,11 +6,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gpicl_jax.sections import GRAM, IDENTITY
+from gpicl_jax.tasks.randomness import random_normal, threefry
 
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 # Bytes of matrices that are alive at once: what a CPU's cache holds, or a small part of an accelerator's memory.
 _LIVE_BYTES = {"cpu": 4 * 2**20}
 _LIVE_BYTES_ELSEWHERE = 2**30
@@ -23,40 +18,6 @@ _INTEGERS = {"cpu": jnp.float32}
 _INTEGERS_ELSEWHERE = jnp.bfloat16
 MOST_INTEGER_FEATURES = 4111  # the largest X with 16 · 255 · X < 2²⁴
 _JITTER = 1e-6  # of the trace; from 1e-7 on, dependent images have a Cholesky factor in float32
-
-
-def threefry(key: jax.Array, high: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Threefry-2x32 with 20 rounds of the uint32 counters (high, low) under one typed key: two uint32 words each."""
-    first, second = jax.random.key_data(key)
-    schedule = (first, second, first ^ second ^ np.uint32(0x1BD11BDA))
-    a, b = high + schedule[0], low + schedule[1]
-    for group in range(5):
-        for rotation in _ROTATIONS[group % 2]:
-            a = a + b
-            b = ((b << rotation) | (b >> (32 - rotation))) ^ a
-        a = a + schedule[(group + 1) % 3]
-        b = b + schedule[(group + 2) % 3] + np.uint32(group + 1)
-    return a, b
-
-
-def random_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """uint32 words of `shape`, equal to `jax.random.bits(key, shape)`, for fewer than 2³² of them."""
-    counter = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    a, b = threefry(key, jnp.zeros_like(counter), counter)
-    return a ^ b
-
-
-def random_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """float32 numbers of `shape`, uniform in [0, 1), equal to `jax.random.uniform(key, shape)`."""
-    words = random_words(key, shape)
-    return jax.lax.bitcast_convert_type((words >> 9) | np.uint32(0x3F800000), jnp.float32) - np.float32(1)
-
-
-def random_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """float32 standard normals of `shape`, equal to `jax.random.normal(key, shape)` on the same backend."""
-    lowest = np.nextafter(np.float32(-1), np.float32(0))
-    uniform = jnp.maximum(lowest, random_uniform(key, shape) * (np.float32(1) - lowest) + lowest)
-    return np.float32(np.sqrt(2)) * jax.lax.erf_inv(uniform)
 
 
 class Matrix(NamedTuple):

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from gpicl_jax.build import make_learner, make_optimizer, make_tasks
-from gpicl_jax.data import ImageDataset
 from gpicl_jax.evaluation import (
     EpisodeKeys,
     Evaluator,
@@ -29,7 +28,7 @@ from gpicl_jax.settings import UserError
 from gpicl_jax.solvers import CHOICE_EPISODES, choose_params, make_solvers
 from gpicl_jax.tasks import TaskDistribution
 from gpicl_jax.tasks.augmented import seen_task_keys, source_key
-from gpicl_jax.tasks.mixture import draw_source
+from gpicl_jax.tasks.sources.mixture import draw_source
 from gpicl_jax.training.divergence import Diverged, advice
 from gpicl_jax.training.state import init_state
 
@@ -170,22 +169,17 @@ def _kinds(config: Config, name: str, test: TaskDistribution) -> dict[str, tuple
     kinds = {"unseen_tasks": (test, keys, permute)}
     if not test.identity:
         kinds["identity_tasks"] = dataclasses.replace(test, identity=True), keys, 1.0
-    train = make_tasks(config, "train", name) if name in config.data.train and name != "random" else None
+    train = make_tasks(config, "train", name) if name in config.data.train and test.source.has_splits else None
     if train:
         plain = dataclasses.replace(train, entries="normal", clutter=0.0, feature_scales=0.0)
         kinds["unseen_tasks_train_images"] = (plain, keys, permute)
     if permute < 1:
         kinds["unseen_tasks_permuted"] = (test, keys, 1.0)
     ids = _seen_ids(config, name, num_tasks)
-    if len(ids) and not (train and _chooses_other_classes(train.source, test.source, config.tasks.classes_per_task)):
+    if len(ids) and not (train and train.source.chooses_other_classes(test.source, config.tasks.classes_per_task)):
         seen = dataclasses.replace(test, entries=config.tasks.entries)
         kinds["seen_tasks"] = (seen, seen_episode_keys(hyper_from(config), settings.seed, ids, settings.episodes), permute)
     return kinds
-
-
-def _chooses_other_classes(train: ImageDataset, test: ImageDataset, classes_per_task: int) -> bool:
-    """Whether a task draws its classes from others in the test images than it did in training: then it was never seen."""
-    return test.num_classes > classes_per_task and train.present_P.tolist() != test.present_P.tolist()
 
 
 def _seen_ids(config: Config, name: str, most: int) -> np.ndarray:

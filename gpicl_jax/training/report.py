@@ -62,7 +62,7 @@ def table(result: MetaTest) -> str:
     """Accuracy as text: the learning curve of one dataset, or the ends of several; reference solvers beside the learner."""
     lines = _one_table(result) if len(result.tests) == 1 else _many_table(result)
     for dataset, test in result.tests.items():
-        if test.source.statistics not in ("train", "uniform"):
+        if test.source.statistics not in ("train", ""):
             split = test.source.statistics
             lines.append(f"{dataset}: pixels standardised by its {split} split, for want of a training split")
     return "\n".join(lines)

@@ -1,6 +1,5 @@
 """A whole run: folder, training, meta-test, and the words at its end."""
 
-import dataclasses
 import shlex
 import shutil
 import sys
@@ -10,8 +9,7 @@ from pathlib import Path
 
 import jax
 
-from gpicl_jax.config import changed_settings, config_from_dict, free_settings
-from gpicl_jax.data import ImageDataset
+from gpicl_jax.config import as_dict, changed_settings, config_from_dict, free_settings
 from gpicl_jax.processes import agreement, first_alone
 from gpicl_jax.registry import import_options
 from gpicl_jax.runs.folder import CONFIG, RunFolder, describe_run
@@ -110,7 +108,7 @@ def evaluate_run(
       UserError: no run, no checkpoint, a dataset that cannot be used, or a number of episodes that does not fit.
     """
     folder = RunFolder.open(run_dir)
-    settings = dataclasses.asdict(folder.config())
+    settings = as_dict(folder.config())
     if episodes is not None:
         settings["eval"]["episodes"] = episodes
     if data_dir:
@@ -158,9 +156,7 @@ def _executable() -> str:
 
 def _say_start(trainer: Trainer, folder: RunFolder) -> None:
     config, source = trainer.config, trainer.tasks.source
-    sources = source.sources if isinstance(source, Mixture) else (source,)
-    counts = [f"{each.num_images:,} training images" if isinstance(each, ImageDataset) else "fresh points" for each in sources]
-    images = ", ".join(f"{each.name} ({count})" for each, count in zip(sources, counts, strict=True))
+    images = source.about() if isinstance(source, Mixture) else f"{source.name} ({source.about()})"
     devices = jax.devices()
     together = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
     print(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpicl_jax.data import load
+from gpicl_jax.tasks.sources.images import load
 
 FILTERS, SIDE, IMAGES = 64, 6, 20_000
 

@@ -14,8 +14,8 @@ import pandas  # noqa: F401  (theirs too; loaded before stand-ins are)
 import torch
 import tqdm.auto  # noqa: F401  (likewise)
 
-from gpicl_jax.data import ImageDataset
 from gpicl_jax.settings import UserError, one_line
+from gpicl_jax.tasks.sources.images import ImageDataset
 
 # What its file imports and its generator never touches: stand-ins spare the user from installing it all.
 _UNUSED = (

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from gpicl_jax.bench.asked import Asked
 from gpicl_jax.bench.pytorch import prepare, wait
-from gpicl_jax.data import ImageDataset
 from gpicl_jax.sections import Config
+from gpicl_jax.tasks.sources.images import ImageDataset
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 STORED, LEAN, PROJECT = "pytorch", "pytorch, lean", "pytorch, the public project"

@@ -1,22 +1,21 @@
 """Several sources at once: each task belongs to one of them, by chance."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gpicl_jax.settings import UserError
-from gpicl_jax.tasks.examples import Drawing, Examples, check_source, draw_examples
-from gpicl_jax.tasks.projection import random_words
+from gpicl_jax.tasks.randomness import random_words
+from gpicl_jax.tasks.sources.base import Drawing, Examples, Source
 
 _COIN = 2**31  # far from the counters that a source draws from the same key
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Mixture:
+class Mixture(Source):
     """Base datasets by weight; which one a task is of is a function of its key.
 
     Attributes:
@@ -27,7 +26,7 @@ class Mixture:
       UserError: the sources have different numbers of features, or other than one weight each.
     """
 
-    sources: tuple[Any, ...]
+    sources: tuple[Source, ...]
     weights: tuple[float, ...] = dataclasses.field(default=(), metadata={"static": True})
 
     def __post_init__(self) -> None:
@@ -50,6 +49,21 @@ class Mixture:
     def num_classes(self) -> int:
         return max(source.num_classes for source in self.sources)
 
+    def draw(self, task_key: jax.Array, key: jax.Array, drawing: Drawing) -> Examples:
+        # Every source is asked: a branch per task would be the same under vmap, and images are cheap to draw. Each has the
+        # task's own key, so that a task alone and in a mixture are the same.
+        drawn = [source.draw(task_key, key, drawing) for source in self.sources]
+        drawn = [each._replace(pixels_LX=each.pixels_LX.astype(jnp.float32)) for each in drawn]
+        number = draw_source(self, task_key)
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves)[number], *drawn)
+
+    def check(self, drawing: Drawing) -> None:
+        for source in self.sources:
+            source.check(drawing)
+
+    def about(self) -> str:
+        return ", ".join(f"{source.name} ({source.about()})" for source in self.sources)
+
 
 def draw_source(mixture: Mixture, task_key: jax.Array) -> jax.Array:
     """The number of the source that a task is of, int32 scalar."""
@@ -57,19 +71,3 @@ def draw_source(mixture: Mixture, task_key: jax.Array) -> jax.Array:
     bounds_M = np.minimum(np.cumsum(weights_M / weights_M.sum())[:-1] * 2**32, 2**32 - 1).astype(np.uint32)
     coin = random_words(jax.random.fold_in(task_key, _COIN), ())
     return (coin >= jnp.asarray(bounds_M)).sum(dtype=jnp.int32)
-
-
-@draw_examples.register
-def _(mixture: Mixture, task_key: jax.Array, key: jax.Array, drawing: Drawing) -> Examples:
-    # Every source is asked: a branch per task would be the same under vmap, and images are cheap to draw. Each has the
-    # task's own key, so that a task alone and in a mixture are the same.
-    drawn = [draw_examples(source, task_key, key, drawing) for source in mixture.sources]
-    drawn = [each._replace(pixels_LX=each.pixels_LX.astype(jnp.float32)) for each in drawn]
-    number = draw_source(mixture, task_key)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves)[number], *drawn)
-
-
-@check_source.register
-def _(mixture: Mixture, drawing: Drawing) -> None:
-    for source in mixture.sources:
-        check_source(source, drawing)

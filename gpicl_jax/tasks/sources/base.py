@@ -1,0 +1,90 @@
+"""What every source of examples is, and how an episode draws from it."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from gpicl_jax.registry import make
+
+
+class Drawing(NamedTuple):
+    """How episodes draw their examples: static.
+
+    Attributes:
+      length: L examples of an episode.
+      classes_per_task: labels of a task; a set with more classes lends a task so many, one with fewer all of its own.
+      balanced: whether an episode shows every class of its task equally often; else examples are iid, as in the paper.
+      num_context: examples before the queries; where balanced, both show every class equally often. 0: there are no queries.
+    """
+
+    length: int
+    classes_per_task: int
+    balanced: bool
+    num_context: int = 0
+
+
+class Examples(NamedTuple):
+    """The examples of one episode before projection, and the numbers that standardise them.
+
+    Attributes:
+      pixels_LX: uint8 or float32 [L, X].
+      labels_L: int32 [L], 0 … number of classes of the task − 1, before the task's permutation.
+      mean, std: float32 scalars.
+    """
+
+    pixels_LX: jax.Array
+    labels_L: jax.Array
+    mean: jax.Array
+    std: jax.Array
+
+
+class Source:
+    """Where the examples of an episode come from: a frozen dataclass that is a pytree. It may register itself.
+
+    Attributes:
+      name: for records and tables.
+      num_features: X.
+      num_classes: C.
+      statistics: the split whose mean and deviation standardise it; '' where they are those of a law.
+      has_splits: whether training and test have examples of their own.
+    """
+
+    room, needs, given = "source", ("draw",), ("num_features",)
+    name = ""
+    num_features: int
+    num_classes: int
+    statistics = ""
+    has_splits = False
+
+    @classmethod
+    def open(cls, split: str, data: Any, settings: Any) -> "Source":
+        """Returns the source for one split of a config's `[data]`; `settings` are its own section."""
+        del split
+        return make("source", settings, num_features=data.num_features)
+
+    def draw(self, task_key: jax.Array, key: jax.Array, drawing: Drawing) -> Examples:
+        """Returns the examples of one episode. Traced.
+
+        Args:
+          task_key: of what all episodes of a task share, e.g. which classes.
+          key: of this episode.
+          drawing: see there.
+        """
+        raise NotImplementedError
+
+    def check(self, drawing: Drawing) -> None:
+        """Raises UserError where it cannot fill an episode."""
+
+    def count(self, task_keys_T: jax.Array, sequence_keys_TS: jax.Array, drawing: Drawing) -> int:
+        """Returns how many different examples some episodes show; by default all are new."""
+        del task_keys_T
+        return sequence_keys_TS.size * drawing.length
+
+    def chooses_other_classes(self, test: "Source", classes_per_task: int) -> bool:
+        """Returns whether a task of this training split is another one on the test split: then it was never seen."""
+        del test, classes_per_task
+        return False
+
+    def about(self) -> str:
+        """Returns what meta-training sees of it, e.g. `1,200 training images`."""
+        return "fresh examples"

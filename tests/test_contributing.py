@@ -1,0 +1,46 @@
+"""CONTRIBUTING.md does what it says: each example is written to a file, and its command is run at a small size."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from gpicl_jax import registry
+from gpicl_jax.cli import main
+from gpicl_jax.config import load_config
+from gpicl_jax.registry import ROOMS, names, section_class
+
+TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", TEXT, flags=re.DOTALL))
+COMMANDS = [command for command in re.findall(r"^gpicl (train .*)$", TEXT, flags=re.MULTILINE)]
+SMALL = ("--tasks.length=20", "--tasks.tasks_per_step=4", "--tasks.sequences_per_task=1", "--train.chunk=5", "--train.steps=10")
+SMALL += ("--train.validate_every=10", "--eval.episodes=16", "--optimizer.warmup_steps=0")
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(monkeypatch):
+    for room in ROOMS:
+        names(room)
+        monkeypatch.setitem(registry._KNOWN, room, dict(registry._KNOWN[room]))
+    monkeypatch.setattr(registry, "_IMPORTED", [])
+    yield
+    section_class.cache_clear()
+
+
+def test_every_example_has_a_command():
+    assert len(FILES) == len(COMMANDS) >= 4 and all(any(f"--import {name} " in each for each in COMMANDS) for name in FILES)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: re.search(r"--import (\w+)", command)[1])
+def test_an_example_is_one_file_that_trains(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    assert main([*shlex.split(command), *SMALL, "--run-dir", "run"]) == 0
+    given = dict(re.findall(r"--(\w+\.\w+)=(\S+)", command))
+    config = load_config("run/config.toml")
+    for setting, value in given.items():
+        section, key = setting.split(".")
+        found = getattr(config.sections[section], key)
+        assert str(found) == value or found == (value,) or float(found) == float(value)

@@ -14,22 +14,13 @@ import pandas as pd
 
 from gpicl_jax.hyper import Hyper
 from gpicl_jax.learners.base import Learner, check_fits, final_rows, score_rows
-from gpicl_jax.tasks import Episode, TaskDistribution, draw_episodes
+from gpicl_jax.tasks import Episode, EpisodeKeys, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.augmented import seen_task_keys, source_key, stream
 
 COLUMNS = ["dataset", "tasks", "position", "solver", "accuracy", "loss", "standard_error"]
 COLUMNS += ["episodes", "distinct_images", "seed"]
 _EPISODES_AT_ONCE = {"cpu": 16}  # of 64 a prediction takes twice as long there: they leave the cache
 _EPISODES_AT_ONCE_ELSEWHERE = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class EpisodeKeys:
-    """The keys of a meta-test: tasks [T]; images and learner of their sequences [T, S]."""
-
-    task_T: jax.Array
-    sequence_TS: jax.Array
-    learner_TS: jax.Array
 
 
 def unseen_episode_keys(seed: int, name: str, num_tasks: int, sequences_per_task: int) -> EpisodeKeys:
@@ -46,7 +37,7 @@ def unseen_episode_keys(seed: int, name: str, num_tasks: int, sequences_per_task
 def seen_episode_keys(hyper: Hyper, seed: int, ids_T: np.ndarray, episodes: int) -> EpisodeKeys:
     """Keys of some tasks of the training set, with as many sequences each as `episodes` allow."""
     keys = unseen_episode_keys(seed, "test", len(ids_T), max(1, episodes // len(ids_T)))
-    return dataclasses.replace(keys, task_T=seen_task_keys(hyper, ids_T))
+    return keys._replace(task_T=seen_task_keys(hyper, ids_T))
 
 
 @dataclasses.dataclass(frozen=True)

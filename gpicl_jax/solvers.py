@@ -2,9 +2,9 @@
 
 import itertools
 
-from gpicl_jax.evaluation import EpisodeKeys, Evaluator, drawn_in_parts, score_together
+from gpicl_jax.evaluation import Evaluator, drawn_in_parts, score_together
 from gpicl_jax.learners.reference import KernelRidge, NearestNeighbour
-from gpicl_jax.tasks import TaskDistribution
+from gpicl_jax.tasks import EpisodeKeys, TaskDistribution
 
 CHOICE_EPISODES = 256  # of validation tasks
 # Kernels are scaled by 1/X: standardised inputs have norms of about X, and are about 2X apart, squared.

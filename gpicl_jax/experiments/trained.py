@@ -13,7 +13,6 @@ from scipy import stats
 
 from gpicl_jax.build import make_tasks
 from gpicl_jax.evaluation import (
-    EpisodeKeys,
     Evaluator,
     Scores,
     drawn_in_parts,
@@ -26,7 +25,7 @@ from gpicl_jax.hyper import hyper_from
 from gpicl_jax.learners.base import Learner, check_fits
 from gpicl_jax.sections import Config, final_permute_prob
 from gpicl_jax.solvers import CHOICE_EPISODES, choose_params, make_solvers
-from gpicl_jax.tasks import TaskDistribution
+from gpicl_jax.tasks import EpisodeKeys, TaskDistribution
 
 _SEEN_TASKS = 64
 

@@ -21,3 +21,11 @@ class Episode(NamedTuple):
     x_LX: jax.Array
     y_L: jax.Array
     num_context: jax.Array
+
+
+class EpisodeKeys(NamedTuple):
+    """The keys that S episodes of each of T tasks are made from: tasks [T], images and learner [T, S]."""
+
+    task_T: jax.Array
+    sequence_TS: jax.Array
+    learner_TS: jax.Array

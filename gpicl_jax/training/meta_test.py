@@ -10,7 +10,6 @@ import pandas as pd
 
 from gpicl_jax.build import make_learner, make_optimizer, make_tasks
 from gpicl_jax.evaluation import (
-    EpisodeKeys,
     Evaluator,
     Scores,
     count_images,
@@ -26,7 +25,7 @@ from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.sections import INFINITE, Config, final_permute_prob, learner_name, short_name
 from gpicl_jax.settings import UserError
 from gpicl_jax.solvers import CHOICE_EPISODES, choose_params, make_solvers
-from gpicl_jax.tasks import TaskDistribution
+from gpicl_jax.tasks import EpisodeKeys, TaskDistribution
 from gpicl_jax.tasks.augmented import seen_task_keys, source_key
 from gpicl_jax.tasks.sources.mixture import draw_source
 from gpicl_jax.training.divergence import Diverged, advice

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,31 +11,23 @@ import optax
 from gpicl_jax.build import MakeOptimizer
 from gpicl_jax.hyper import Hyper
 from gpicl_jax.learners.base import Learner
-from gpicl_jax.tasks import TaskDistribution, draw_episodes
+from gpicl_jax.tasks import EpisodeKeys, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.augmented import draw_task_keys, stream
 from gpicl_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
 
 
-class BatchKeys(NamedTuple):
-    """The keys that a batch is made from: tasks [T], images and learner [T, S]."""
-
-    task_T: jax.Array
-    sequence_TS: jax.Array
-    learner_TS: jax.Array
-
-
 # (params, tasks, keys, hyper) -> (gradient, metrics), means over the batch; `parallel` spreads it over devices.
-BatchGradient = Callable[[Any, TaskDistribution, BatchKeys, Hyper], tuple[Any, Metrics]]
+BatchGradient = Callable[[Any, TaskDistribution, EpisodeKeys, Hyper], tuple[Any, Metrics]]
 TrainChunk = Callable[[TrainState, TaskDistribution, Hyper], tuple[TrainState, Metrics]]
 
 
-def draw_batch_keys(tasks: TaskDistribution, step: jax.Array, hyper: Hyper, shape: tuple[int, int]) -> BatchKeys:
+def draw_batch_keys(tasks: TaskDistribution, step: jax.Array, hyper: Hyper, shape: tuple[int, int]) -> EpisodeKeys:
     """All keys of step number `step`, a function of seed and step alone; `shape` is (T, S)."""
     key = jax.random.fold_in(stream(hyper.seed, "train"), step)
     task_key, sequence_key, learner_key = jax.random.split(key, 3)
-    return BatchKeys(
+    return EpisodeKeys(
         task_T=draw_task_keys(tasks, task_key, hyper, shape[0]),
         sequence_TS=jax.random.split(sequence_key, shape),
         learner_TS=jax.random.split(learner_key, shape),
@@ -45,7 +37,7 @@ def draw_batch_keys(tasks: TaskDistribution, step: jax.Array, hyper: Hyper, shap
 def batch_gradient(learner: Learner) -> BatchGradient:
     """Mean loss and its gradient over the T × S episodes that the keys stand for; see `Learner.unit_gradients`."""
 
-    def gradient(params: Any, tasks: TaskDistribution, keys: BatchKeys, hyper: Hyper) -> tuple[Any, Metrics]:
+    def gradient(params: Any, tasks: TaskDistribution, keys: EpisodeKeys, hyper: Hyper) -> tuple[Any, Metrics]:
         episodes_TS = draw_episodes(tasks, keys.task_T, keys.sequence_TS, hyper.permute_labels_prob)
         episodes_B, key_B = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (episodes_TS, keys.learner_TS))
 
@@ -71,8 +63,8 @@ def gradient_in_parts(gradient: BatchGradient, parts: int) -> BatchGradient:
     if parts == 1:
         return gradient
 
-    def summed(params: Any, tasks: TaskDistribution, keys: BatchKeys, hyper: Hyper) -> tuple[Any, Metrics]:
-        def add(total: Any, part: BatchKeys) -> tuple[Any, None]:
+    def summed(params: Any, tasks: TaskDistribution, keys: EpisodeKeys, hyper: Hyper) -> tuple[Any, Metrics]:
+        def add(total: Any, part: EpisodeKeys) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, gradient(params, tasks, part, hyper)), None
 
         keys_of_parts = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), keys)

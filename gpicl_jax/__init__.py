@@ -16,7 +16,7 @@ _ROOMS = {
     "Mixture": "tasks",
     "RandomPoints": "tasks",
     "TaskDistribution": "tasks",
-    "Trainer": "training.loop",
+    "Trainer": "training.trainer",
     "Transformer": "models.transformer",
     "UserError": "settings",
     "draw_episode": "tasks",

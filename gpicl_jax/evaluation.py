@@ -17,6 +17,7 @@ from gpicl_jax.learners.base import Learner, check_fits, final_rows, score_rows
 from gpicl_jax.tasks import Episode, EpisodeKeys, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.augmented import seen_task_keys, source_key, stream
 
+VALIDATION_EPISODES = 256
 COLUMNS = ["dataset", "tasks", "position", "solver", "accuracy", "loss", "standard_error"]
 COLUMNS += ["episodes", "distinct_images", "seed"]
 _EPISODES_AT_ONCE = {"cpu": 16}  # of 64 a prediction takes twice as long there: they leave the cache
@@ -32,6 +33,12 @@ def unseen_episode_keys(seed: int, name: str, num_tasks: int, sequences_per_task
         sequence_TS=jax.random.split(sequence_root, shape),
         learner_TS=jax.random.split(learner_root, shape),
     )
+
+
+def validation_keys(seed: int, sequences_per_task: int) -> EpisodeKeys:
+    """Keys of a validation in training: `VALIDATION_EPISODES` episodes, of two tasks at least."""
+    num_tasks = max(2, VALIDATION_EPISODES // sequences_per_task)
+    return unseen_episode_keys(seed, "validation", num_tasks, sequences_per_task)
 
 
 def seen_episode_keys(hyper: Hyper, seed: int, ids_T: np.ndarray, episodes: int) -> EpisodeKeys:
@@ -59,6 +66,11 @@ class Scores:
     @property
     def episodes(self) -> int:
         return self.accuracy_TSL.shape[0] * self.accuracy_TSL.shape[1]
+
+    @property
+    def loss(self) -> float:
+        """Mean loss (nats) of all rows that the learner predicts; NaN where it is not finite."""
+        return float(np.nanmean(self.loss_TSL)) if self.finite else math.nan
 
     def accuracy(self, positions: slice) -> tuple[float, float]:
         """Mean accuracy over some rows and its standard error, clustered by task."""

@@ -22,7 +22,7 @@ from gpicl_jax.evaluation import COLUMNS
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.sections import Config
-from gpicl_jax.training import loop
+from gpicl_jax.training import trainer
 from gpicl_jax.training.meta_test import load_params
 from tests.helpers import TINY
 from tests.prepared import png, write_prepared
@@ -88,14 +88,17 @@ def test_killed_after_20_steps_and_resumed_is_bit_for_bit_the_same(straight, tmp
     command = ["train", TINY, "--tasks.num_tasks=64", "--run-dir", str(tmp_path / "run")]
     code = (
         "import os, signal, sys\n"
-        "from gpicl_jax.training.loop import _Course\n"
-        "advance = _Course.advance\n"
-        "def killed(self, state, step):\n"
-        "    if step == 25:\n"
-        "        self._checkpoints._checkpointer.wait()\n"
+        "from gpicl_jax.runs.checkpoint import Checkpoints\n"
+        "from gpicl_jax.training.trainer import Trainer\n"
+        "chunk, save = Trainer.chunk, Checkpoints.save\n"
+        "def waited(self, *arguments):\n"
+        "    save(self, *arguments)\n"
+        "    self._checkpointer.wait()\n"
+        "def killed(self, state):\n"
+        "    if int(state.step) == 25:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return advance(self, state, step)\n"
-        "_Course.advance = killed\n"
+        "    return chunk(self, state)\n"
+        "Checkpoints.save, Trainer.chunk = waited, killed\n"
         "from gpicl_jax.cli import main\n"
         "main(sys.argv[1:])\n"
     )
@@ -127,7 +130,7 @@ def test_sigterm_saves_says_how_to_resume_and_exits_143(straight, tmp_path):
 
 def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, capsys, monkeypatch):
     """Weights are poisoned after the checkpoint of step 10; at 20, when the next is due, the run must end before it saves."""
-    compile_chunk = loop.compile_chunk
+    compile_chunk = trainer.compile_chunk
 
     def poisoned(*arguments, **options):
         chunk = compile_chunk(*arguments, **options)
@@ -139,7 +142,7 @@ def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, capsys
 
         return run
 
-    monkeypatch.setattr(loop, "compile_chunk", poisoned)
+    monkeypatch.setattr(trainer, "compile_chunk", poisoned)
     run_dir = tmp_path / "run"
     assert main(["train", TINY, "--run-dir", str(run_dir)]) == 1
     error = capsys.readouterr().err

@@ -15,8 +15,8 @@ from gpicl_jax.models.equivariant_ablations import WithoutContextPermutations, W
 from gpicl_jax.models.equivariant_transformer import EquivariantTransformer
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.episode import Episode
-from gpicl_jax.training.loop import Trainer
 from gpicl_jax.training.population import Population
+from gpicl_jax.training.trainer import Trainer
 
 L, X, C, N = 24, 12, 5, 17
 SIZES = {"width": 16, "num_layers": 3, "num_heads": 4, "head_size": 4}

@@ -135,9 +135,9 @@ def test_more_seeds_in_the_csv_are_welcome(tmp_path):
 
 def test_what_is_done_is_not_done_again_and_a_broken_line_is(transition, asked, monkeypatch, capsys):
     trained = []
-    train = run.train_population
+    train = run.train
     monkeypatch.setattr(
-        run, "train_population", lambda population, *rest: trained.append(population) or train(population, *rest)
+        run, "train", lambda population, *rest, **named: trained.append(population) or train(population, *rest, **named)
     )
     assert run_experiment(transition, asked) == 0 and [each.size for each in trained] == [2, 2]
     frame = pd.read_csv(asked.results_dir / "smoke.csv")

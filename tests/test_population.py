@@ -10,11 +10,10 @@ import pytest
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.settings import UserError
-from gpicl_jax.training import population_loop
-from gpicl_jax.training.loop import Trainer
+from gpicl_jax.training.loop import train
 from gpicl_jax.training.population import Population
-from gpicl_jax.training.population_loop import train_population
 from gpicl_jax.training.signals import Interrupted, StopRequest
+from gpicl_jax.training.trainer import Trainer
 from tests.helpers import tiny_config
 
 # SGD without momentum: where a gradient is rounding, Adam would enlarge it
@@ -28,6 +27,12 @@ HYPER = (
 
 def configs(*overrides):
     return [tiny_config(*SGD, *hyper, *overrides) for hyper in HYPER]
+
+
+def trained(population, path):
+    """Parameters [M, …], NumPy."""
+    path.mkdir(exist_ok=True)
+    return population.members(train(population, RunFolder(path)).state.params)
 
 
 def assert_close(one, other):
@@ -45,7 +50,7 @@ def test_a_member_trains_as_it_does_alone():
         trainer = Trainer(config, devices=jax.devices()[:1])
         alone = trainer.state()
         for chunk in range(2):
-            alone, metrics = trainer.chunk(alone, trainer.tasks, trainer.hyper)
+            alone, metrics = trainer.chunk(alone)
             np.testing.assert_allclose(losses[chunk][number], metrics["loss"], rtol=1e-5)
         assert_close(jax.tree.map(operator.itemgetter(number), together), alone.params)
 
@@ -53,7 +58,7 @@ def test_a_member_trains_as_it_does_alone():
 def test_vmapped_members_are_the_same(monkeypatch):
     """As on a GPU or TPU, where members of a device run under one vmap."""
     in_turns = Population(configs(), jax.devices()[:1])
-    monkeypatch.setattr(population_loop.Population, "in_turns", False)
+    monkeypatch.setattr(Population, "in_turns", False)
     vmapped = Population(configs(), jax.devices()[:1])
     results = [each.members(each.chunk(each.state())) for each in (in_turns, vmapped)]
     assert_close(results[0][0].params, results[1][0].params)
@@ -65,29 +70,48 @@ def test_members_must_share_their_shapes():
         Population([tiny_config(), tiny_config("--model.width=8")])
 
 
+def test_a_member_is_validated_as_a_run_is():
+    """The same episodes, and the same loss and accuracy of them: here at the cuts of contexts of several sizes."""
+    cuts = ("--model.name=context_query", "--model.smear_keys=false", "--eval.sequences_per_task=2")
+    population = Population(configs(*cuts), jax.devices()[:2])
+    record, loss = population.validate(population.state())
+    assert loss is None
+    for member, config in enumerate(configs(*cuts)[:2]):
+        trainer = Trainer(config, devices=jax.devices()[:1])
+        alone, loss = trainer.validate(trainer.state())
+        assert alone["validation_loss"] == loss
+        for name in ("validation_loss", "validation_last"):
+            np.testing.assert_allclose(record[name][member], alone[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("setting", ["--train.patience=3", "--log.to=tensorboard"])
+def test_what_only_a_run_has_is_refused(setting):
+    with pytest.raises(UserError, match=r"train\.patience and log\.to are of a single run"):
+        Population(configs(setting))
+
+
 def test_a_member_that_diverges_leaves_the_others_alone(tmp_path):
     wild = tiny_config(*SGD, *HYPER[0], "--optimizer.learning_rate=1e30", "--train.steps=10")
     both = Population([wild, *configs("--train.steps=10")[1:2]], jax.devices()[:1])
-    found = train_population(both, RunFolder(tmp_path), 1.0)
-    assert found.diverged_M[0] in (5, 10) and found.diverged_M[1] is None
+    found = trained(both, tmp_path)
+    records = read_metrics(tmp_path)
+    finite = {record["step"]: [loss is not None for loss in record["loss"]] for record in records if "loss" in record}
+    assert finite[5] in ([True, True], [False, True]) and finite[10] == [False, True]
     alone = Population(configs("--train.steps=10")[1:2], jax.devices()[:1])
-    (tmp_path / "alone").mkdir()
-    expected = train_population(alone, RunFolder(tmp_path / "alone"), 1.0)
-    assert_close(jax.tree.map(lambda leaf: leaf[1:], found.params_M), expected.params_M)
-    validated = [record for record in found.records if "validation_loss" in record]
-    assert [record["step"] for record in validated] == [10] and np.isfinite(validated[0]["validation_loss"][1])
+    assert_close(jax.tree.map(lambda leaf: leaf[1:], found), trained(alone, tmp_path / "alone"))
+    (validated,) = [record for record in records if "validation_loss" in record]
+    assert validated["step"] == 10 and validated["validation_loss"][0] is None and np.isfinite(validated["validation_loss"][1])
 
 
 def test_resumed_is_uninterrupted_on_another_number_of_devices(tmp_path, monkeypatch):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    whole.mkdir(), parts.mkdir()
-    expected = train_population(Population(configs(), jax.devices()[:1]), RunFolder(whole), 1.0)
+    expected = trained(Population(configs(), jax.devices()[:1]), whole)
     with monkeypatch.context() as context:
         context.setattr(StopRequest, "signum", property(lambda _: 15, lambda *_: None), raising=False)
         with pytest.raises(Interrupted, match="at step 5"):
-            train_population(Population(configs(), jax.devices()[:1]), RunFolder(parts), 1.0)
-    found = train_population(Population(configs(), jax.devices()[:2]), RunFolder(parts), 1.0)
-    assert_close(found.params_M, expected.params_M)
+            trained(Population(configs(), jax.devices()[:1]), parts)
+    found = trained(Population(configs(), jax.devices()[:2]), parts)
+    assert_close(found, expected)
     steps = [record["step"] for record in read_metrics(parts)]
     assert steps == [record["step"] for record in read_metrics(whole)] and steps[-1] == 40
     for one, other in zip(read_metrics(parts), read_metrics(whole), strict=True):
@@ -99,7 +123,7 @@ def test_what_is_watched_is_recorded_once_though_a_run_is_killed_before_its_firs
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "seen": [7, 7, 7], "seconds": 1.0}\n{"step": 5, "loss": [1, 1, 1]}\n')
     population = Population(configs("--train.steps=20", "--train.validate_every=10"), jax.devices()[:2])
     seen = population.each(lambda shared, params: shared + params["head"]["bias"][0], 1.0)
-    train_population(population, RunFolder(tmp_path), 1.0, lambda state: {"seen": seen(state).tolist()})
+    train(population, RunFolder(tmp_path), watch=lambda state: {"seen": seen(state).tolist()})
     watched = [record for record in read_metrics(tmp_path) if "seen" in record]
     assert [record["step"] for record in watched] == [0, 10, 20] and watched[0]["seen"] == [1.0] * 3
     assert watched[2]["seen"] != watched[0]["seen"]

@@ -18,8 +18,9 @@ from gpicl_jax.cli import main
 from gpicl_jax.config import load_config
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import read_metrics
-from gpicl_jax.training.loop import Trainer, train
+from gpicl_jax.training.loop import train
 from gpicl_jax.training.meta_test import load_params
+from gpicl_jax.training.trainer import Trainer
 from tests.helpers import TINY
 
 # SGD without momentum: losses differ by rounding alone, which Adam would enlarge.

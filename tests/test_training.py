@@ -17,11 +17,14 @@ from jax.experimental.compilation_cache import compilation_cache
 from gpicl_jax.build import make_learner, make_optimizer, make_tasks
 from gpicl_jax.evaluation import Evaluator, seen_episode_keys, unseen_episode_keys
 from gpicl_jax.hyper import hyper_from
+from gpicl_jax.runs.folder import RunFolder
+from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode, draw_episodes
-from gpicl_jax.training.loop import Trainer
+from gpicl_jax.training import loop
 from gpicl_jax.training.parallel import AXIS, gradient_over_mesh, keep_compiled, replicate
 from gpicl_jax.training.step import batch_gradient, draw_batch_keys, gradient_in_parts, train_step
+from gpicl_jax.training.trainer import Trainer
 from tests.helpers import TINY, tiny_config
 
 SGD = ("--optimizer.name=sgd", "--optimizer.momentum=0")
@@ -47,7 +50,7 @@ def test_a_chunk_equals_its_steps_one_by_one():
     for _ in range(5):
         state, metrics = step(state, trainer.tasks, trainer.hyper)
         losses.append(float(metrics["loss"]))
-    chunked, metrics = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
+    chunked, metrics = trainer.chunk(trainer.state())
     assert int(chunked.step) == int(state.step) == 5
     np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=1e-5)
     for run in (chunked, state):  # a bias of the keys moves no attention weight: its gradient is rounding, which Adam enlarges
@@ -66,7 +69,7 @@ def test_devices_share_a_step_without_changing_it(parallel, num_devices, num_tas
     results = {}
     for key, (how, devices) in {"one": ("pmap", 1), "many": (parallel, num_devices)}.items():
         trainer = make_trainer(*overrides, parallel=how, num_devices=devices)
-        state, metrics = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
+        state, metrics = trainer.chunk(trainer.state())
         assert len(state.params["head"]["kernel"].devices()) == devices
         results[key] = jax.device_get((state.params, metrics))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-6), results["one"], results["many"])
@@ -76,9 +79,9 @@ EIGHT = """
 import sys, numpy as np, jax
 from gpicl_jax.config import load_config
 from gpicl_jax.tasks import Episode, draw_episodes
-from gpicl_jax.training.loop import Trainer
+from gpicl_jax.training.trainer import Trainer
 trainer = Trainer(load_config(sys.argv[2], tuple(sys.argv[3:])))
-state, metrics = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
+state, metrics = trainer.chunk(trainer.state())
 assert len(state.params["head"]["kernel"].devices()) == 8
 np.savez(f"{sys.argv[1]}/pmap.npz", *jax.tree.leaves(jax.device_get((state.params, metrics))))
 """
@@ -90,7 +93,7 @@ def test_eight_devices_too(tmp_path):
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
     subprocess.run([sys.executable, "-c", EIGHT, tmp_path, TINY, *overrides], env=environment, check=True)
     trainer = make_trainer(*overrides)
-    state, metrics = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
+    state, metrics = trainer.chunk(trainer.state())
     with np.load(tmp_path / "pmap.npz") as many:
         for one, leaf in zip(jax.tree.leaves((state.params, metrics)), many.values(), strict=True):
             np.testing.assert_allclose(leaf, one, rtol=1e-5, atol=2e-6)
@@ -100,7 +103,7 @@ def test_parts_of_a_batch_add_up_to_its_step():
     results = []
     for overrides, devices in ((SGD, 1), ((*SGD, "--train.accumulate=2"), 2)):
         trainer = make_trainer(*overrides, num_devices=devices)
-        state, metrics = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
+        state, metrics = trainer.chunk(trainer.state())
         results.append(jax.device_get((state.params, metrics)))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-6), *results)
 
@@ -130,7 +133,7 @@ def test_parts_of_a_batch_need_less_memory():
     needed = []
     for parts in (1, 4):
         trainer = make_trainer("--tasks.length=50", "--tasks.tasks_per_step=8", f"--train.accumulate={parts}")
-        program = trainer.chunk.lower(trainer.state(), trainer.tasks, trainer.hyper).compile()
+        program = trainer._chunk.lower(trainer.state(), trainer.tasks, trainer.hyper).compile()
         needed.append(program.memory_analysis().temp_size_in_bytes)
     assert needed[1] < 0.5 * needed[0]
 
@@ -153,7 +156,7 @@ def test_recomputed_blocks_keep_less_for_the_backward_pass():
 def test_pmap_leaves_the_same_parameters_on_every_device():
     """out_axes=None would hide devices that drifted apart: look at each one's own copy."""
     trainer = make_trainer(num_devices=4)
-    state, _ = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
+    state, _ = trainer.chunk(trainer.state())
     for leaf in jax.tree.leaves(state.params):
         copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
         assert len(copies) == 4 and all((copy == copies[0]).all() for copy in copies)
@@ -193,10 +196,10 @@ def test_unit_gradients_are_of_each_episode():
 @pytest.mark.parametrize(("parallel", "num_devices"), [("pmap", 1), ("pmap", 4), ("jit", 4)])
 def test_later_chunks_compile_nothing_and_move_nothing_to_the_device(parallel, num_devices, caplog):
     trainer = make_trainer(parallel=parallel, num_devices=num_devices)
-    state, _ = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
+    state, _ = trainer.chunk(trainer.state())
     with jax.log_compiles(), jax.transfer_guard("disallow"), caplog.at_level("WARNING"):
         for _ in range(3):
-            before, (state, _) = state, trainer.chunk(state, trainer.tasks, trainer.hyper)
+            before, (state, _) = state, trainer.chunk(state)
     assert not [record for record in caplog.records if "ompil" in record.getMessage()]
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))  # donated
 
@@ -259,7 +262,7 @@ def test_few_tasks_are_memorised_and_tell_nothing_about_others():
     trainer = Trainer(config, devices=jax.devices()[:1])
     state = trainer.state()
     for _ in range(2):
-        state, _ = trainer.chunk(state, trainer.tasks, trainer.hyper)
+        state, _ = trainer.chunk(state)
     evaluate = Evaluator(trainer.learner)
     seen = evaluate(
         state.params, make_tasks(config, "test"), seen_episode_keys(hyper_from(config), 0, np.arange(1), episodes=64)
@@ -294,8 +297,30 @@ def test_annealed_permutation_ends_with_permuted_labels():
 
     def loss(trainer, step):
         state = trainer.state()
-        _, metrics = trainer.chunk(state._replace(step=jnp.int32(step)), trainer.tasks, trainer.hyper)
+        _, metrics = trainer.chunk(state._replace(step=jnp.int32(step)))
         return float(metrics["loss"])
 
     assert loss(annealed, 0) == loss(kept, 0) != loss(permuted, 0)
     assert loss(annealed, 20) == loss(permuted, 20) != loss(kept, 20)
+
+
+def test_the_speed_is_that_between_results_though_two_are_told_at_once(tmp_path, monkeypatch):
+    """A chunk of 5 steps takes a second, the first is compiled for 60; the runtime tells of every other result late."""
+    clock = [1000.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    arrives = {1: 1062.0, 2: 1062.0, 3: 1064.0, 4: 1064.0}
+
+    class Told:
+        config = tiny_config()
+
+        def record(self, metrics):
+            clock[0] = max(clock[0], arrives[metrics])
+            return {"loss": 1.0, "accuracy_first": None, "accuracy_last": 0.5}
+
+    report = loop._Report(Told(), RunFolder.create(tmp_path / "run", tiny_config()), None, 0, None)
+    for chunk in (1, 2, 3, 4):
+        dispatched = clock[0]
+        clock[0] += 60 * (chunk == 1)
+        report.tell_later(5 * chunk, chunk, dispatched)
+    report.tell()
+    assert [record["steps_per_second"] for record in read_metrics(tmp_path / "run")] == [2.5, 5.0, 5.0, 5.0]

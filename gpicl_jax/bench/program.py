@@ -1,6 +1,5 @@
-"""The parts of a training program on random images, put together as `training.loop.Trainer` puts them."""
+"""The parts of a training program on random images, put together as `training.trainer.Trainer` puts them."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from gpicl_jax.learners.base import Learner
 from gpicl_jax.sections import IDENTITY, INFINITE, Config
 from gpicl_jax.tasks import Episode, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.sources.images import ImageDataset
-from gpicl_jax.training.step import TrainChunk, batch_gradient, draw_batch_keys, gradient_in_parts, train_chunk, train_step
+from gpicl_jax.training.step import TrainChunk, batch_gradient, draw_batch_keys, gradient_in_parts, train_chunk
 
 NUM_IMAGES = 60_000
 
@@ -62,8 +61,7 @@ def shape_of(config: Config) -> tuple[int, int]:
 def make_chunk(config: Config, learner: Learner) -> TrainChunk:
     """`train.chunk` training steps in one scan."""
     gradient = gradient_in_parts(batch_gradient(learner), config.train.accumulate)
-    step = functools.partial(train_step, gradient=gradient, optimizer=make_optimizer(config), shape=shape_of(config))
-    return train_chunk(step, config.train.chunk)
+    return train_chunk(config, make_optimizer(config), gradient)
 
 
 def draw_batch(config: Config) -> Callable[..., Episode]:

@@ -19,9 +19,10 @@ from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.sections import Config, learner_name
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.divergence import Diverged, advice
-from gpicl_jax.training.loop import Trainer, train
+from gpicl_jax.training.loop import train
 from gpicl_jax.training.meta_test import held_out_tasks, load_params
 from gpicl_jax.training.state import num_params
+from gpicl_jax.training.trainer import Trainer
 
 _RESULT = "cell.json"
 _TIMED_EPISODES = 64
@@ -53,7 +54,7 @@ def seconds_per_step(config: Config) -> float:
 
     def chunk() -> Any:
         nonlocal state
-        state, metrics = trainer.chunk(state, trainer.tasks, trainer.hyper)
+        state, metrics = trainer.chunk(state)
         return metrics
 
     return fastest(chunk) / config.train.chunk
@@ -194,8 +195,7 @@ class CellRun:
         """Accuracy over the last tenth, with its standard error, on validation tasks and images; loss at all scored rows."""
         scores = self.scores(make_tasks(self.config, "validation"), "validation")
         accuracy, error = scores.last()
-        loss = float(np.nanmean(scores.loss_TSL))
-        return {"validation_last": accuracy, "validation_standard_error": error, "validation_loss": loss}
+        return {"validation_last": accuracy, "validation_standard_error": error, "validation_loss": scores.loss}
 
     def meta_test(self, datasets: tuple[str, ...]) -> dict[str, Result]:
         """Accuracy on unseen tasks and test images of each dataset: first row, last tenth, last row."""

@@ -18,12 +18,11 @@ from gpicl_jax.experiments.trained import Member, Test, member
 from gpicl_jax.files import write_atomic
 from gpicl_jax.runs.folder import RunFolder, describe_run
 from gpicl_jax.runs.metrics import read_metrics
-from gpicl_jax.sections import final_permute_prob
 from gpicl_jax.settings import UserError, nearest, one_line
 from gpicl_jax.training.divergence import advice
+from gpicl_jax.training.loop import train
 from gpicl_jax.training.meta_test import held_out_tasks
 from gpicl_jax.training.population import Population
-from gpicl_jax.training.population_loop import train_population
 from gpicl_jax.training.state import TrainState
 
 
@@ -57,7 +56,7 @@ class Experiment:
       summary: of the rows, the findings in words and numbers; what the README of its results says comes from here.
       datasets: to meta-test on, of a scale's `grid`; must be there before anything is trained.
       validation_permute: chance of validation tasks to permute their labels; None: as in the training of the first member.
-      watch: of a population, what its training records beside losses; see `train_population`.
+      watch: of a population, what its training records beside losses; see `train`.
       curves: figures by name, drawn from the axes and the records of all members that there are.
       takes_datasets: whether the person who runs it names the datasets, which replace those of the grid.
     """
@@ -276,23 +275,20 @@ def _train_unit(experiment: Experiment, scale: Scale, cells: list[Cell], asked: 
         members = [{**cell.axes, "settings": cell.settings} for cell in cells]
         folder.write_json("members.json", {"members": members, "last_command": record})
         configs = [cell.config for cell in cells]
-        population = Population(configs)
-        permute = experiment.validation_permute
-        if permute is None:
-            permute = final_permute_prob(configs[0])
-        watch = experiment.watch and experiment.watch(population)
-        trained = train_population(population, folder, permute, watch)
+        population = Population(configs, validation_permute_prob=experiment.validation_permute)
+        trained = train(population, folder, watch=experiment.watch and experiment.watch(population))
+        all_records, params_M = read_metrics(folder.path), population.members(trained.state.params)
         test = Test(configs[0], population.learner)
         about = {
             "steps": configs[0].train.steps,
-            "seconds": trained.seconds / len(cells),
+            "seconds": max((record["seconds"] for record in all_records), default=0.0) / len(cells),
             "commit": (record["commit"] or "")[:7],
         }
         found = []
         for index, cell in enumerate(cells):
-            records = of_member(trained.records, index)
-            diverged = trained.diverged_M[index]
-            one = Member(cell.config, member(trained.params_M, index), records, diverged, test)
+            records = of_member(all_records, index)
+            diverged = next((record["step"] for record in records if record.get("loss", 0.0) is None), None)
+            one = Member(cell.config, member(params_M, index), records, diverged, test)
             rows = experiment.score(one, scale.grid) if diverged is None else [{"diverged": diverged}]
             found.append((cell, [row | about for row in rows]))
         return found

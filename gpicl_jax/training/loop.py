@@ -1,259 +1,221 @@
 """The training loop. It owns all input and output; between two chunks it logs, validates, saves and listens."""
 
-import functools
+import math
 import time
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
-from gpicl_jax.build import make_learner, make_optimizer, make_tasks
-from gpicl_jax.evaluation import Evaluator, unseen_episode_keys
-from gpicl_jax.hyper import hyper_from
-from gpicl_jax.learners.base import check_fits, check_memory, final_rows
 from gpicl_jax.processes import agreement, of_first
 from gpicl_jax.runs.checkpoint import Checkpoints
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import MetricsLog
 from gpicl_jax.runs.tracker import make_tracker
-from gpicl_jax.sections import Config, final_permute_prob
+from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.divergence import Diverged, advice
-from gpicl_jax.training.parallel import compile_chunk, on_all, own_copy, replicate
 from gpicl_jax.training.profile import Profile
 from gpicl_jax.training.progress import Progress
 from gpicl_jax.training.signals import Interrupted, StopRequest
-from gpicl_jax.training.state import TrainState, init_state
-from gpicl_jax.training.step import TrainChunk, batch_gradient, gradient_in_parts, train_chunk, train_step
+from gpicl_jax.training.state import TrainState
+from gpicl_jax.training.step import Metrics
 
-VALIDATION_EPISODES = 256
+Watch = Callable[[TrainState], dict[str, Any]]
+_SECONDS_BETWEEN_SAVES = 30.0  # of a population, which keeps no best checkpoint
 
 
-class Trainer:
-    """Everything that a run is built from; building it checks what the config alone cannot tell.
+class Trainee(Protocol):
+    """What the loop trains: a run (`Trainer`), or M members at once (`Population`), whose records hold lists of M.
 
-    Args:
-      config: checked settings.
-      parallel: `pmap` or `jit`, how several devices share a step; see `parallel`.
-      devices: to train on; all that JAX finds by default, in all processes.
-
-    Attributes:
-      tasks: the task distribution of the training split, on all devices.
-      validation: that of the validation split, on this process's first device.
-      learner: see `Learner`.
-      hyper: the traced numbers.
-      chunk: the compiled chunk, `chunk(state, tasks, hyper) -> (state, metrics)`; it takes over the state's memory.
-
-    Raises:
-      UserError: the devices cannot share a batch evenly, or an episode is longer than a split.
-
-    Example:
-      >>> from gpicl_jax.config import load_config
-      >>> trainer = Trainer(load_config("digits", ("--train.chunk=10", "--tasks.tasks_per_step=8", "--optimizer.name=adam")))
-      >>> state, metrics = trainer.chunk(trainer.state(), trainer.tasks, trainer.hyper)
-      >>> int(state.step)
-      10
+    `state` is the state before the first step. `chunk` takes `train.chunk` steps without waiting for them, and the memory of
+    the state. `record` waits for a chunk; its `loss` is None where a run diverged. `validate` returns a record, and of a run
+    the loss that chooses the best checkpoint, NaN where it is not finite. A checkpoint holds what `saved` returns.
     """
 
-    def __init__(self, config: Config, *, parallel: str = "pmap", devices: list[jax.Device] | None = None) -> None:
-        devices = devices or jax.devices()
-        slices = len(devices) * config.train.accumulate
-        if config.tasks.tasks_per_step % slices:
-            parts = f" × train.accumulate = {config.train.accumulate}" if config.train.accumulate > 1 else ""
-            raise UserError(
-                f"tasks.tasks_per_step = {config.tasks.tasks_per_step} is not divisible by the {len(devices)} devices{parts}; "
-                f"give a multiple of {slices}"
-            )
-        self.config, self._devices = config, devices
-        self.tasks = replicate(make_tasks(config, "train"), devices)
-        self.validation = own_copy(replicate(make_tasks(config, "validation"), devices))
-        self.hyper = replicate(hyper_from(config), devices)
-        self.learner = make_learner(config)
-        check_fits(self.learner, self.tasks)
-        episodes = config.tasks.tasks_per_step * config.tasks.sequences_per_task
-        check_memory(self.learner, config.tasks.length, max(1, episodes // slices))
-        self._optimizer = make_optimizer(config)
-        self.chunk: TrainChunk = compile_chunk(
-            gradient_in_parts(batch_gradient(self.learner), config.train.accumulate),
-            self._make_chunk,
-            parallel=parallel,
-            devices=devices,
-        )
+    config: Config
 
-    def _make_chunk(self, gradient) -> TrainChunk:
-        tasks = self.config.tasks
-        shape = (tasks.tasks_per_step, tasks.sequences_per_task)
-        step = functools.partial(train_step, gradient=gradient, optimizer=self._optimizer, shape=shape)
-        return train_chunk(step, self.config.train.chunk)
-
-    def state(self) -> TrainState:
-        """The state before the first step, on all devices."""
-        init = functools.partial(init_state, self.learner, self._optimizer)
-        return jax.jit(init, out_shardings=on_all(self._devices))(self.hyper)
+    def state(self) -> TrainState: ...
+    def chunk(self, state: TrainState) -> tuple[TrainState, Metrics]: ...
+    def record(self, metrics: Metrics) -> dict[str, Any]: ...
+    def validate(self, state: TrainState) -> tuple[dict[str, Any], float | None]: ...
+    def saved(self, state: TrainState) -> TrainState: ...
+    def restored(self, saved: TrainState) -> TrainState: ...
 
 
 class Trained(NamedTuple):
-    """What training leaves: the last state, the evaluator of the validations (its compiled program serves the meta-test
-    too), the training seconds of earlier commands where this one resumed a run, and whether `train.patience` ended it."""
+    """What training leaves: the last state, the training seconds of earlier commands where this one resumed, and whether
+    `train.patience` ended it."""
 
     state: TrainState
-    evaluator: Evaluator
     seconds_before: float
     stopped_early: bool
 
 
-def train(trainer: Trainer, folder: RunFolder, record: dict[str, Any], profiled: range = range(0)) -> Trained:
+def train(
+    trainee: Trainee,
+    folder: RunFolder,
+    command: dict[str, Any] | None = None,
+    profiled: range = range(0),
+    watch: Watch | None = None,
+) -> Trained:
     """Trains from the latest checkpoint in `folder`, or from the start, to `train.steps`.
 
+    A run that diverges ends. A member of a population that diverges is recorded as None, and the others go on.
+
     Args:
-      trainer: what to train.
-      folder: where; its `config.toml` and `run.json` are brought up to date once nothing speaks against going on.
-      record: of this command, for `run.json`.
+      trainee: what to train.
+      folder: where; it must exist, and its lock must be held.
+      command: of a run, for `run.json`. That and `config.toml` are brought up to date once nothing speaks against going on.
       profiled: steps to trace into `profile/`.
+      watch: what else to record before the first step and with each validation.
 
     Raises:
       Interrupted: by a signal, after a checkpoint.
-      Diverged: a loss, a parameter or a prediction became NaN or infinite; the last good checkpoint stays.
+      Diverged: a run's loss, parameter or prediction became NaN or infinite; the last good checkpoint stays.
       UserError: the latest checkpoint is beyond `train.steps` or the steps to trace, or cannot be read.
     """
-    evaluator = Evaluator(trainer.learner)
+    settings = trainee.config.train
     with StopRequest() as stop, Checkpoints(folder.checkpoints) as checkpoints:  # a second signal loses no save
-        state = trainer.state()
-        steps = trainer.config.train.steps if jax.tree.leaves(state.params) else 0  # nothing to meta-learn
-        with agreement():
-            start = round(of_first(checkpoints.latest_step or 0))  # a shared folder may be listed late elsewhere
-            if start > steps:
-                raise UserError(f"{folder.path} is already at step {start}, past train.steps = {steps}; raise train.steps")
-            if profiled and start >= profiled.stop:
-                raise UserError(f"{folder.path} is already at step {start}, past --profile-steps; give later ones")
-            if start:
-                state = checkpoints.load(start, state)
-        folder.write_config(trainer.config)  # a resumed run may have more steps than it began with
-        folder.write_json("run.json", {"commands": [*(folder.read_json("run.json") or {"commands": []})["commands"], record]})
-        course, profile = _Course(trainer, folder, evaluator, checkpoints, start), Profile(profiled, folder.path / "profile")
-        try:
-            for step in range(start, steps, trainer.config.train.chunk):
-                if course.stalled:
+        state, start, steps = _begin(trainee, folder, checkpoints, command, profiled)
+        report, profile = _Report(trainee, folder, checkpoints, start, watch), Profile(profiled, folder.path / "profile")
+        with closing(report), closing(profile):
+            if not start:
+                report.watched(start, state)
+            step, saved = start, time.monotonic()
+            for begin in range(start, steps, settings.chunk):
+                if report.stalled:
                     break
-                chunk = range(step, step + trainer.config.train.chunk)
-                profile.before(chunk, state)
+                step = begin + settings.chunk
+                profile.before(range(begin, step), state)
                 stop.ask()
-                state = course.advance(state, step)
-                profile.after(chunk, state)
-                course.between_chunks(state, stop.answer())
+                dispatched = time.monotonic()
+                state, metrics = trainee.chunk(state)
+                report.tell_later(step, metrics, dispatched)  # tells of the chunk before, which has been running meanwhile
+                profile.after(range(begin, step), state)
+                due, signum = step == steps or step % settings.validate_every == 0, stop.answer()
+                if due or signum is not None:
+                    report.tell()  # nothing that is not finite may be saved
+                    loss = report.validated(step, state) if due else None
+                    long_ago = time.monotonic() - saved > _SECONDS_BETWEEN_SAVES
+                    if loss is not None or signum is not None or step == steps or long_ago:
+                        checkpoints.save(step, trainee.saved(state), loss)
+                        saved = time.monotonic()
+                    report.rests(step)
+                if signum is not None:
+                    raise Interrupted(signum, step)
             stop.ask()
             if (signum := stop.answer()) is not None:  # it came after the last chunk began, whose state is saved
-                raise Interrupted(signum, steps)
-        finally:
-            profile.close()
-            course.close()
-    return Trained(state, evaluator, course.seconds_before, course.stalled)
+                raise Interrupted(signum, step)
+    return Trained(state, report.log.seconds, report.stalled)
 
 
-class _Course:
-    """The loop's bookkeeping: metrics one chunk late, validations, checkpoints."""
+def _begin(
+    trainee: Trainee, folder: RunFolder, checkpoints: Checkpoints, command: dict[str, Any] | None, profiled: range
+) -> tuple[TrainState, int, int]:
+    """Returns the state to go on from, its step, and the last step; all processes agree that nothing speaks against it."""
+    state = trainee.state()
+    steps = trainee.config.train.steps if jax.tree.leaves(state.params) else 0  # nothing to meta-learn
+    with agreement():
+        start = round(of_first(checkpoints.latest_step or 0))  # a shared folder may be listed late elsewhere
+        if start > steps:
+            raise UserError(f"{folder.path} is already at step {start}, past train.steps = {steps}; raise train.steps")
+        if profiled and start >= profiled.stop:
+            raise UserError(f"{folder.path} is already at step {start}, past --profile-steps; give later ones")
+        if start:
+            state = trainee.restored(checkpoints.load(start, trainee.saved(state)))
+    if command is not None:
+        folder.write_config(trainee.config)  # a resumed run may have more steps than it began with
+        commands = (folder.read_json("run.json") or {"commands": []})["commands"]
+        folder.write_json("run.json", {"commands": [*commands, command]})
+    return state, start, steps
 
-    def __init__(self, trainer: Trainer, folder: RunFolder, evaluator: Evaluator, checkpoints: Checkpoints, start: int):
-        self._trainer, self._evaluator, self._checkpoints = trainer, evaluator, checkpoints
-        self._settings = trainer.config.train
-        self._log = MetricsLog(folder, step=start, tracker=make_tracker(trainer.config, folder, start))
-        self._losses = self._log.validation_losses
-        self.progress = Progress(self._settings.steps, start)
-        self._step = self._reported = start
-        self.stalled = self._is_stalled()
-        self._pending: dict[str, jax.Array] | None = None
-        self._compiled = False
-        self.seconds_before = self._log.seconds
-        self._begun = time.monotonic() - self.seconds_before
-        self._mark = time.monotonic()
 
-    def advance(self, state: TrainState, step: int) -> TrainState:
-        """Dispatches the next chunk, then reports the one before it, which has been running meanwhile."""
-        begun = time.monotonic()
-        state, metrics = self._trainer.chunk(state, self._trainer.tasks, self._trainer.hyper)
-        if not self._compiled:
-            self._compiled = True
-            self._mark = time.monotonic()
-            self.progress.say(f"compiled in {self._mark - begun:.1f} s")
-        self._report()
-        self._pending, self._step = metrics, step + self._settings.chunk
-        return state
+class _Report:
+    """What training tells: records in `metrics.jsonl`, words for a person.
 
-    def between_chunks(self, state: TrainState, signum: int | None) -> None:
-        """Validates and saves where the step number says so; saves and leaves where a signal says so."""
-        at_end = self._step == self._settings.steps
-        due = at_end or self._step % self._settings.validate_every == 0
-        if due or signum is not None:
-            self._report()  # nothing that is not finite may be saved
-            self._checkpoints.save(self._step, state, self._validate(state) if due else None)
-            self.stalled = due and self._is_stalled()
-            self._mark = time.monotonic()
-        if signum is not None:
-            raise Interrupted(signum, self._step)
+    Attributes:
+      log: of the records.
+      stalled: whether the lowest validation loss is `train.patience` validations old.
+    """
 
-    def close(self) -> None:
-        self.progress.close()
-        self._log.close()
+    def __init__(self, trainee: Trainee, folder: RunFolder, checkpoints: Checkpoints, start: int, watch: Watch | None):
+        config = trainee.config
+        self._trainee, self._checkpoints, self._watch = trainee, checkpoints, watch
+        self.log = MetricsLog(folder, step=start, tracker=make_tracker(config, folder, start))
+        self._begun = time.monotonic() - self.log.seconds
+        self._progress = Progress(config.train.steps, start)
+        self._untold: tuple[int, Metrics] | None = None
+        self._seen: deque[tuple[int, float]] = deque(maxlen=2)  # steps, and when the results of the last two were there
+        self.stalled = self._is_stalled(start)
 
-    def _is_stalled(self) -> bool:
-        """Whether the lowest validation loss is `train.patience` validations old."""
-        if not self._settings.patience:
-            return False
-        since = len(self._losses) - 1 - int(np.argmin(self._losses)) if self._losses else 0
-        stalled = bool(of_first(float(since >= self._settings.patience)))  # the first process alone has read all of them
-        if stalled:
-            self.progress.say(f"step {self._step}: stops early, no lower validation loss in {since} validations")
-        return stalled
+    def tell_later(self, step: int, metrics: Metrics, dispatched: float) -> None:
+        """Tells of the chunk before, and keeps the metrics of the one that ends at `step`."""
+        if not self._seen:
+            self._progress.say(f"compiled in {time.monotonic() - dispatched:.1f} s")
+            self.rests(step - self._trainee.config.train.chunk)
+        self.tell()
+        self._untold = step, metrics
 
-    def _report(self) -> None:
-        if self._pending is None:
+    def tell(self) -> None:
+        """Waits for the chunk that was dispatched last, and tells of it."""
+        if self._untold is None:
             return
-        metrics, self._pending = jax.device_get(self._pending), None
-        now = time.monotonic()
-        if not metrics["finite"]:
+        (step, metrics), self._untold = self._untold, None
+        record = {"step": step, **self._trainee.record(metrics)}
+        now, config = time.monotonic(), self._trainee.config
+        if record["loss"] is None:
             saved = self._checkpoints.latest_step
             raise Diverged(
-                f"loss or parameters became NaN or infinite between steps {self._reported} and {self._step} "
-                f"(last good checkpoint: {'none yet' if saved is None else f'step {saved}'}); "
-                f"{advice(self._trainer.config)}"
+                f"loss or parameters became NaN or infinite between steps {step - config.train.chunk} and {step} "
+                f"(last good checkpoint: {'none yet' if saved is None else f'step {saved}'}); {advice(config)}"
             )
-        record = {
-            "step": self._step,
-            "loss": float(metrics["loss"]),
-            **_accuracy_ends(metrics["correct_L"], metrics["scored_L"], self._trainer.config.tasks.num_context),
-            "gradient_norm": float(metrics["gradient_norm"]),
-            "steps_per_second": self._settings.chunk / (now - self._mark),
-            "seconds": now - self._begun,
-        }
-        self._reported, self._mark = self._step, now
-        self._log.append(record)
-        self.progress.training(record)
+        before, then = self._seen[0]  # two chunks ago where there are two: XLA may tell of a result with the next one only
+        self._seen.append((step, now))
+        speed = (step - before) / (now - then)
+        self._add(record if isinstance(record["loss"], list) else record | {"steps_per_second": speed})
+        self._progress.training(record, speed)
 
-    def _validate(self, state: TrainState) -> float:
-        settings = self._trainer.config.eval
-        num_tasks = max(2, VALIDATION_EPISODES // settings.sequences_per_task)
-        keys = unseen_episode_keys(settings.seed, "validation", num_tasks, settings.sequences_per_task)
-        permute = final_permute_prob(self._trainer.config)
-        scores = self._evaluator(own_copy(state.params), self._trainer.validation, keys, permute)
-        loss = of_first(float(np.nanmean(scores.loss_TSL)) if scores.finite else np.nan)
-        if np.isnan(loss):
-            raise Diverged(f"predictions are not finite at step {self._step}; {advice(self._trainer.config)}")
-        first = scores.first()[0]
-        record = {
-            "step": self._step,
-            "validation_loss": loss,
-            "validation_first": None if np.isnan(first) else first,
-            "validation_last": scores.last()[0],
-            "seconds": time.monotonic() - self._begun,
-        }
-        self._log.append(record)
-        self.progress.validation(record)
-        self._losses.append(loss)
+    def rests(self, step: int) -> None:
+        """The time until now is no chunk's."""
+        self._seen.clear()
+        self._seen.append((step, time.monotonic()))
+
+    def watched(self, step: int, state: TrainState) -> None:
+        """Records what `watch` sees."""
+        if self._watch is not None:
+            self._add({"step": step, **self._watch(state)})
+
+    def validated(self, step: int, state: TrainState) -> float | None:
+        """Validates; returns the loss that chooses the best checkpoint, None of a population."""
+        self.watched(step, state)
+        record, loss = self._trainee.validate(state)
+        if loss is not None and math.isnan(loss):
+            raise Diverged(f"predictions are not finite at step {step}; {advice(self._trainee.config)}")
+        record = {"step": step, **record}
+        self._add(record)
+        if loss is not None:
+            self._progress.validation(record)
+            self.log.validation_losses.append(loss)
+            self.stalled = self._is_stalled(step)
         return loss
 
+    def close(self) -> None:
+        self._progress.close()
+        self.log.close()
 
-def _accuracy_ends(correct_L: np.ndarray, scored_L: np.ndarray, num_context: int) -> dict[str, float | None]:
-    """Accuracy at the first row and over the `final_rows`; None where no row was scored."""
-    ends = {"accuracy_first": slice(0, 1), "accuracy_last": final_rows(len(correct_L), num_context)}
-    counts = {name: (float(correct_L[rows].sum()), float(scored_L[rows].sum())) for name, rows in ends.items()}
-    return {name: correct / scored if scored else None for name, (correct, scored) in counts.items()}
+    def _add(self, record: dict[str, Any]) -> None:
+        self.log.append(record | {"seconds": time.monotonic() - self._begun})
+
+    def _is_stalled(self, step: int) -> bool:
+        patience, losses = self._trainee.config.train.patience, self.log.validation_losses
+        if not patience:
+            return False
+        since = len(losses) - 1 - int(np.argmin(losses)) if losses else 0
+        stalled = bool(of_first(float(since >= patience)))  # the first process alone has read all of them
+        if stalled:
+            self._progress.say(f"step {step}: stops early, no lower validation loss in {since} validations")
+        return stalled

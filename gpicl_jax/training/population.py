@@ -8,27 +8,24 @@ member-steps/s under `vmap`, 78 and 42 in turns, and 127 and 56 in turns on two 
 
 import contextlib
 import functools
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gpicl_jax.build import make_learner, make_optimizer, make_tasks
-from gpicl_jax.evaluation import drawn_in_parts, unseen_episode_keys
+from gpicl_jax.evaluation import Evaluator, Scores, drawn_in_parts, validation_keys
 from gpicl_jax.hyper import Hyper, compiled_part, hyper_from
-from gpicl_jax.learners.base import Learner, check_fits, check_memory, final_rows
-from gpicl_jax.sections import Config
+from gpicl_jax.learners.base import check_fits, check_memory
+from gpicl_jax.sections import Config, final_permute_prob
 from gpicl_jax.settings import UserError
-from gpicl_jax.tasks import Episode, TaskDistribution
+from gpicl_jax.tasks import EpisodeKeys, TaskDistribution
 from gpicl_jax.training.parallel import replicate
 from gpicl_jax.training.state import TrainState, init_state
-from gpicl_jax.training.step import Metrics, batch_gradient, gradient_in_parts, train_chunk, train_step
-
-VALIDATION_EPISODES = 128
-_AT_ONCE = 32  # of these: an inner loop over images takes memory
+from gpicl_jax.training.step import Metrics, batch_gradient, gradient_in_parts, train_chunk
 
 
 def one_device_a_core() -> None:
@@ -50,12 +47,17 @@ def hypers_of(configs: list[Config]) -> Hyper:
 
 
 class Population:
-    """A program that trains members side by side; a member's losses are those that it has alone, up to rounding.
+    """A program that trains members side by side; a member's losses are those that it has alone, up to rounding. A `Trainee`.
 
     Args:
       configs: one for each member.
       devices: of this process; as many as there are members at most are used.
       tasks: of meta-training, where they are not those of the configs.
+      validation_permute_prob: chance of validation tasks to permute their labels; that at the end of the first member's
+        training by default.
+
+    Raises:
+      UserError: the configs differ in what is compiled in, or have settings that only a single run has.
 
     Example:
       >>> from gpicl_jax.config import load_config
@@ -67,25 +69,27 @@ class Population:
     """
 
     def __init__(
-        self, configs: list[Config], devices: list[jax.Device] | None = None, tasks: TaskDistribution | None = None
+        self,
+        configs: list[Config],
+        devices: list[jax.Device] | None = None,
+        tasks: TaskDistribution | None = None,
+        validation_permute_prob: float | None = None,
     ) -> None:
         self.size, self.config = len(configs), configs[0]
+        if self.config.train.patience or self.config.log.to:
+            raise UserError("train.patience and log.to are of a single run; a population has neither, leave them out")
+        self._permute = final_permute_prob(self.config) if validation_permute_prob is None else validation_permute_prob
         self._devices = (devices or jax.local_devices())[: self.size]
-        self._hyper = self.split(hypers_of(configs))
+        self._hyper = self.restored(hypers_of(configs))
         self._tasks = replicate(tasks or make_tasks(self.config, "train"), self._devices)
         self.learner = make_learner(self.config)
         check_fits(self.learner, self._tasks)
         at_once = self.config.tasks.tasks_per_step * self.config.tasks.sequences_per_task // self.config.train.accumulate
         members = 1 if self.in_turns else -(-self.size // len(self._devices))
         check_memory(self.learner, self.config.tasks.length, at_once * members)
-        optimizer, settings = make_optimizer(self.config), self.config.tasks
-        step = functools.partial(
-            train_step,
-            gradient=gradient_in_parts(batch_gradient(self.learner), self.config.train.accumulate),
-            optimizer=optimizer,
-            shape=(settings.tasks_per_step, settings.sequences_per_task),
-        )
-        chunk = train_chunk(step, self.config.train.chunk)
+        optimizer = make_optimizer(self.config)
+        gradient = gradient_in_parts(batch_gradient(self.learner), self.config.train.accumulate)
+        chunk = train_chunk(self.config, optimizer, gradient)
         self._init = self._spread(lambda _, hyper: init_state(self.learner, optimizer, hyper), 1)
         self._chunk = self._spread(lambda tasks, state, hyper: chunk(state, tasks, hyper), 2, donate=(1,))
 
@@ -95,24 +99,37 @@ class Population:
         return self._devices[0].platform == "cpu"
 
     def state(self) -> TrainState:
-        """The members before their first step."""
+        """Returns the members before their first step."""
         return self._init((), self._hyper)
 
     def chunk(self, state: TrainState) -> tuple[TrainState, Metrics]:
-        """`train.chunk` steps of every member; metrics [D, P, …]. `state` is donated: do not use it again."""
+        """Takes `train.chunk` steps of every member; metrics [D, P, …]. `state` is donated: do not use it again."""
         return self._chunk(self._tasks, state, self._hyper)
 
-    def validation(self, permute_labels_prob: float) -> Callable[[TrainState], Metrics]:
-        """A function of the state: `loss` (nats, of all rows) and `last` (accuracy over the `final_rows`), [M] each.
+    def record(self, metrics: Metrics) -> dict[str, Any]:
+        """Waits for a chunk; returns `loss` and the learner's other losses, lists of M, None where a member diverged."""
+        metrics = self.members(metrics)
+        others = {name: _listed(values_M) for name, values_M in metrics.items() if name.endswith("_loss")}
+        return {"loss": _listed(np.where(metrics["finite"], metrics["loss"], np.nan)), **others}
 
-        All members see the same unseen tasks and held-out images; there are `VALIDATION_EPISODES` of them.
-        """
-        keys = unseen_episode_keys(self.config.eval.seed, "validation", VALIDATION_EPISODES, 1)
-        parts = list(drawn_in_parts(make_tasks(self.config, "validation"), keys, permute_labels_prob))
-        parts_R = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-        shared = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), parts_R)
-        final = final_rows(self.config.tasks.length, self.config.tasks.num_context)
-        return self.each(functools.partial(_validate, self.learner, final), shared)
+    def validate(self, state: TrainState) -> tuple[dict[str, Any], None]:
+        """Returns `validation_loss` and `validation_last` as a run has them, lists of M; all members see the same episodes."""
+        tasks, keys, score = self._validation
+        parts = [score(replicate(part, self._devices), state.params) for part in drawn_in_parts(tasks, keys, self._permute)]
+        rows = zip(*map(self.members, parts), strict=True)  # of each part loss and accuracy [M, R, S', L]
+        shape = (self.size, *keys.sequence_TS.shape, self.config.tasks.length)
+        loss_MTSL, accuracy_MTSL = (np.concatenate(leaf, axis=1).reshape(shape) for leaf in rows)
+        num_context = self.config.tasks.num_context
+        scores_M = [Scores(*each, num_context) for each in zip(loss_MTSL, accuracy_MTSL, strict=True)]
+        ends = {"loss": (each.loss for each in scores_M), "last": (each.last()[0] for each in scores_M)}
+        return {f"validation_{name}": _listed(values_M) for name, values_M in ends.items()}, None
+
+    @functools.cached_property
+    def _validation(self) -> tuple[TaskDistribution, EpisodeKeys, Callable[..., Any]]:
+        """Tasks, keys, and what scores a part of their episodes."""
+        settings, score = self.config.eval, Evaluator(self.learner).score
+        keys = validation_keys(settings.seed, settings.sequences_per_task)
+        return make_tasks(self.config, "validation"), keys, self._spread(lambda part, params: score(params, *part), 1)
 
     def each(self, function: Callable[[Any, Any], Any], shared: Any) -> Callable[[TrainState], Any]:
         """`function(shared, params)` of every member: a function of the state, whose values are NumPy arrays [M, …]."""
@@ -123,12 +140,12 @@ class Population:
         """What lies on the devices, [D, P, …], as NumPy arrays [M, …]; waits for it."""
         return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[: self.size], tree)
 
-    def members_of(self, state: TrainState) -> TrainState:
-        """The same as arrays of the first device, for a checkpoint that any number of devices can restore."""
+    def saved(self, state: TrainState) -> TrainState:
+        """Returns arrays [M, …] of the first device, which any number of devices can restore."""
         gathered = jax.tree.map(lambda leaf: jax.device_put(leaf, self._devices[0]), state)
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: self.size], gathered)
 
-    def split(self, tree_M: Any) -> Any:
+    def restored(self, tree_M: Any) -> Any:
         """[M, …] → [D, P, …], a share for each device; the last shares are filled up with the first members."""
         devices = len(self._devices)
         each = -(-self.size // devices)
@@ -146,10 +163,6 @@ class Population:
         return jax.pmap(of_device, in_axes=(None, *[0] * shares), devices=self._devices, donate_argnums=donate)
 
 
-def _validate(learner: Learner, final: slice, shared: tuple[Episode, jax.Array], params: Any) -> Metrics:
-    def score(episode: Episode, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        return learner.loss(params, episode, key=key)
-
-    loss_B, counts_B = jax.lax.map(lambda pair: score(*pair), shared, batch_size=_AT_ONCE)
-    correct, scored = (counts_B[name][:, final].sum() for name in ("correct_L", "scored_L"))
-    return {"loss": loss_B.mean(), "last": correct / jnp.maximum(scored, 1.0)}
+def _listed(values_M: Iterable[float]) -> list[float | None]:
+    """As JSON has it: no NaN, no infinity."""
+    return [float(value) if math.isfinite(value) else None for value in values_M]

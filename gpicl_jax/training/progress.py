@@ -8,28 +8,27 @@ from tqdm import tqdm
 
 from gpicl_jax.processes import is_writer
 
-_SECONDS_BETWEEN_LINES = 5.0
+_SECONDS_BETWEEN_LINES = 10.0
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 
 class Progress:
     """Shows records of `metrics.jsonl` as they come."""
 
     def __init__(self, steps: int, start: int) -> None:
-        self._steps, self._start = steps, start
-        self._bar = tqdm(total=steps, initial=start, unit="step") if sys.stderr.isatty() and is_writer() else None
-        self._shown = 0.0
+        self._steps, self._shown, terminal = steps, 0.0, sys.stderr.isatty() and is_writer()
+        self._bar = tqdm(total=steps, initial=start, bar_format=_BAR) if terminal else None
 
-    def training(self, record: dict[str, Any]) -> None:
-        step, speed = record["step"], record["steps_per_second"]
-        first, last = (_accuracy(record[name]) for name in ("accuracy_first", "accuracy_last"))
-        text = f"loss {record['loss']:.3f}, accuracy {first} → {last}"
+    def training(self, record: dict[str, Any], speed: float) -> None:
+        """Shows the record of a chunk; `speed` is in steps/s."""
+        step = record["step"]
+        text = f"{_losses(record, speed)}, {(self._steps - step) / speed:.0f} s left"
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(step - self._bar.n)
         elif time.monotonic() - self._shown > _SECONDS_BETWEEN_LINES or step == self._steps:
             self._shown = time.monotonic()
-            left = (self._steps - step) / speed if speed else 0.0
-            self.say(f"step {step:>{len(str(self._steps))}}/{self._steps}  {text}, {speed:.1f} steps/s, {left:.0f} s left")
+            self.say(f"step {step:>{len(str(self._steps))}}/{self._steps}  {text}")
 
     def validation(self, record: dict[str, Any]) -> None:
         first, last = (_accuracy(record[name]) for name in ("validation_first", "validation_last"))
@@ -44,6 +43,17 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def _losses(record: dict[str, Any], speed: float) -> str:
+    """Loss and speed of a run; of a population the range of the losses, and the steps of all members."""
+    loss = record["loss"]
+    if not isinstance(loss, list):
+        first, last = (_accuracy(record[name]) for name in ("accuracy_first", "accuracy_last"))
+        return f"loss {loss:.3f}, accuracy {first} → {last}, {speed:.1f} steps/s"
+    finite = [each for each in loss if each is not None]
+    losses = f"loss {min(finite):.3f} to {max(finite):.3f}" if finite else "all diverged"
+    return f"{losses}, {len(loss) * speed:.1f} member-steps/s"
 
 
 def _accuracy(accuracy: float | None) -> str:

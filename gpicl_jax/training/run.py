@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 
 from gpicl_jax.config import as_dict, changed_settings, config_from_dict, free_settings
+from gpicl_jax.evaluation import Evaluator
 from gpicl_jax.processes import agreement, first_alone
 from gpicl_jax.registry import import_options
 from gpicl_jax.runs.folder import CONFIG, RunFolder, describe_run
@@ -17,11 +18,12 @@ from gpicl_jax.runs.tracker import check_tracker
 from gpicl_jax.sections import Config, absolute_name, learner_name
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture
-from gpicl_jax.training.loop import Trained, Trainer, train
+from gpicl_jax.training.loop import Trained, train
 from gpicl_jax.training.meta_test import held_out_tasks, load_params, meta_test
 from gpicl_jax.training.parallel import own_copy
 from gpicl_jax.training.report import table, write_report
 from gpicl_jax.training.signals import Interrupted
+from gpicl_jax.training.trainer import Trainer
 
 
 def train_run(
@@ -72,19 +74,20 @@ def train_run(
             also = "" if jax.process_count() == 1 else "   (in every process, with its --distributed flags)"
             print(f"{interrupted}; resume with: {_executable()} {again}{also}", flush=True)
             return interrupted.exit_code
+        evaluator = trainer.evaluator
         del trainer  # and its images on the devices
         with first_alone() as first:
             if first:
-                _test(trained, config, folder, run_dir, started)
+                _test(trained, evaluator, config, folder, run_dir, started)
     return 0
 
 
-def _test(trained: Trained, config: Config, folder: RunFolder, run_dir: Path, started: float) -> None:
+def _test(trained: Trained, evaluator: Evaluator, config: Config, folder: RunFolder, run_dir: Path, started: float) -> None:
     done = "trained and saved" if jax.tree.leaves(trained.state.params) else "nothing to meta-learn"
     again = f"{_executable()} evaluate {shlex.quote(str(run_dir.absolute()))}{import_options()}"
     print(f"{done}; now the meta-test (again at any time: {again})", flush=True)
     params = own_copy(trained.state.params)
-    result = meta_test(config, params, trained.evaluator)
+    result = meta_test(config, params, evaluator)
     total = trained.seconds_before + time.monotonic() - started
     step, early = int(trained.state.step), trained.stopped_early
     write_report(folder, result, params, step=step, checkpoint="latest", total_seconds=total, stopped_early=early)

@@ -11,6 +11,7 @@ import optax
 from gpicl_jax.build import MakeOptimizer
 from gpicl_jax.hyper import Hyper
 from gpicl_jax.learners.base import Learner
+from gpicl_jax.sections import Config
 from gpicl_jax.tasks import EpisodeKeys, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.augmented import draw_task_keys, stream
 from gpicl_jax.training.state import TrainState
@@ -111,11 +112,13 @@ def train_step(
     return TrainState(params, opt_state, state.step + 1), metrics
 
 
-def train_chunk(step: TrainChunk, num_steps: int) -> TrainChunk:
-    """`num_steps` steps in one `lax.scan`; metrics are means over them, and `finite` says whether all went well."""
+def train_chunk(config: Config, optimizer: MakeOptimizer, gradient: BatchGradient) -> TrainChunk:
+    """`train.chunk` steps in one `lax.scan`; metrics are means over them, and `finite` says whether all went well."""
+    shape = config.tasks.tasks_per_step, config.tasks.sequences_per_task
+    step = functools.partial(train_step, gradient=gradient, optimizer=optimizer, shape=shape)
 
     def chunk(state: TrainState, tasks: TaskDistribution, hyper: Hyper) -> tuple[TrainState, Metrics]:
-        state, metrics_K = jax.lax.scan(lambda state, _: step(state, tasks, hyper), state, length=num_steps)
+        state, metrics_K = jax.lax.scan(lambda state, _: step(state, tasks, hyper), state, length=config.train.chunk)
         metrics = jax.tree.map(lambda leaf: leaf.mean(axis=0), metrics_K)
         leaves = [metrics["loss"], *jax.tree.leaves((state.params, state.opt_state))]
         metrics["finite"] = jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()

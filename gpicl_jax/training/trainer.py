@@ -1,0 +1,112 @@
+"""One run on one or several devices, as the training loop takes it."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from gpicl_jax.build import make_learner, make_optimizer, make_tasks
+from gpicl_jax.evaluation import Evaluator, validation_keys
+from gpicl_jax.hyper import hyper_from
+from gpicl_jax.learners.base import check_fits, check_memory, final_rows
+from gpicl_jax.processes import of_first
+from gpicl_jax.sections import Config, final_permute_prob
+from gpicl_jax.settings import UserError
+from gpicl_jax.training.parallel import compile_chunk, on_all, own_copy, replicate
+from gpicl_jax.training.state import TrainState, init_state
+from gpicl_jax.training.step import Metrics, batch_gradient, gradient_in_parts, train_chunk
+
+
+class Trainer:
+    """Everything that a run is built from; building it checks what the config alone cannot tell. A `Trainee`.
+
+    Args:
+      config: checked settings.
+      parallel: `pmap` or `jit`, how several devices share a step; see `parallel`.
+      devices: to train on; all that JAX finds by default, in all processes.
+
+    Attributes:
+      tasks: the task distribution of the training split, on all devices.
+      learner: see `Learner`.
+      hyper: the traced numbers.
+      evaluator: of the validations; its compiled program serves the meta-test too.
+
+    Raises:
+      UserError: the devices cannot share a batch evenly, or an episode is longer than a split.
+
+    Example:
+      >>> from gpicl_jax.config import load_config
+      >>> trainer = Trainer(load_config("digits", ("--train.chunk=10", "--tasks.tasks_per_step=8", "--optimizer.name=adam")))
+      >>> state, metrics = trainer.chunk(trainer.state())
+      >>> int(state.step)
+      10
+    """
+
+    def __init__(self, config: Config, *, parallel: str = "pmap", devices: list[jax.Device] | None = None) -> None:
+        devices = devices or jax.devices()
+        slices = len(devices) * config.train.accumulate
+        if config.tasks.tasks_per_step % slices:
+            parts = f" × train.accumulate = {config.train.accumulate}" if config.train.accumulate > 1 else ""
+            raise UserError(
+                f"tasks.tasks_per_step = {config.tasks.tasks_per_step} is not divisible by the {len(devices)} devices{parts}; "
+                f"give a multiple of {slices}"
+            )
+        self.config, self._devices = config, devices
+        self.tasks = replicate(make_tasks(config, "train"), devices)
+        self._validation = own_copy(replicate(make_tasks(config, "validation"), devices))
+        self.hyper = replicate(hyper_from(config), devices)
+        self.learner = make_learner(config)
+        self.evaluator = Evaluator(self.learner)
+        check_fits(self.learner, self.tasks)
+        episodes = config.tasks.tasks_per_step * config.tasks.sequences_per_task
+        check_memory(self.learner, config.tasks.length, max(1, episodes // slices))
+        self._optimizer = make_optimizer(config)
+        self._chunk = compile_chunk(
+            gradient_in_parts(batch_gradient(self.learner), config.train.accumulate),
+            functools.partial(train_chunk, config, self._optimizer),
+            parallel=parallel,
+            devices=devices,
+        )
+
+    def state(self) -> TrainState:
+        """Returns the state before the first step, on all devices."""
+        init = functools.partial(init_state, self.learner, self._optimizer)
+        return jax.jit(init, out_shardings=on_all(self._devices))(self.hyper)
+
+    def chunk(self, state: TrainState) -> tuple[TrainState, Metrics]:
+        """Takes `train.chunk` steps; `state` is donated: do not use it again."""
+        return self._chunk(state, self.tasks, self.hyper)
+
+    def record(self, metrics: Metrics) -> dict[str, Any]:
+        """Waits for a chunk; returns its mean `loss` (None where the run diverged), accuracies and gradient norm."""
+        metrics = jax.device_get(metrics)
+        return {
+            "loss": float(metrics["loss"]) if metrics["finite"] else None,
+            **_accuracy_ends(metrics["correct_L"], metrics["scored_L"], self.config.tasks.num_context),
+            "gradient_norm": float(metrics["gradient_norm"]),
+        }
+
+    def validate(self, state: TrainState) -> tuple[dict[str, Any], float]:
+        """Returns loss (nats, of all rows) and accuracies on the validation tasks, and the loss again."""
+        settings = self.config.eval
+        keys = validation_keys(settings.seed, settings.sequences_per_task)
+        scores = self.evaluator(own_copy(state.params), self._validation, keys, final_permute_prob(self.config))
+        loss, first = of_first(scores.loss), scores.first()[0]
+        ends = {"validation_first": None if np.isnan(first) else first, "validation_last": scores.last()[0]}
+        return {"validation_loss": loss, **ends}, loss
+
+    def saved(self, state: TrainState) -> TrainState:
+        """Returns the state itself."""
+        return state
+
+    def restored(self, saved: TrainState) -> TrainState:
+        """Returns the state that was saved, on the devices that it was loaded to."""
+        return saved
+
+
+def _accuracy_ends(correct_L: np.ndarray, scored_L: np.ndarray, num_context: int) -> dict[str, float | None]:
+    """Accuracy at the first row and over the `final_rows`; None where no row was scored."""
+    ends = {"accuracy_first": slice(0, 1), "accuracy_last": final_rows(len(correct_L), num_context)}
+    counts = {name: (float(correct_L[rows].sum()), float(scored_L[rows].sum())) for name, rows in ends.items()}
+    return {name: correct / scored if scored else None for name, (correct, scored) in counts.items()}

@@ -72,7 +72,7 @@ def test_members_must_share_their_shapes():
 
 def test_a_member_is_validated_as_a_run_is():
     """The same episodes, and the same loss and accuracy of them: here at the cuts of contexts of several sizes."""
-    cuts = ("--model.name=context_query", "--model.smear_keys=false", "--eval.sequences_per_task=2")
+    cuts = ("--model.name=context_query", "--eval.sequences_per_task=2")
     population = Population(configs(*cuts), jax.devices()[:2])
     record, loss = population.validate(population.state())
     assert loss is None

@@ -83,6 +83,7 @@ def test_a_run_leaves_all_that_it_promises(straight):
     assert json.loads((run_dir / "run.json").read_text())["commands"][0]["command"][:3] == ["gpicl", "train", TINY]
 
 
+@pytest.mark.process
 def test_killed_after_20_steps_and_resumed_is_bit_for_bit_the_same(straight, tmp_path):
     """SIGKILL: nothing is said, nothing is saved at the last moment."""
     command = ["train", TINY, "--tasks.num_tasks=64", "--run-dir", str(tmp_path / "run")]
@@ -109,6 +110,7 @@ def test_killed_after_20_steps_and_resumed_is_bit_for_bit_the_same(straight, tmp
     assert_same_run(straight[0], tmp_path / "run")
 
 
+@pytest.mark.process
 def test_sigterm_saves_says_how_to_resume_and_exits_143(straight, tmp_path):
     run_dir = tmp_path / "run with a space"
     command = [sys.executable, "-u", "-m", "gpicl_jax", "train", TINY, "--tasks.num_tasks=64"]

@@ -117,6 +117,7 @@ def test_a_cell_of_other_settings_is_refused_and_kept(asked, monkeypatch, capsys
     assert json.loads(next(asked.runs_dir.rglob("seed-0/cell.json")).read_text()) == kept
 
 
+@pytest.mark.process
 def test_two_processes_share_the_cells_and_write_one_table(tmp_path):
     """Two seeds of one row, so that both processes want the row's trials at once; each is trained once."""
     command = [sys.executable, "-m", "gpicl_jax", "experiment", "comparison", "--learners", "mlp", "--seeds", "2"]

@@ -185,6 +185,7 @@ def command(folder, index):
     return [sys.executable, "-c", f"from tests.test_experiments import small_part; small_part({str(folder)!r}, {index})"]
 
 
+@pytest.mark.process
 def test_parts_make_the_csv_of_one_run_though_one_is_killed(tmp_path, asked, transition):
     assert run_experiment(transition, asked) == 0
     with subprocess.Popen(command(tmp_path / "parts", 2), stdout=subprocess.PIPE, text=True) as killed:

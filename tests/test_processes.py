@@ -76,6 +76,7 @@ def train_alone(run_dir: Path, num_devices: int) -> dict[tuple[int, str], float]
     return losses(run_dir)
 
 
+@pytest.mark.process
 def test_two_processes_stop_together_go_on_and_learn_what_one_would(tmp_path):
     """Process 1 alone hears SIGTERM; pmap before the break, sharded jit and Slurm's variables after it."""
     run_dir = tmp_path / "run"
@@ -110,6 +111,7 @@ def test_two_processes_stop_together_go_on_and_learn_what_one_would(tmp_path):
     assert len(list(run_dir.glob("profile/**/*.xplane.pb"))) == 1
 
 
+@pytest.mark.process
 def test_a_mistake_that_one_process_finds_ends_both(tmp_path):
     """The folder is the first one's to look at; the other would wait for it."""
     (tmp_path / "thesis.tex").write_text("")
@@ -166,6 +168,7 @@ def test_a_port_in_use_is_named(tmp_path, capsys):
     assert f"--coordinator {address}: Address already in use; give another" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_auto_where_no_cluster_is(tmp_path):
     command = [
         sys.executable,

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
+@pytest.mark.process
 def test_python_example_runs_and_learns_in_context():
     """It trains a fraction of the digits config, and is far above chance on a task and images it has never seen."""
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)

@@ -1,7 +1,8 @@
-"""The scripts for clusters, with an srun, scontrol and gcloud that only write down how they were called."""
+"""The scripts, with an srun, scontrol, gcloud and Python that only write down how they were called."""
 
 import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -79,3 +80,24 @@ def test_an_array_job_shares_an_experiment_and_queues_a_stopped_part_again(code,
 @pytest.mark.parametrize("script", ["slurm_train.sbatch", "tpu_pod.sh", "slurm_experiment.sbatch"])
 def test_too_few_arguments_tell_the_usage(script, tmp_path):
     assert call(tmp_path, script, "digits") == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ([], ["-m", "not process"]),
+        (["-k", "a name"], ["-m", "not process", "-k", "a name"]),
+        (["--all"], []),
+        (["--all", "-W", "error"], ["-W", "error"]),
+    ],
+)
+def test_whole_processes_are_tested_when_all_is_asked_for(given, taken, tmp_path):
+    shutil.copytree(BIN, tmp_path / "bin")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").write_text(FAKE.format(name="python", code=3))
+    (tmp_path / ".venv" / "bin" / "python").chmod(0o755)
+    (tmp_path / "setup.cfg").touch()
+    (tmp_path / ".venv" / ".installed-test").touch()
+    done = subprocess.run([tmp_path / "bin" / "test", *given], capture_output=True, text=True)
+    assert done.returncode == 3 and ("bin/test --all" in done.stderr) == ("--all" not in given)
+    assert shlex.split((tmp_path / "calls").read_text()) == ["python", "-m", "pytest", *taken]

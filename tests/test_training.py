@@ -87,6 +87,7 @@ np.savez(f"{sys.argv[1]}/pmap.npz", *jax.tree.leaves(jax.device_get((state.param
 """
 
 
+@pytest.mark.process
 def test_eight_devices_too(tmp_path):
     """In a process of its own, as this one has four."""
     overrides = (*SGD, "--tasks.tasks_per_step=8")

@@ -19,6 +19,7 @@ from gpicl_jax.tasks import (
     Mixture,
     RandomPoints,
     TaskDistribution,
+    augmented,
     draw_episode,
     draw_episodes,
     draw_task,
@@ -78,10 +79,12 @@ def test_task_words_and_permutation_are_pinned(tasks):
 def test_drawing_in_chunks_equals_drawing_at_once_equals_drawing_alone(tasks, monkeypatch, entries, sequences, changed):
     tasks = dataclasses.replace(tasks, entries=entries, clutter=changed, feature_scales=changed)
     keys = jax.random.split(jax.random.key(0), 6), jax.random.split(jax.random.key(1), (6, sequences))
-    at_once = draw_episodes(tasks, *keys)
+    at_once = jax.jit(lambda tasks, *keys: draw_episodes(tasks, *keys))(tasks, *keys)
     monkeypatch.setattr(projection, "_LIVE_BYTES", {"cpu": 4 * 64 * 64 * 4})
-    in_chunks = draw_episodes(tasks, *keys)
-    alone = draw_sequence(tasks, draw_task(tasks, keys[0][4]), keys[1][4, 0])
+    in_chunks = jax.jit(lambda tasks, *keys: draw_episodes(tasks, *keys))(tasks, *keys)
+    alone = jax.jit(lambda tasks, task, sequence: draw_sequence(tasks, draw_task(tasks, task), sequence))(
+        tasks, keys[0][4], keys[1][4, 0]
+    )
     same_bits(at_once._replace(x_LX=0), in_chunks._replace(x_LX=0))
     np.testing.assert_allclose(at_once.x_LX, in_chunks.x_LX, atol=2e-5)
     np.testing.assert_allclose(at_once.x_LX[4, 0], alone.x_LX, atol=2e-5)
@@ -114,7 +117,7 @@ def test_a_matrix_is_made_where_there_are_fewer_features_than_examples(tasks, le
     gram = dataclasses.replace(tasks, entries="gram", length=length)
     assert isinstance(draw_task(gram, jax.random.key(0)).projection, entries)
     keys = jax.random.split(jax.random.key(0), 1), jax.random.split(jax.random.key(1), (1, 1))
-    x_TSLX = draw_episodes(gram, *keys).x_LX
+    x_TSLX = jax.jit(draw_episodes)(gram, *keys).x_LX
     assert x_TSLX.shape == (1, 1, length, min(length, 64)) and np.isfinite(x_TSLX).all()
 
 
@@ -124,7 +127,7 @@ def test_gram_draws_from_every_source(tasks, source):
     sources = {"random": RandomPoints(64), "mixture": Mixture((tasks.source, RandomPoints(64)))}
     gram = dataclasses.replace(tasks, source=sources[source], entries="gram")
     keys = jax.random.split(jax.random.key(0), 4), jax.random.split(jax.random.key(1), (4, 1))
-    episodes = draw_episodes(gram, *keys)
+    episodes = jax.jit(draw_episodes)(gram, *keys)
     assert np.isfinite(episodes.x_LX).all()
     if source == "random":
         x_LX, y_L = np.asarray(episodes.x_LX[0, 0]), np.asarray(episodes.y_L[0, 0])
@@ -251,11 +254,18 @@ def test_finite_task_sets_draw_their_own_tasks_only(tasks):
     assert stats.chisquare(list(drawn.values())).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("num_tasks", [2**25, 2**31 - 1])
-def test_huge_task_sets_cost_nothing(tasks, num_tasks):
-    finite = TaskDistribution(tasks.source, length=20, infinite=False)
-    episode = draw_episode(finite, jax.random.key(0), hyper_from(Config())._replace(num_tasks=np.int32(num_tasks)))
-    assert np.isfinite(episode.x_LX).all()
+def test_huge_task_sets_cost_nothing(tasks, monkeypatch):
+    """One program, whose memory is that of an episode, serves sets of all sizes; their ids are uniform to the last bit."""
+    finite, hyper = TaskDistribution(tasks.source, length=20, infinite=False), hyper_from(Config())
+    program = jax.jit(functools.partial(draw_episode, finite, jax.random.key(0))).lower(hyper).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 10 * 64 * 64 * 4
+    few, *huge = (program(hyper._replace(num_tasks=np.int32(number))) for number in (4, 2**25, 2**31 - 1))
+    assert all(np.isfinite(each.x_LX).all() and abs(each.x_LX - few.x_LX).max() > 0.1 for each in huge)
+    monkeypatch.setattr(augmented, "seen_task_keys", lambda hyper, ids_T: ids_T)
+    for number in (2**25, 2**31 - 1):
+        ids_T = np.asarray(draw_task_keys(finite, jax.random.key(0), hyper._replace(num_tasks=np.int32(number)), 4096))
+        assert stats.kstest(ids_T / number, "uniform").pvalue > 1e-3 and 0 <= ids_T.min() < ids_T.max() < number
+        assert abs((ids_T % 2).mean() - 0.5) < 4 * 0.5 / np.sqrt(4096)
 
 
 def test_uses_of_randomness_share_no_key():

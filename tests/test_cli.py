@@ -1,6 +1,8 @@
 """The front door: real runs through `main`, real signals to a real process, every mistake in one line."""
 
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -23,17 +25,20 @@ from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.sections import Config
 from gpicl_jax.training import trainer
+from gpicl_jax.training.loop import train
 from gpicl_jax.training.meta_test import load_params
+from gpicl_jax.training.trainer import Trainer
 from tests.helpers import TINY
 from tests.prepared import png, write_prepared
 
-# One device and XLA as a user has it; compiled programs are still shared between tests.
-ONE_DEVICE = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 
-
-def gpicl(*arguments, **options):
-    command = [sys.executable, "-m", "gpicl_jax", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=ONE_DEVICE, **options)
+def on_one_device(*arguments):
+    """What the command says, given to the one device that it has in a process of its own."""
+    found, said = jax.devices()[:1], io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr(jax, "devices", lambda: found)
+        assert main(list(map(str, arguments))) == 0
+    return said.getvalue()
 
 
 def final_weights(run_dir: Path):
@@ -54,15 +59,13 @@ def assert_same_run(one: Path, other: Path):
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """A tiny run of 40 steps without a break, on one device in a process of its own."""
+    """A tiny run of 40 steps without a break, on one device, and what it says."""
     run_dir = tmp_path_factory.mktemp("runs") / "straight"
-    done = gpicl("train", TINY, "--tasks.num_tasks=64", "--run-dir", run_dir)
-    assert done.returncode == 0, done.stderr
-    return run_dir, done
+    return run_dir, on_one_device("train", TINY, "--tasks.num_tasks=64", "--run-dir", run_dir)
 
 
 def test_a_run_leaves_all_that_it_promises(straight):
-    run_dir, done = straight
+    run_dir, said = straight
     files = {"config.toml", "run.json", "metrics.jsonl", "checkpoints", "learning_curves.csv", "learning_curves.png"}
     assert files | {"summary.json"} <= {item.name for item in run_dir.iterdir()}
     summary = json.loads((run_dir / "summary.json").read_text())
@@ -78,8 +81,8 @@ def test_a_run_leaves_all_that_it_promises(straight):
     np.testing.assert_allclose(last, unseen.accuracy.iloc[-1])
     assert set(curves.solver) == {"transformer", "1-NN", "ridge", "kernel ridge"}
     assert (run_dir / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
-    assert re.search(r"step 40/40  loss \d\.\d+, accuracy \d\.\d+ → \d\.\d+, [\d.]+ steps/s", done.stdout)
-    assert f"python -m gpicl_jax evaluate {run_dir})" in done.stdout
+    assert re.search(r"step 40/40  loss \d\.\d+, accuracy \d\.\d+ → \d\.\d+, [\d.]+ steps/s", said)
+    assert f"python -m gpicl_jax evaluate {run_dir})" in said
     assert json.loads((run_dir / "run.json").read_text())["commands"][0]["command"][:3] == ["gpicl", "train", TINY]
 
 
@@ -103,10 +106,9 @@ def test_killed_after_20_steps_and_resumed_is_bit_for_bit_the_same(straight, tmp
         "from gpicl_jax.cli import main\n"
         "main(sys.argv[1:])\n"
     )
-    killed = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, env=ONE_DEVICE)
+    killed = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    resumed = gpicl(*command, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
+    on_one_device(*command, "--resume")
     assert_same_run(straight[0], tmp_path / "run")
 
 
@@ -115,7 +117,7 @@ def test_sigterm_saves_says_how_to_resume_and_exits_143(straight, tmp_path):
     run_dir = tmp_path / "run with a space"
     command = [sys.executable, "-u", "-m", "gpicl_jax", "train", TINY, "--tasks.num_tasks=64"]
     command += ["--run-dir", str(run_dir)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_DEVICE)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with process:
         for line in process.stdout:
             if line.startswith("compiled"):
@@ -125,8 +127,7 @@ def test_sigterm_saves_says_how_to_resume_and_exits_143(straight, tmp_path):
     assert process.returncode == 143, errors
     stopped = re.search(r"stopped by SIGTERM at step (\d+); resume with: python -m gpicl_jax (.*)", rest)
     assert 0 < int(stopped[1]) < 40
-    resumed = gpicl(*shlex.split(stopped[2]))
-    assert resumed.returncode == 0, resumed.stderr
+    on_one_device(*shlex.split(stopped[2]))
     assert_same_run(straight[0], run_dir)
 
 
@@ -252,10 +253,17 @@ def test_training_on_two_sets_at_once_resumes_and_reports_both(tmp_path, capsys)
     images = np.clip(rng.normal(50, 20, (300, 8, 8)) + 50 * labels[:, None, None], 0, 255).astype(np.uint8)
     np.savez(tmp_path / "mine.npz", images=images, labels=labels)
     data = f'--data.train=["digits", "{tmp_path}/mine.npz"]'
-    run_dir = tmp_path / "run"
-    assert main(["train", TINY, data, "--data.weights=[1, 3]", "--run-dir", str(run_dir)]) == 0
+    run_dir, settings = tmp_path / "run", (data, "--data.weights=[1, 3]")
+    half = load_config(TINY, (*settings, "--train.steps=20"))
+    state = train(Trainer(half), RunFolder.create(run_dir, half), {}).state
+    assert main(["train", TINY, *settings, "--run-dir", str(run_dir), "--resume"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"digits \(1,200 training images\), mine.npz \(2\d\d training images\) of 64 pixels", out)
+    for _ in range(4):
+        state, _ = trainer.chunk(state, trainer.tasks, trainer.hyper)
+    params, step = final_weights(run_dir)
+    assert step == int(state.step) == 40
+    jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(state.params))  # as if it had not stopped at 20
     summary = json.loads((run_dir / "summary.json").read_text())
     assert set(summary["datasets"]) == {"digits", "mine.npz"}
     assert "unseen_tasks_train_images" in summary["datasets"]["mine.npz"]

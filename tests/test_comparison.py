@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -31,6 +32,16 @@ def asked(tmp_path, monkeypatch):
     """A comparison that takes seconds."""
     monkeypatch.setitem(SCALES, "smoke", TINY)
     return Comparison("smoke", ("sgd", "mlp"), runs_dir=tmp_path / "runs", results_dir=tmp_path / "results")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The folder of a comparison of one row."""
+    folder = tmp_path_factory.mktemp("done")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SCALES, "smoke", TINY)
+        assert run_comparison(Comparison("smoke", ("mlp",), runs_dir=folder / "runs", results_dir=folder / "results")) == 0
+    return folder
 
 
 def read(asked, name="smoke.csv"):
@@ -76,9 +87,9 @@ def test_trials_are_chosen_on_validation_tasks_and_cells_measured_on_test_tasks(
     assert cells.seed.tolist() == [0, 1] and cells["last"][0] != cells["last"][1]
 
 
-def test_what_is_done_is_not_done_again(asked):
+def test_what_is_done_is_not_done_again(done, asked, tmp_path):
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
     asked = dataclasses.replace(asked, learners=("mlp",))
-    assert run_comparison(asked) == 0
     before = {path: path.stat().st_mtime_ns for path in asked.runs_dir.rglob("*") if path.name != ".lock"}
     first = (asked.results_dir / "smoke.csv").read_bytes()
     assert run_comparison(asked) == 0
@@ -108,8 +119,8 @@ def test_one_that_fails_does_not_lose_the_others(asked, monkeypatch, capsys):
     assert "sgd, 4x4x1, seed 0 failed: all 1 trials of sgd diverged" in said.err
 
 
-def test_a_cell_of_other_settings_is_refused_and_kept(asked, monkeypatch, capsys):
-    assert run_comparison(dataclasses.replace(asked, learners=("mlp",))) == 0
+def test_a_cell_of_other_settings_is_refused_and_kept(done, asked, tmp_path, monkeypatch, capsys):
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
     kept = json.loads(next(asked.runs_dir.rglob("seed-0/cell.json")).read_text())
     monkeypatch.setitem(SCALES, "smoke", dataclasses.replace(TINY, overrides=(*TINY.overrides, "--model.width=9")))
     assert run_comparison(dataclasses.replace(asked, learners=("mlp",))) == 1

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -66,14 +67,14 @@ def test_learners_are_scored_together_on_the_same_episodes(test_tasks):
 def test_scores_equal_predictions_made_one_by_one(test_tasks):
     config = tiny_config("--tasks.length=40")
     learner = make_learner(config)
-    params = learner.init(jax.random.key(0))
+    params, predict = jax.jit(learner.init)(jax.random.key(0)), jax.jit(functools.partial(learner.predict, key=None))
     keys = unseen_episode_keys(0, "test", num_tasks=20, sequences_per_task=4)  # more than one part
     scores = Evaluator(learner)(params, test_tasks, keys)
     assert scores.loss_TSL.shape == (20, 4, 40) and scores.episodes == 80
     for task, sequence in [(0, 0), (7, 3), (19, 1)]:
-        one = draw_episodes(test_tasks, keys.task_T[task : task + 1], keys.sequence_TS[task : task + 1])
+        one = jax.jit(draw_episodes)(test_tasks, keys.task_T[task : task + 1], keys.sequence_TS[task : task + 1])
         episode = jax.tree.map(lambda leaf, sequence=sequence: leaf[0, sequence], one)
-        loss_L, accuracy_L = score_rows(learner.predict(params, episode, key=None), episode.y_L)
+        loss_L, accuracy_L = score_rows(predict(params, episode), episode.y_L)
         np.testing.assert_allclose(scores.loss_TSL[task, sequence], loss_L, atol=1e-4)
         np.testing.assert_array_equal(scores.accuracy_TSL[task, sequence], accuracy_L)
 
@@ -93,17 +94,17 @@ def test_standard_errors_are_clustered_by_task():
 def test_many_sequences_of_one_task_are_scored_a_few_at_a_time_and_keep_their_order(test_tasks):
     config = tiny_config("--tasks.length=40")
     learner = make_learner(config)
-    params = learner.init(jax.random.key(0))
+    params, predict = jax.jit(learner.init)(jax.random.key(0)), jax.jit(functools.partial(learner.predict, key=None))
     keys = unseen_episode_keys(0, "test", num_tasks=2, sequences_per_task=96)
     parts = list(drawn_in_parts(test_tasks, keys))
     assert max(episodes.num_context.size for episodes, _ in parts) <= 64
     scores = Evaluator(learner)(params, test_tasks, keys)
     for task, sequence in [(0, 2), (1, 0), (1, 95)]:
-        one = draw_episodes(
+        one = jax.jit(draw_episodes)(
             test_tasks, keys.task_T[task : task + 1], keys.sequence_TS[task : task + 1, sequence : sequence + 1]
         )
         episode = jax.tree.map(lambda leaf: leaf[0, 0], one)
-        loss_L, _ = score_rows(learner.predict(params, episode, key=None), episode.y_L)
+        loss_L, _ = score_rows(predict(params, episode), episode.y_L)
         np.testing.assert_allclose(scores.loss_TSL[task, sequence], loss_L, atol=1e-4)
 
 
@@ -144,7 +145,8 @@ def test_test_validation_and_training_tasks_are_disjoint():
     test = unseen_episode_keys(0, "test", 64, 2)
     validation = unseen_episode_keys(0, "validation", 64, 2)
     seen = seen_episode_keys(hyper, 0, np.arange(64), episodes=128)
-    drawn = [draw_task_keys(tasks, jax.random.key(seed), hyper, 16) for seed in range(30)]
+    draw = jax.jit(draw_task_keys, static_argnums=3)
+    drawn = [draw(tasks, jax.random.key(seed), hyper, 16) for seed in range(30)]
     assert words(seen.task_T) == set().union(*map(words, drawn))  # what it calls seen is what training draws
     assert not words(seen.task_T) & (words(test.task_T) | words(validation.task_T))
     assert not words(test.task_T) & words(validation.task_T)

@@ -1,10 +1,11 @@
 """Grids: what is done is not done again, nothing is lost, parts make the same CSV as one run, mistakes are one line."""
 
 import dataclasses
+import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -66,8 +67,32 @@ def small_transition():
 
 
 def small_part(folder, index):
-    """Part `index` of two of it, in a process of its own."""
-    run_experiment(small_transition(), Asked("smoke", Path(folder) / "runs", Path(folder) / "results", part=(index, 2)))
+    """Part `index` of two of it."""
+    return run_experiment(small_transition(), Asked("smoke", Path(folder) / "runs", Path(folder) / "results", part=(index, 2)))
+
+
+def killed_part(folder, index):
+    """The same; its process dies when its members are trained and no row is in the CSV."""
+    train = run.train
+
+    def train_and_die(*arguments, **named):
+        train(*arguments, **named)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    run.train = train_and_die
+    small_part(folder, index)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Its folder when it has run without a break, and the sizes of the populations that it trained."""
+    folder, sizes, train = tmp_path_factory.mktemp("whole"), [], run.train
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            run, "train", lambda members, *rest, **named: sizes.append(members.size) or train(members, *rest, **named)
+        )
+        assert run_experiment(small_transition(), Asked("smoke", folder / "runs", folder / "results")) == 0
+    return folder, sizes
 
 
 def test_every_experiment_has_a_scale_for_all_and_configs_that_load():
@@ -133,24 +158,24 @@ def test_more_seeds_in_the_csv_are_welcome(tmp_path):
     Table(tmp_path / "grid.csv", AXES, CELLS[:3]).check()
 
 
-def test_what_is_done_is_not_done_again_and_a_broken_line_is(transition, asked, monkeypatch, capsys):
-    trained = []
-    train = run.train
+def test_what_is_done_is_not_done_again_and_a_broken_line_is(whole, transition, asked, tmp_path, monkeypatch, capsys):
+    (folder, sizes), trained, train = whole, [], run.train
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(
         run, "train", lambda population, *rest, **named: trained.append(population) or train(population, *rest, **named)
     )
-    assert run_experiment(transition, asked) == 0 and [each.size for each in trained] == [2, 2]
+    assert sizes == [2, 2]
     frame = pd.read_csv(asked.results_dir / "smoke.csv")
     assert len(frame) == 4 * 3 and set(frame.tasks) == {"seen", "unseen"} and set(frame.dataset) == {"digits", "random"}
     assert frame["last"].between(0, 1).all() and (frame.steps == 5).all()
     assert (asked.results_dir / "smoke.png").read_bytes().startswith(b"\x89PNG")
-    assert run_experiment(transition, asked) == 0 and len(trained) == 2
+    assert run_experiment(transition, asked) == 0 and not trained
     lines = (asked.results_dir / "smoke.csv").read_text().splitlines()
     (asked.results_dir / "smoke.csv").write_text("\n".join([*lines[:2], lines[2][:20], *lines[3:]]))
     again = f"gpicl experiment transition --scale smoke --results-dir {asked.results_dir}"
     lost = f"left out: {frame.rows[0]}; to make them again: {again}\n"
     assert lost in redraw(transition, "smoke", asked.results_dir)
-    assert run_experiment(transition, asked) == 0 and [each.size for each in trained] == [2, 2, 1]
+    assert run_experiment(transition, asked) == 0 and [each.size for each in trained] == [1]
     assert "1 of 2 to do" in capsys.readouterr().out
     redone = pd.read_csv(asked.results_dir / "smoke.csv")
     pd.testing.assert_frame_equal(redone.drop(columns="seconds"), frame.drop(columns="seconds"), atol=1e-5)
@@ -181,20 +206,19 @@ def test_members_that_all_diverged_are_told_and_nothing_is_drawn(transition, ask
     assert not (asked.results_dir / "smoke.png").exists()
 
 
-def command(folder, index):
-    return [sys.executable, "-c", f"from tests.test_experiments import small_part; small_part({str(folder)!r}, {index})"]
+def start(part, folder, index):
+    code = f"from tests.test_experiments import {part}; {part}({str(folder)!r}, {index})"
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
 
 
 @pytest.mark.process
-def test_parts_make_the_csv_of_one_run_though_one_is_killed(tmp_path, asked, transition):
-    assert run_experiment(transition, asked) == 0
-    with subprocess.Popen(command(tmp_path / "parts", 2), stdout=subprocess.PIPE, text=True) as killed:
-        killed.stdout.readline()  # it has begun
-        time.sleep(2)
-        killed.send_signal(signal.SIGKILL)
-    both = [subprocess.Popen(command(tmp_path / "parts", index), stdout=subprocess.DEVNULL) for index in (2, 1)]
-    assert [each.wait() for each in both] == [0, 0]
-    one, other = (pd.read_csv(folder / "smoke.csv") for folder in (asked.results_dir, tmp_path / "parts" / "results"))
+def test_parts_make_the_csv_of_one_run_though_one_is_killed(whole, tmp_path):
+    """The rest of the killed part and the other part run at the same time."""
+    assert start("killed_part", tmp_path, 2).wait() == -signal.SIGKILL
+    assert list((tmp_path / "runs").rglob("metrics.jsonl")) and not (tmp_path / "results" / "smoke.csv").exists()
+    with start("small_part", tmp_path, 1) as other:
+        assert small_part(tmp_path, 2) == 0 and other.wait() == 0
+    one, other = (pd.read_csv(folder / "results" / "smoke.csv") for folder in (whole[0], tmp_path))
     names = ["seconds", "commit"]
     pd.testing.assert_frame_equal(one.drop(columns=names), other.drop(columns=names), atol=0.02)
     assert len(one) == 12

@@ -43,7 +43,6 @@ def test_number_of_parameters_and_size_of_the_state():
 @pytest.mark.parametrize(
     "check",
     [
-        recurrent.check_first_rows_do_not_depend_on_later_ones,
         recurrent.check_bfloat16_is_near,
         recurrent.check_first_gradient,
     ],

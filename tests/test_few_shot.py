@@ -8,9 +8,8 @@ import types
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
-from gpicl_jax.config import load_config
+from gpicl_jax.config import changed_settings, load_config
 from gpicl_jax.evaluation import Scores
 from gpicl_jax.experiments import few_shot, omniglot_maml
 from gpicl_jax.experiments.grid import Table
@@ -93,12 +92,14 @@ def table_of(tmp_path, experiment, scale, diverging_at):
     return table.frame()
 
 
-@pytest.mark.parametrize(("at", "told"), [((10,), "| 75.0 ± 0.0 |"), ((3, 10), "| diverges |")])
-def test_a_diverging_inner_loop_of_a_few_shot_problem_is_told_and_is_no_wrong_answer(at, told, tmp_path):
+@pytest.mark.parametrize(("at", "told", "shown"), [((10,), "| 75.0 ± 0.0 |", 75.0), ((3, 10), "| diverges |", np.nan)])
+def test_a_diverging_inner_loop_of_a_few_shot_problem_is_told_and_is_no_wrong_answer(at, told, shown, tmp_path):
     frame = table_of(tmp_path, few_shot.EXPERIMENT, "smoke", at)
     each = "1: 75.0, 3: the inner loop diverges" if 3 in at else "1: 75.0, 3: 75.0, 5: 75.0, 10: the inner loop diverges"
     assert told in few_shot.summary(frame) and each in few_shot.summary(frame)
-    few_shot.draw(frame, "laptop")
+    (axes,) = few_shot.draw(frame, "laptop").axes
+    (marks,) = axes.containers
+    np.testing.assert_array_equal(np.array(marks.lines[0].get_ydata(), float), [shown])
 
 
 def test_a_diverging_inner_loop_is_named_with_its_rate():
@@ -114,11 +115,16 @@ def test_a_seed_whose_inner_loop_diverges_does_not_leave_the_mean():
     assert "| maml | 5way_1shot | diverges | 98.7 | 9 | 2 × 100 |" in few_shot.summary(rows)
 
 
-@pytest.mark.parametrize(("at", "told"), [((0,), "| diverges | 0.750 | – |"), ((1,), "| 0.750 | diverges | – |")])
-def test_a_diverging_inner_loop_of_the_study_is_told(at, told, tmp_path):
+@pytest.mark.parametrize(
+    ("at", "told", "shown"),
+    [((0,), "| diverges | 0.750 | – |", [np.nan, 0.75]), ((1,), "| 0.750 | diverges | – |", [0.75, np.nan])],
+)
+def test_a_diverging_inner_loop_of_the_study_is_told(at, told, shown, tmp_path):
     frame = table_of(tmp_path, omniglot_maml.EXPERIMENT, "smoke", at)
     assert told in omniglot_maml.summary(frame)
-    omniglot_maml.draw(frame, "laptop")
+    accuracy, gain = omniglot_maml.draw(frame, "laptop").axes
+    np.testing.assert_array_equal(np.array([line.get_xdata()[0] for line in accuracy.lines[:2]], float), shown)
+    assert np.isnan(float(gain.containers[0].lines[0].get_xdata()[0]))
 
 
 def test_inner_losses_that_are_not_finite_are_null_in_the_records():
@@ -196,4 +202,19 @@ def test_the_studys_plots_come_from_the_metrics_of_its_runs(tmp_path):
 def test_every_condition_of_the_study_is_one_change_that_a_config_takes():
     cells = omniglot_maml.cells(omniglot_maml.EXPERIMENT.scales["laptop"].grid, 1)
     assert len({cell.settings for cell in cells}) == len(omniglot_maml.CONDITIONS) == len(cells)
-    assert isinstance(omniglot_maml.draw(study_rows([0.1]), "smoke"), Figure)
+    configs = {cell.axes["condition"]: cell.config for cell in cells}
+    for name, overrides in omniglot_maml.CONDITIONS.items():
+        changed = {change.split(" ")[0] for change in changed_settings(configs["Adam 1e-4"], configs[name])}
+        assert changed <= {each.removeprefix("--").split("=")[0] for each in overrides}
+        assert len(changed) == 1 or name not in omniglot_maml.CHANGES
+
+
+def test_the_figure_of_the_study_shows_every_seed_and_the_mean_gain_with_its_interval():
+    rows = study_rows([0.0, 0.2])
+    accuracy, gain = omniglot_maml.draw(rows, "smoke").axes
+    shown = {line.get_label(): list(line.get_xdata()) for line in accuracy.lines[:2]}
+    assert shown == {"before meta-training": [0.6, 0.6], "after meta-training": [0.6, 0.8]}
+    mean, _, (bar,) = gain.containers[0].lines
+    (summary,) = omniglot_maml.summarise(rows).itertuples()
+    assert mean.get_xdata() == pytest.approx([0.1])
+    assert np.ptp(bar.get_segments()[0][:, 0]) == pytest.approx(2 * summary.interval)

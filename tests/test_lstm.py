@@ -71,16 +71,6 @@ def numpy_lstm(params, inputs):
     return np.array(rows)
 
 
-def check_first_rows_do_not_depend_on_later_ones(model):
-    x_LX, y_L = episode()
-    params = random_params(model)
-    whole_LC = apply(model, params, x_LX, y_L)
-    part_LC = apply(model, params, x_LX[:5], y_L[:5].at[4].add(1) % CLASSES)  # nor does row 4 on its own label
-    np.testing.assert_allclose(part_LC, whole_LC[:5], atol=1e-6)
-    moved_LC = apply(model, params, x_LX, y_L.at[3].set((y_L[3] + 1) % CLASSES))
-    assert (abs(moved_LC - whole_LC).max(axis=1) > 1e-4).tolist() == [False] * 4 + [True] * (LENGTH - 4)
-
-
 def check_bfloat16_is_near(model):
     params = initial_params(model)
     full_LC, half_LC = (apply(each, params, *episode()) for each in (model, model.clone(dtype=jnp.bfloat16)))
@@ -151,6 +141,6 @@ def test_number_of_parameters_size_of_the_state_and_first_values():
     assert not params["lstm"]["gates"]["bias"].any()  # the forget gate's 1 is in the equation
 
 
-@pytest.mark.parametrize("check", [check_first_rows_do_not_depend_on_later_ones, check_bfloat16_is_near, check_first_gradient])
+@pytest.mark.parametrize("check", [check_bfloat16_is_near, check_first_gradient])
 def test_lstm(check):
     check(LSTM(num_classes=CLASSES, width=16))

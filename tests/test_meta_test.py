@@ -13,7 +13,7 @@ from gpicl_jax.paper import paper_learning_curve
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture, TaskDistribution, draw_episodes
-from gpicl_jax.tasks.sources.images import ImageDataset, load
+from gpicl_jax.tasks.sources.images import ImageDataset
 from gpicl_jax.training.meta_test import _seen_ids, meta_test
 from gpicl_jax.training.report import table, write_report
 from tests.helpers import tiny_config
@@ -133,8 +133,3 @@ def test_the_papers_points_come_with_the_training_set_they_are_of():
     assert paper_learning_curve(("fashion_mnist",), "kmnist").empty
     assert paper_learning_curve(("mnist", "fashion_mnist"), "mnist").empty
     assert paper_learning_curve(("digits",), "digits").empty
-
-
-def test_digits_at_another_size_keep_their_shades():
-    shades = np.unique(load("digits", "test", size=14, channels=1).images_NX)
-    assert len(shades) > 100

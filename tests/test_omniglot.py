@@ -1,8 +1,5 @@
 """Omniglot: divisions that share no character, few-shot problems, pairs of one alphabet."""
 
-import os
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -159,7 +156,7 @@ def test_a_turned_character_is_a_class_of_its_own():
 
 @real
 def test_alphabets_are_divided_70_15_15_and_pairs_stay_within_one():
-    base = read_prepared("omniglot", Path(os.environ["TFDS_DATA_DIR"]))
+    base = read_prepared("omniglot", data_folder())
     labels, alphabets = alphabet_of(base)
     assert len(labels) == 964 and len(np.unique(alphabets)) == 30
     of_split = {split: pairs(split) for split in SPLITS}

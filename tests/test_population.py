@@ -35,12 +35,17 @@ def trained(population, path):
     return population.members(train(population, RunFolder(path)).state.params)
 
 
+@functools.cache
+def three_members(num_devices):
+    return Population(configs(), jax.devices()[:num_devices])
+
+
 def assert_close(one, other):
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-5), one, other)
 
 
 def test_a_member_trains_as_it_does_alone():
-    population = Population(configs(), jax.devices()[:2])
+    population = three_members(2)
     state, losses = population.state(), []
     for _ in range(2):
         state, metrics = population.chunk(state)
@@ -105,13 +110,13 @@ def test_a_member_that_diverges_leaves_the_others_alone(tmp_path):
 
 def test_resumed_is_uninterrupted_on_another_number_of_devices(tmp_path, monkeypatch):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    expected = trained(Population(configs(), jax.devices()[:1]), whole)
+    whole.mkdir(), parts.mkdir()
+    expected = trained(three_members(1), whole)
     with monkeypatch.context() as context:
         context.setattr(StopRequest, "signum", property(lambda _: 15, lambda *_: None), raising=False)
         with pytest.raises(Interrupted, match="at step 5"):
-            trained(Population(configs(), jax.devices()[:1]), parts)
-    found = trained(Population(configs(), jax.devices()[:2]), parts)
-    assert_close(found, expected)
+            trained(three_members(1), parts)
+    assert_close(trained(three_members(2), parts), expected)
     steps = [record["step"] for record in read_metrics(parts)]
     assert steps == [record["step"] for record in read_metrics(whole)] and steps[-1] == 40
     for one, other in zip(read_metrics(parts), read_metrics(whole), strict=True):

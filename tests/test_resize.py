@@ -1,9 +1,12 @@
+import jax
 import numpy as np
 import pytest
 
 from gpicl_jax.data import resize
 from gpicl_jax.data.resize import check_fits, prepare
 from gpicl_jax.settings import UserError
+from gpicl_jax.tasks.sources.images import load
+from tests import tensorflow_resize
 
 
 @pytest.fixture(scope="module")
@@ -19,17 +22,13 @@ def test_the_papers_size_is_the_mean_of_two_by_two_pixels(grey):
     assert np.abs(small - blocks).max() <= 0.5
 
 
-@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (105, 105, 1), (8, 8, 1)])
-@pytest.mark.parametrize(("size", "channels"), [(14, 1), (32, 3), (8, 1)])
-def test_resizing_equals_that_of_tensorflow(shape, size, channels):
-    tensorflow = pytest.importorskip("tensorflow", reason="TensorFlow is not installed (extra [tf])")
-    images = np.random.default_rng(1).integers(0, 256, (3, *shape), dtype=np.uint8)
-    expected = tensorflow.constant(images)
-    if channels < shape[2]:
-        expected = tensorflow.image.rgb_to_grayscale(tensorflow.cast(expected, tensorflow.float32))
-    expected = tensorflow.image.resize(expected, (size, size), antialias=size == 8).numpy()
-    expected = np.broadcast_to(expected, (3, size, size, channels)).reshape(3, -1)
-    assert np.abs(prepare(images, size, channels) - expected).max() <= 0.5 + 0.03  # rounding; its luma weights have 4 digits
+@pytest.mark.parametrize("name", tensorflow_resize.CASES)
+def test_resizing_equals_that_of_tensorflow(name):
+    shape, (size, channels) = tensorflow_resize.CASES[name]
+    expected = tensorflow_resize.kept()[name]
+    assert np.ptp(expected) > 10
+    found = prepare(tensorflow_resize.image(shape), size, channels)
+    assert np.abs(found - expected).max() <= 0.5 + 0.03  # rounding; its luma weights have 4 digits
 
 
 def bilinear(values, size):
@@ -83,6 +82,22 @@ def test_a_dataset_larger_than_the_device_is_refused_with_both_sizes(monkeypatch
         check_fits("big", 1_000_000, 3072)
 
 
-def test_device_memory_is_that_of_this_machine():
-    free, device = resize.device_memory()
-    assert 2**28 < free < 2**45 and device
+def test_device_memory_is_what_the_device_says_is_free_and_on_a_cpu_that_of_the_machine(monkeypatch):
+    monkeypatch.setattr(resize.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 10**6}.get)
+    assert resize.device_memory() == (4096 * 10**6, str(jax.local_devices()[0]))
+
+    class Accelerator:
+        def memory_stats(self):
+            return {"bytes_limit": 10**9, "bytes_in_use": 10**8}
+
+        def __str__(self):
+            return "cuda:0"
+
+    monkeypatch.setattr(jax, "local_devices", lambda: [Accelerator()])
+    assert resize.device_memory() == (9 * 10**8, "cuda:0")
+
+
+def test_digits_at_another_size_keep_their_shades():
+    """17 of them as they are stored; between two pixels there are others."""
+    assert len(np.unique(load("digits", "test").images_NX)) == 17
+    assert len(np.unique(load("digits", "test", size=14, channels=1).images_NX)) > 100

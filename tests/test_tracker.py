@@ -6,7 +6,11 @@ import json
 import pytest
 
 from gpicl_jax.cli import main
+from gpicl_jax.config import load_config
+from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import read_metrics
+from gpicl_jax.training import loop
+from gpicl_jax.training.trainer import Trainer
 from tests.helpers import TINY
 
 STILL = ("--optimizer.name=sgd", "--optimizer.momentum=0", "--optimizer.learning_rate=1e-20", "--train.validate_every=5")
@@ -38,17 +42,21 @@ def test_a_run_that_does_not_improve_stops_early_and_says_so(tmp_path, capsys):
     assert "step 20: stops early, no lower validation loss in 3 validations" in capsys.readouterr().out
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["stopped_early"] is True and summary["steps"] == 20
-    again = (*STILL, "--train.steps=100", "--resume")
-    assert train(tmp_path / "run", *again, "--train.patience=3") == 0  # no further
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 20
-    assert train(tmp_path / "run", *again, "--train.patience=5") == 0  # as if it had never stopped
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 30
+    folder = RunFolder.open(tmp_path / "run")
+    trained = loop.train(Trainer(folder.config()), folder, {})
+    assert trained.stopped_early and int(trained.state.step) == 20  # no further
+    assert train(tmp_path / "run", *STILL, "--train.steps=100", "--resume", "--train.patience=5") == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 30  # as if it had never stopped
 
 
 def test_a_run_that_improves_goes_on(tmp_path):
-    options = ("--train.steps=40", "--optimizer.learning_rate=3e-3", "--train.patience=3")
-    assert train(tmp_path / "run", *options) == 0
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["stopped_early"] is False
+    """Through more validations than its patience."""
+    config = load_config(TINY, ("--optimizer.learning_rate=3e-3", "--train.validate_every=5", "--train.patience=3"))
+    folder = RunFolder.create(tmp_path / "run", config)
+    trained = loop.train(Trainer(config), folder, {})
+    losses = [record["validation_loss"] for record in read_metrics(folder.path) if "validation_loss" in record]
+    assert len(losses) == 8 and min(losses[-3:]) < min(losses[:-3])
+    assert not trained.stopped_early and int(trained.state.step) == 40
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorboardX") is None, reason="tensorboardX is not installed")

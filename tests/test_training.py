@@ -8,7 +8,6 @@ import sys
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 import optax
 import pytest
@@ -29,10 +28,8 @@ from tests.helpers import TINY, tiny_config
 
 SGD = ("--optimizer.name=sgd", "--optimizer.momentum=0")
 
-# What conftest.py changes for the sake of compile time, as users have it; later versions do not know the option.
-USERS_FUSIONS = {"xla_cpu_use_fusion_emitters": True} if jaxlib.__version__.startswith("0.10.") else {}
 
-
+@functools.cache
 def make_trainer(*overrides, parallel="pmap", num_devices=1):
     return Trainer(tiny_config(*overrides), parallel=parallel, devices=jax.devices()[:num_devices])
 
@@ -59,20 +56,24 @@ def test_a_chunk_equals_its_steps_one_by_one():
     assert bool(metrics["finite"])
 
 
+@functools.cache
+def after_a_chunk(*overrides, parallel="pmap", num_devices=1):
+    """Parameters and metrics after five steps of SGD."""
+    trainer = make_trainer(*SGD, *overrides, parallel=parallel, num_devices=num_devices)
+    state, metrics = trainer.chunk(trainer.state())
+    assert len(state.params["head"]["kernel"].devices()) == num_devices
+    return jax.device_get((state.params, metrics))
+
+
 @pytest.mark.parametrize(
     ("parallel", "num_devices", "num_tasks"),
     [("pmap", 4, "6"), ("jit", 2, "infinite")],
 )
 def test_devices_share_a_step_without_changing_it(parallel, num_devices, num_tasks):
     """Losses of five steps, and the gradient: SGD without momentum moves the weights by exactly that."""
-    overrides = (*SGD, f"--tasks.num_tasks={num_tasks}")
-    results = {}
-    for key, (how, devices) in {"one": ("pmap", 1), "many": (parallel, num_devices)}.items():
-        trainer = make_trainer(*overrides, parallel=how, num_devices=devices)
-        state, metrics = trainer.chunk(trainer.state())
-        assert len(state.params["head"]["kernel"].devices()) == devices
-        results[key] = jax.device_get((state.params, metrics))
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-6), results["one"], results["many"])
+    overrides = f"--tasks.num_tasks={num_tasks}"
+    one, many = after_a_chunk(overrides), after_a_chunk(overrides, parallel=parallel, num_devices=num_devices)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-6), one, many)
 
 
 EIGHT = """
@@ -93,20 +94,15 @@ def test_eight_devices_too(tmp_path):
     overrides = (*SGD, "--tasks.tasks_per_step=8")
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
     subprocess.run([sys.executable, "-c", EIGHT, tmp_path, TINY, *overrides], env=environment, check=True)
-    trainer = make_trainer(*overrides)
-    state, metrics = trainer.chunk(trainer.state())
     with np.load(tmp_path / "pmap.npz") as many:
-        for one, leaf in zip(jax.tree.leaves((state.params, metrics)), many.values(), strict=True):
+        for one, leaf in zip(jax.tree.leaves(after_a_chunk(overrides[-1])), many.values(), strict=True):
             np.testing.assert_allclose(leaf, one, rtol=1e-5, atol=2e-6)
 
 
 def test_parts_of_a_batch_add_up_to_its_step():
-    results = []
-    for overrides, devices in ((SGD, 1), ((*SGD, "--train.accumulate=2"), 2)):
-        trainer = make_trainer(*overrides, num_devices=devices)
-        state, metrics = trainer.chunk(trainer.state())
-        results.append(jax.device_get((state.params, metrics)))
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-6), *results)
+    infinite = "--tasks.num_tasks=infinite"
+    one, parts = after_a_chunk(infinite), after_a_chunk(infinite, "--train.accumulate=2", num_devices=2)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-6), one, parts)
 
 
 def test_blocks_that_are_recomputed_change_nothing():
@@ -215,18 +211,6 @@ def test_steps_draw_different_batches_and_seeds_different_runs():
             for leaf in keys:
                 seen |= set(map(tuple, np.asarray(jax.random.key_data(leaf)).reshape(-1, 2).tolist()))
     assert len(seen) == 2 * 4 * (4 + 8 + 8)
-
-
-def test_a_population_trains_under_vmap():
-    trainer = make_trainer()
-    step = functools.partial(train_step, gradient=batch_gradient(trainer.learner), optimizer=trainer._optimizer, shape=(4, 2))
-    rates = jnp.array([1e-4, 1e-2], jnp.float32)
-    hyper = trainer.hyper._replace(learning_rate=rates)
-    axes = jax.tree.map(lambda _: None, trainer.hyper)._replace(learning_rate=0)
-    users = functools.partial(jax.jit, compiler_options=USERS_FUSIONS)  # Adam enlarges the rounding of gradients that are zero
-    states, _ = users(jax.vmap(step, in_axes=(None, None, axes)))(trainer.state(), trainer.tasks, hyper)
-    alone, _ = users(step)(trainer.state(), trainer.tasks, trainer.hyper._replace(learning_rate=rates[1]))
-    jax.tree.map(lambda many, one: np.testing.assert_allclose(many[1], one, atol=2e-6), states.params, alone.params)
 
 
 def test_a_batch_that_devices_cannot_share_is_refused():

@@ -56,18 +56,18 @@ def test_equals_the_equations(layout, smear_keys):
     model = Transformer(num_classes=10, **sizes, layout=layout, smear_keys=smear_keys, label_scale=2.0)
     x_LX = jax.random.normal(jax.random.key(0), (7, 6))
     y_L = jax.random.randint(jax.random.key(1), (7,), 0, 10)
-    params = model.init(jax.random.key(2), x_LX, y_L)["params"]
+    params = jax.jit(model.init)(jax.random.key(2), x_LX, y_L)["params"]
     if smear_keys:
         for layer in range(2):
             params[f"block_{layer}"]["attention"]["smear"] = jnp.array([-1.0, 0.3, 2.0])
-    logits_LC = model.apply({"params": params}, x_LX, y_L)
+    logits_LC = jax.jit(model.apply)({"params": params}, x_LX, y_L)
     expected = numpy_transformer(params, x_LX, y_L, layout=layout, num_heads=3, label_scale=2.0)
     np.testing.assert_allclose(logits_LC, expected, atol=2e-5)
 
 
 def test_parameter_count_and_initial_values_follow_the_authors():
     model = Transformer(num_classes=10)  # the paper's: width 256, 4 layers, 8 heads of 32
-    params = model.init(jax.random.key(0), jnp.zeros((100, 196)), jnp.zeros(100, jnp.int32))["params"]
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((100, 196)), jnp.zeros(100, jnp.int32))["params"]
     assert abs(num_params(params) - 3.24e6) < 0.005e6  # `Parameters` of the authors' defaults at 14×14
     np.testing.assert_allclose(params["block_0"]["mlp_in"]["kernel"].std(), np.sqrt(2 / 4 / 256), rtol=0.02)
     assert abs(params["positions"]).max() <= 0.2 and params["positions"].shape == (100, 256)
@@ -95,7 +95,7 @@ def test_a_block_equals_torchs_encoder_layer(activation):
     )
     h_LD = jax.random.normal(jax.random.key(0), (length, width))
     causal_LL = jnp.tri(length, dtype=bool)
-    params = block.init(jax.random.key(1), h_LD, causal_LL)["params"]
+    params = jax.jit(block.init)(jax.random.key(1), h_LD, causal_LL)["params"]
     params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
     # ours is the tanh form of GELU, as in the authors' code
     function = {"gelu": lambda x: torch.nn.functional.gelu(x, approximate="tanh"), "relu": torch.relu}[activation]
@@ -119,7 +119,7 @@ def test_a_block_equals_torchs_encoder_layer(activation):
     hidden = torch.triu(torch.ones(length, length, dtype=torch.bool), diagonal=1)
     with torch.no_grad():
         expected = layer.train()(torch.tensor(np.array(h_LD))[None], src_mask=hidden)[0]
-    np.testing.assert_allclose(block.apply({"params": params}, h_LD, causal_LL), expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(jax.jit(block.apply)({"params": params}, h_LD, causal_LL), expected.numpy(), atol=1e-5)
 
 
 def _flat(params):

@@ -61,7 +61,7 @@ class Population:
 
     Example:
       >>> from gpicl_jax.config import load_config
-      >>> sizes = ("--model.width=8", "--tasks.length=10", "--tasks.tasks_per_step=2", "--train.chunk=2")
+      >>> sizes = ("--model.width=8", "--model.num_layers=1", "--tasks.tasks_per_step=2", "--train.chunk=2")
       >>> population = Population([load_config("digits", (*sizes, f"--train.seed={seed}")) for seed in range(3)])
       >>> state, metrics = population.chunk(population.state())
       >>> population.members(metrics["loss"]).shape

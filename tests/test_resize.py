@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from gpicl_jax.data import resize
-from gpicl_jax.data.resize import check_fits, prepare
+from gpicl_jax.data.resize import check_device_memory, resized
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.sources.images import load
 from tests import tensorflow_resize
@@ -17,7 +17,7 @@ def grey():
 def test_the_papers_size_is_the_mean_of_two_by_two_pixels(grey):
     """28 → 14 without antialiasing samples between pixels: what `tf.image.resize` gives by default."""
     blocks = grey.astype(float).reshape(5, 14, 2, 14, 2).mean(axis=(2, 4))
-    small = prepare(grey, 14, 1).reshape(5, 14, 14)
+    small = resized(grey, 14, 1).reshape(5, 14, 14)
     assert small.dtype == np.uint8
     assert np.abs(small - blocks).max() <= 0.5
 
@@ -27,7 +27,7 @@ def test_resizing_equals_that_of_tensorflow(name):
     shape, (size, channels) = tensorflow_resize.CASES[name]
     expected = tensorflow_resize.kept()[name]
     assert np.ptp(expected) > 10
-    found = prepare(tensorflow_resize.image(shape), size, channels)
+    found = resized(tensorflow_resize.image(shape), size, channels)
     assert np.abs(found - expected).max() <= 0.5 + 0.03  # rounding; its luma weights have 4 digits
 
 
@@ -46,40 +46,40 @@ def bilinear(values, size):
 def test_the_papers_sizes_are_bilinear_without_antialiasing(height, size, channels):
     images = np.random.default_rng(2).integers(0, 256, (3, height, height, channels), dtype=np.uint8)
     expected = bilinear(images.astype(float), size).reshape(3, -1)
-    assert np.abs(prepare(images, size, channels) - expected).max() <= 0.5 + 1e-3
+    assert np.abs(resized(images, size, channels) - expected).max() <= 0.5 + 1e-3
 
 
 def test_shrinking_to_a_laptops_size_antialiases():
     """A grating finer than the small pixels turns grey; without antialiasing it would stay black and white."""
     grating = np.tile(np.array([0, 255], np.uint8), 32)[None, None, :, None].repeat(64, axis=1)
-    small = prepare(grating, 8, 1).astype(int)
+    small = resized(grating, 8, 1).astype(int)
     assert np.abs(small.reshape(8, 8)[:, 1:-1] - 127.5).max() < 3
 
 
 def test_grey_is_copied_and_colour_weighed(grey):
-    colour = prepare(grey, 32, 3).reshape(5, 32, 32, 3)
+    colour = resized(grey, 32, 3).reshape(5, 32, 32, 3)
     assert (colour == colour[..., :1]).all()
     primaries = np.zeros((3, 8, 8, 3), np.uint8)
     primaries[np.arange(3), :, :, np.arange(3)] = 255
-    assert prepare(primaries, 8, 1)[:, 0].tolist() == [76, 150, 29]
+    assert resized(primaries, 8, 1)[:, 0].tolist() == [76, 150, 29]
 
 
 def test_images_that_fit_already_are_not_touched(grey):
-    np.testing.assert_array_equal(prepare(grey, 28, 1), grey.reshape(5, -1))
-    np.testing.assert_array_equal(prepare(grey, None, None), grey.reshape(5, -1))
+    np.testing.assert_array_equal(resized(grey, 28, 1), grey.reshape(5, -1))
+    np.testing.assert_array_equal(resized(grey, None, None), grey.reshape(5, -1))
 
 
 def test_parts_are_resized_as_the_whole(grey, monkeypatch):
-    whole = prepare(grey, 10, 1)
+    whole = resized(grey, 10, 1)
     monkeypatch.setattr(resize, "_BYTES_AT_ONCE", 2 * 28 * 28 * 4)
-    np.testing.assert_array_equal(prepare(grey, 10, 1), whole)
+    np.testing.assert_array_equal(resized(grey, 10, 1), whole)
 
 
 def test_a_dataset_larger_than_the_device_is_refused_with_both_sizes(monkeypatch):
     monkeypatch.setattr(resize, "device_memory", lambda: (10**9, "cuda:0"))
-    check_fits("small", 1000, 10**6)
+    check_device_memory("small", 1000, 10**6)
     with pytest.raises(UserError, match=r"'big' needs 3\.07 GB .* cuda:0 has 1 GB; lower data.size, or data.channels"):
-        check_fits("big", 1_000_000, 3072)
+        check_device_memory("big", 1_000_000, 3072)
 
 
 def test_device_memory_is_what_the_device_says_is_free_and_on_a_cpu_that_of_the_machine(monkeypatch):

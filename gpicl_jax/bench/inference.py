@@ -66,11 +66,11 @@ def _side(name: str, config: Config, params: dict, episodes_B: Episode) -> Side:
 def _pytorch_side(name: str, config: Config, params: dict, episodes_B: Episode) -> Side:
     import torch
 
-    from gpicl_jax.bench.pytorch import prepare
+    from gpicl_jax.bench.pytorch import device_of_torch
     from gpicl_jax.bench.pytorch.tasks import tokens
     from gpicl_jax.bench.pytorch.transformer import Transformer, transplant
 
-    device = prepare()
+    device = device_of_torch()
     module = Transformer(config)
     transplant(module, params)
     module = module.to(device)

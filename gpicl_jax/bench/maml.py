@@ -148,11 +148,11 @@ def mean_gradient(learner: Learner, parts: int) -> BatchGradient:
 
 
 def _pytorch_side(name: str, config: Config, episodes_B: Episode) -> Side:
-    from gpicl_jax.bench.pytorch import prepare, wait
+    from gpicl_jax.bench.pytorch import device_of_torch, wait
     from gpicl_jax.bench.pytorch.maml import make_model, make_problems, meta_gradient
     from gpicl_jax.bench.pytorch.training import make_optimizer
 
-    device = prepare()
+    device = device_of_torch()
     model, given = make_model(config).to(device), make_problems(episodes_B, device, inner_rows(config))
     optimizer = make_optimizer(config, model)
 

@@ -116,11 +116,11 @@ def _pytorch_sides(config: Config, asked: Asked, images: ImageDataset) -> dict[i
 
 
 def _pytorch_side(name: str, config: Config, draw: Callable[[], Any]) -> Side:
-    from gpicl_jax.bench.pytorch import prepare, wait
+    from gpicl_jax.bench.pytorch import device_of_torch, wait
     from gpicl_jax.bench.pytorch.training import make_optimizer, train_step
     from gpicl_jax.bench.pytorch.transformer import Transformer
 
-    device = prepare()
+    device = device_of_torch()
     module = Transformer(config).to(device)
     optimizer = make_optimizer(config, module)
 

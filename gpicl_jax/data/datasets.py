@@ -9,7 +9,7 @@ import numpy as np
 
 from gpicl_jax.data import prepared
 from gpicl_jax.data.own import read_path
-from gpicl_jax.data.resize import check_fits, prepare
+from gpicl_jax.data.resize import check_device_memory, resized
 from gpicl_jax.data.stored import Arrays, Part, Stored, check_labels, divide, part_rows, pixel_statistics
 from gpicl_jax.registry import about, find, names
 from gpicl_jax.sections import is_path
@@ -37,7 +37,7 @@ def read_split(
         raise UserError(f"'{name}' has no split '{split}' in {stored.where}; there: {', '.join(parts)}{only}")
     (stored_split, (start, stop)), wanted = parts[split], (size, size, channels)
     num_features = math.prod(want or has or 1 for want, has in zip(wanted, stored.shape, strict=True))
-    check_fits(name, stored.counts[stored_split] * (stop - start) // 10, num_features)
+    check_device_memory(name, stored.counts[stored_split] * (stop - start) // 10, num_features)
     images_NX, labels_N = _arrays(stored, parts[split], size, channels)
     statistics = next((each for each in ("train", "validation") if each in parts), split)
     mean, std = 0.0, 255.0
@@ -68,7 +68,7 @@ def find_stored(name: str, folder: Path) -> Stored:
         if Path(name).is_dir():
             raise UserError(f"no dataset '{name}'; for the folder of that name, give ./{name}") from None
         prepared.check_name(missing.name)
-        prepared.prepare(missing.name, folder)
+        prepared.download(missing.name, folder)
         return read(name, folder)
 
 
@@ -79,7 +79,7 @@ def _arrays(stored: Stored, part: Part, size: int | None, channels: int | None) 
     images_NHWc, labels_N = stored.read(split)
     rows = part_rows(images_NHWc, labels_N, tenths)
     check_labels(stored.name, labels_N[rows], len(rows), stored.num_classes // stored.rotations)
-    images_NX, labels_N = prepare(images_NHWc[rows], size, channels), labels_N[rows]
+    images_NX, labels_N = resized(images_NHWc[rows], size, channels), labels_N[rows]
     if stored.rotations == 1:
         return images_NX, labels_N
     side = size or stored.shape[0]

@@ -81,7 +81,7 @@ def read_numbers(where: str, split: str, features: tuple[str, ...]) -> tuple[np.
     return tuple(np.array([record[feature] for record in records]) for feature in features)
 
 
-def prepare(name: str, folder: Path) -> None:
+def download(name: str, folder: Path) -> None:
     """Downloads and prepares a set, with TFDS's own progress bars. Needs TensorFlow and a network.
 
     Raises:

@@ -15,7 +15,7 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, `tf.image.rgb_to_grayscale` has 0
 _BYTES_AT_ONCE = 2**28  # of float32 pixels
 
 
-def prepare(images_NHWc: np.ndarray, size: int | None, channels: int | None) -> np.ndarray:
+def resized(images_NHWc: np.ndarray, size: int | None, channels: int | None) -> np.ndarray:
     """Resizes on the device, some images at a time, and rounds to uint8 once at the end.
 
     Bilinear; antialiased where it shrinks, but for 14×14×1 and 32×32×3 (the paper's), which equal `tf.image.resize` up to
@@ -30,7 +30,7 @@ def prepare(images_NHWc: np.ndarray, size: int | None, channels: int | None) -> 
       uint8 [N, X], X = height · width · channels.
 
     Example:
-      >>> prepare(np.full((2, 28, 28, 1), 7, np.uint8), 14, 1).shape
+      >>> resized(np.full((2, 28, 28, 1), 7, np.uint8), 14, 1).shape
       (2, 196)
     """
     number, height, width, stored = images_NHWc.shape
@@ -39,11 +39,11 @@ def prepare(images_NHWc: np.ndarray, size: int | None, channels: int | None) -> 
         return images_NHWc.reshape(number, -1)
     at_once = max(1, _BYTES_AT_ONCE // (4 * height * width * stored))
     parts = (images_NHWc[start : start + at_once] for start in range(0, number, at_once))
-    return np.concatenate([np.asarray(_prepare(part, shape)) for part in parts])
+    return np.concatenate([np.asarray(_resized(part, shape)) for part in parts])
 
 
 @functools.partial(jax.jit, static_argnames="shape")
-def _prepare(images_NHWc: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+def _resized(images_NHWc: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
     values_NHWc = images_NHWc.astype(jnp.float32)
     if shape[2] < images_NHWc.shape[3]:
         values_NHWc = (values_NHWc * jnp.array(_LUMA)[None, None, None]).sum(axis=3, keepdims=True)
@@ -53,7 +53,7 @@ def _prepare(images_NHWc: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
     return jnp.round(values_NHWc).clip(0, 255).astype(jnp.uint8).reshape(len(images_NHWc), -1)
 
 
-def check_fits(name: str, num_images: int, num_features: int) -> None:
+def check_device_memory(name: str, num_images: int, num_features: int) -> None:
     """Stops where the images would not fit into the free memory of the device.
 
     Raises:

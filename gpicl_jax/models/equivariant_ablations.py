@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gpicl_jax.models.blocks import learned_positions
-from gpicl_jax.models.equivariant_transformer import EquivariantTransformer, Pairs, class_streams, geometry
+from gpicl_jax.models.equivariant_transformer import EquivariantTransformer, Geometry, class_streams, geometry
 from gpicl_jax.registry import register
 
 
@@ -24,7 +24,7 @@ class WithoutRotations(EquivariantTransformer):
 
     any_features = False
 
-    def embed(self, x_LX: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, Pairs | None]:
+    def embed(self, x_LX: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, Geometry | None]:
         zero_L, zero_LL = jnp.zeros_like(x_LX[:, 0]), jnp.zeros((len(x_LX), len(x_LX)), x_LX.dtype)
         inputs_LCI = class_streams(zero_L, zero_LL, label_LC, in_context_L)
         h_LCD = nn.Dense(self.width, dtype=self.dtype, name="embed")(inputs_LCI)
@@ -42,7 +42,7 @@ class WithoutLabelPermutations(EquivariantTransformer):
       (20, 10)
     """
 
-    def embed(self, x_LX: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, Pairs | None]:
+    def embed(self, x_LX: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, Geometry | None]:
         size_L, distance_LL, cosine_LL = geometry(x_LX, in_context_L)
         inputs_LCI = class_streams(size_L, distance_LL, label_LC, in_context_L)
         of_classes_L1I = inputs_LCI[..., :2].reshape(len(x_LX), 1, -1)  # its label, and the shares of all
@@ -73,6 +73,6 @@ class WithoutContextPermutations(EquivariantTransformer):
 
     max_length: int = 100
 
-    def embed(self, x_LX: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, Pairs | None]:
+    def embed(self, x_LX: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, Geometry | None]:
         h_LCD, pairs = super().embed(x_LX, label_LC, in_context_L)
         return h_LCD + learned_positions(self, h_LCD[:, 0], self.max_length)[:, None], pairs

@@ -29,7 +29,7 @@ _FARTHEST = 1e4  # norm of a query, in units of the largest number of the contex
 _LARGEST = 1e15  # number of a query, in these units: the sum of its squares is a float32 number
 _SHARPEST = 20.0  # bandwidth of the last head at first, in units of the mean squared distance; that of the first head is 1
 
-Pairs = tuple[jax.Array, jax.Array]  # distances and cosines [L, L]
+Geometry = tuple[jax.Array, jax.Array]  # distances and cosines [L, L]
 
 
 @register("equivariant_transformer")
@@ -78,7 +78,7 @@ class EquivariantTransformer(ContextModel):
         logits_LC = self.read_out(nn.LayerNorm(epsilon=1e-5, name="norm_out")(h_LCD))
         return jnp.where(jnp.isfinite(x_LX).all(axis=1, keepdims=True), logits_LC, jnp.nan)
 
-    def embed(self, x_LX: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, Pairs | None]:
+    def embed(self, x_LX: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, Geometry | None]:
         """What the first block sees: the streams [L, C, D], and what attention knows of pairs of examples."""
         size_L, distance_LL, cosine_LL = geometry(x_LX, in_context_L)
         inputs_LCI = class_streams(size_L, distance_LL, label_LC, in_context_L)
@@ -114,7 +114,7 @@ class EquivariantBlock(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, h_LCD: jax.Array, pairs: Pairs | None, mask_LL: jax.Array) -> jax.Array:
+    def __call__(self, h_LCD: jax.Array, pairs: Geometry | None, mask_LL: jax.Array) -> jax.Array:
         length, num_classes, width = h_LCD.shape
         heads, size = self.num_heads, self.head_size
         dense = functools.partial(nn.Dense, dtype=self.dtype)

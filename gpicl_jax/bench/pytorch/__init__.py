@@ -7,7 +7,7 @@ from gpicl_jax.bench.machine import threads
 from gpicl_jax.settings import UserError
 
 
-def prepare() -> str:
+def device_of_torch() -> str:
     """Gives PyTorch as many threads as JAX has; returns the device that is JAX's.
 
     On a GPU float32 products are in TF32 on both sides: it is JAX's default there, and PyTorch is told so.

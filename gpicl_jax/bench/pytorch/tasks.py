@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from gpicl_jax.bench.asked import Asked
-from gpicl_jax.bench.pytorch import prepare, wait
+from gpicl_jax.bench.pytorch import device_of_torch, wait
 from gpicl_jax.sections import Config
 from gpicl_jax.tasks.sources.images import ImageDataset
 
@@ -79,7 +79,7 @@ def bytes_per_task(config: Config) -> int:
 
 def task_makers(config: Config, asked: Asked, images: ImageDataset) -> dict[str, Callable[[int], Any]]:
     """Functions that make and keep so many tasks, by name: of our plain version and of the public project."""
-    device, makers = prepare(), {}
+    device, makers = device_of_torch(), {}
     if asked.pytorch:
         makers[STORED] = StoredTasks(images, config.tasks.length, config.tasks.classes_per_task, device).make
     if asked.pytorch_repo is not None:
@@ -91,7 +91,7 @@ def task_makers(config: Config, asked: Asked, images: ImageDataset) -> dict[str,
 
 def batch_makers(config: Config, asked: Asked, images: ImageDataset) -> dict[str, Callable[[int], Batch]]:
     """Functions that make the batch of a training step, by name: as the public project is designed, lean, by the project."""
-    device, makers = prepare(), {}
+    device, makers = device_of_torch(), {}
     if asked.pytorch:
         tasks = StoredTasks(images, config.tasks.length, config.tasks.classes_per_task, device)
         makers |= {STORED: tasks.batch, LEAN: tasks.lean_batch}

@@ -10,7 +10,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gpicl_jax.old_form import renewed
 from gpicl_jax.registry import find, names, section_class, settings_of
 from gpicl_jax.sections import Config, absolute_name, short_name
 from gpicl_jax.settings import UserError, checked, nearest
@@ -120,7 +119,7 @@ def config_from_dict(*layers: dict[str, Any]) -> Config:
     """
     values: dict[str, Any] = {}
     for layer in layers:
-        _add(values, renewed(layer))
+        _add(values, _renewed(layer))
     config = Config(**{name: _section(name, values) for name in _SECTIONS})
     sources = [name for name in config.data.train if name in names("source") and settings_of(find("source", name))]
     for name in values:
@@ -132,6 +131,15 @@ def config_from_dict(*layers: dict[str, Any]) -> Config:
     folder = os.path.abspath(os.path.expanduser(data.dir)) if data.dir else ""
     data = dataclasses.replace(data, train=tuple(map(absolute_name, data.train)), dir=folder)
     return dataclasses.replace(config, data=data)
+
+
+def _renewed(layer: dict[str, Any]) -> dict[str, Any]:
+    """A config that an older version wrote, which is known by `train.remat`, in today's form; others as they are."""
+    if not isinstance(layer.get("train"), dict) or "remat" not in layer["train"]:
+        return layer
+    from gpicl_jax.old_form import renewed
+
+    return renewed(layer)
 
 
 def _add(values: dict[str, Any], layer: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Configs that runs wrote before each model, learner and optimiser had settings of its own: all had all of them.
 
-Such a config is known by `train.remat`. A setting that its class lacks is dropped where it has the value of its old default.
+A setting that its class lacks is dropped where it has the value of its old default.
 """
 
 from typing import Any
@@ -44,26 +44,27 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 def renewed(values: dict[str, Any]) -> dict[str, Any]:
     """Returns the sections of a config in today's form."""
-    train = values.get("train", {})
-    if not isinstance(train, dict) or "remat" not in train:
-        return values
     values = {section: dict(entries) for section, entries in values.items()}
     model, learner, train = (values.setdefault(name, {}) for name in ("model", "learner", "train"))
     remat, remat_blocks = train.pop("remat"), train.pop("remat_blocks", False)
     if model.get("layout") == "context_query":
         model["name"] = model.pop("layout")
-    if model.get("name") == "vsml":
+    name = model.setdefault("name", "transformer")
+    if name == "vsml":
         model["hidden"] = [model.pop("mlp_width", 0) or model["width"]] * (model.pop("num_layers", 1) - 1)
-    kind = find("model", model.get("name", "transformer"))
-    if "remat" in settings_of(kind):
-        model["remat"] = remat if model["name"].startswith("vsml") else remat_blocks
+    kind = find("model", name)
     if learner.get("name", "in_context") == "in_context":
         learner["name"] = kind.learner
-    if "remat" in settings_of(find("learner", learner["name"])):
-        learner["remat"] = remat
-    for room, defaults in _DEFAULTS.items():
-        known = settings_of(find(room, values[room]["name"]))
-        values[room] = {
-            key: value for key, value in values[room].items() if key in known or key not in defaults or value != defaults[key]
-        }
-    return values
+    for section, there, value in (
+        (model, kind, remat if name.startswith("vsml") else remat_blocks),
+        (learner, find("learner", learner["name"]), remat),
+    ):
+        if "remat" in settings_of(there):
+            section["remat"] = value
+    return values | {room: _without_others_defaults(room, values[room]) for room in _DEFAULTS}
+
+
+def _without_others_defaults(room: str, entries: dict[str, Any]) -> dict[str, Any]:
+    """A section without the settings that its class lacks, where they have their old default."""
+    own, defaults = settings_of(find(room, entries["name"])), _DEFAULTS[room]
+    return {key: value for key, value in entries.items() if key in own or key not in defaults or value != defaults[key]}

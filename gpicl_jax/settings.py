@@ -47,30 +47,36 @@ def checked(name: str, value: Any, field: dataclasses.Field) -> Any:
 
 
 def _checked_item(name: str, value: Any, kind: type, limits: Any) -> Any:
-    about, word = limits["about"], limits.get("word")
+    word = limits.get("word")
     if word is not None:
-        kind = int
         if value == word:
             return value
         if isinstance(value, str):
             raise UserError(
                 f"{name} = {value!r}; expected a number from {limits['minimum']} to {limits['maximum']} or {word!r}"
             )
-    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST:
+        kind = int
+    if kind is float and type(value) is int and abs(value) < _LARGEST:
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"{name} = {value!r} is of type {type(value).__name__}; expected {kind.__name__} ({about})")
+        raise UserError(f"{name} = {value!r} is of type {type(value).__name__}; expected {kind.__name__} ({limits['about']})")
     if "choices" in limits and value not in limits["choices"]:
         near = difflib.get_close_matches(str(value), map(str, limits["choices"]), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UserError(f"{name} = {value!r}; allowed: {', '.join(map(repr, limits['choices']))}{hint}")
-    if kind is float and not abs(value) < _LARGEST:
-        raise UserError(f"{name} = {value!r}; expected a finite number in float32 ({about})")
-    if "above" in limits and value <= limits["above"]:
-        raise UserError(f"{name} = {value!r}; expected more than {limits['above']} ({about})")
-    if "below" in limits and value >= limits["below"]:
-        raise UserError(f"{name} = {value!r}; expected less than {limits['below']} ({about})")
-    if value < limits.get("minimum", value) or value > limits.get("maximum", value):
-        bounds = f"at least {limits['minimum']}" + (f" and at most {limits['maximum']}" if "maximum" in limits else "")
-        raise UserError(f"{name} = {value!r}; expected {bounds} ({about})")
+    if wanted := _out_of_limits(value, limits):
+        raise UserError(f"{name} = {value!r}; expected {wanted} ({limits['about']})")
     return value
+
+
+def _out_of_limits(value: Any, limits: Any) -> str:
+    """What was expected, or '' where `value` is within its limits."""
+    if isinstance(value, float) and not abs(value) < _LARGEST:
+        return "a finite number in float32"
+    if "above" in limits and value <= limits["above"]:
+        return f"more than {limits['above']}"
+    if "below" in limits and value >= limits["below"]:
+        return f"less than {limits['below']}"
+    if value < limits.get("minimum", value) or value > limits.get("maximum", value):
+        return f"at least {limits['minimum']}" + (f" and at most {limits['maximum']}" if "maximum" in limits else "")
+    return ""

@@ -23,7 +23,7 @@ from gpicl_jax.hyper import hyper_from
 from gpicl_jax.models.layers import shifted_tokens
 from gpicl_jax.sections import ENTRIES
 from gpicl_jax.tasks import Episode
-from gpicl_jax.training.state import init_state, num_params
+from gpicl_jax.training.step import init_state, num_params
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 NO_TORCH = "torch is not installed: pip install torch"

@@ -18,7 +18,7 @@ from gpicl_jax.learners.online import Online
 from gpicl_jax.registry import find, names
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode, draw_episode
-from gpicl_jax.training.state import num_params
+from gpicl_jax.training.step import num_params
 from tests.helpers import tiny_config
 
 FEW_SHOT = ("few_shot_conv", "study_conv")  # see few-shot problems alone: test_maml

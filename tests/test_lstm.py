@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpicl_jax.models.lstm import LSTM
-from gpicl_jax.training.state import num_params
+from gpicl_jax.training.step import num_params
 
 CLASSES, FEATURES, LENGTH = 5, 6, 9
 

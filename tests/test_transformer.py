@@ -7,7 +7,7 @@ import pytest
 
 from gpicl_jax.models.blocks import Block
 from gpicl_jax.models.transformer import Transformer
-from gpicl_jax.training.state import num_params
+from gpicl_jax.training.step import num_params
 
 
 def numpy_transformer(params, x_LX, y_L, *, layout, num_heads, label_scale):

@@ -9,7 +9,7 @@ import pytest
 
 from gpicl_jax.models.vsml import VSML, random_cells
 from gpicl_jax.models.vsml_without_symmetries import VSMLWithoutSymmetries
-from gpicl_jax.training.state import num_params
+from gpicl_jax.training.step import num_params
 
 X, C, L, H, M = 5, 3, 10, 4, 2
 SMALL = {"num_classes": C, "width": H, "message_size": M}

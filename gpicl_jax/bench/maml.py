@@ -25,8 +25,7 @@ from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode
 from gpicl_jax.training.parallel import compile_chunk, replicate
-from gpicl_jax.training.state import TrainState, init_state
-from gpicl_jax.training.step import BatchGradient, TrainChunk, gradient_in_parts
+from gpicl_jax.training.step import BatchGradient, TrainChunk, TrainState, gradient_in_parts, init_state
 
 _ORDERS = {"second order": False, "first order": True}
 KEY = functools.partial(jax.random.key, 0)  # of every problem

@@ -20,7 +20,7 @@ from gpicl_jax.hyper import Hyper
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.population import Population, hypers_of
-from gpicl_jax.training.state import TrainState, init_state
+from gpicl_jax.training.step import TrainState, init_state
 
 MEMBERS = 16
 

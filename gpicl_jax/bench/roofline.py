@@ -28,7 +28,7 @@ from gpicl_jax.build import make_learner, make_optimizer
 from gpicl_jax.hyper import hyper_from
 from gpicl_jax.sections import Config
 from gpicl_jax.tasks.sources.images import ImageDataset
-from gpicl_jax.training.state import init_state, num_params
+from gpicl_jax.training.step import init_state, num_params
 
 _TABLE = "roofline"
 PRODUCT = {"cpu": 2048}

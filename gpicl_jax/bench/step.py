@@ -16,7 +16,7 @@ from gpicl_jax.build import make_learner, make_optimizer
 from gpicl_jax.hyper import hyper_from
 from gpicl_jax.sections import ENTRIES, Config
 from gpicl_jax.tasks.sources.images import ImageDataset
-from gpicl_jax.training.state import init_state
+from gpicl_jax.training.step import init_state
 
 _GENERATION = "generation alone"
 

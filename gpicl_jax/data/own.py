@@ -54,24 +54,8 @@ def read_npz(path: Path) -> Stored:
     Raises:
       UserError: no such arrays, Python objects in them, other shapes or types, one class only.
     """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            has_features = "features" in arrays and "images" not in arrays
-            missing = [each for each in ("features" if has_features else "images", "labels") if each not in arrays]
-            if missing:
-                raise UserError(
-                    f"{path} has no array '{missing[0]}'; expected 'images' and 'labels', found: {', '.join(arrays) or 'none'}"
-                )
-            images, labels_N = arrays["features" if has_features else "images"], arrays["labels"]
-    except UserError:
-        raise
-    except Exception as error:  # damage shows as whatever the readers of zip and npy files happen to raise
-        if "allow_pickle" in str(error):
-            raise UserError(
-                f"{path} holds Python objects, which are not read; save plain arrays: uint8 images, integer labels"
-            ) from None
-        raise UserError(f"{path} is no readable .npz file ({one_line(error)}); save it anew with numpy.savez") from None
-    if has_features:
+    images, labels_N, is_features = _read_arrays(path)
+    if is_features:
         images = from_features(str(path), images)
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (1,), (3,)) or 0 in images.shape:
         raise UserError(
@@ -80,6 +64,26 @@ def read_npz(path: Path) -> Stored:
         )
     images_NHWc = images.reshape(*images.shape[:3], -1) if images.ndim == 4 else images[:, :, :, None]
     return _stored(path, images_NHWc, labels_N)
+
+
+def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Images or features, labels, and whether they are features."""
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            inputs = "features" if "features" in arrays and "images" not in arrays else "images"
+            for name in (inputs, "labels"):
+                if name not in arrays:
+                    there = ", ".join(arrays) or "none"
+                    raise UserError(f"{path} has no array '{name}'; expected 'images' and 'labels', found: {there}")
+            return arrays[inputs], arrays["labels"], inputs == "features"
+    except UserError:
+        raise
+    except Exception as error:  # damage shows as whatever the readers of zip and npy files happen to raise
+        if "allow_pickle" in str(error):
+            raise UserError(
+                f"{path} holds Python objects, which are not read; save plain arrays: uint8 images, integer labels"
+            ) from None
+        raise UserError(f"{path} is no readable .npz file ({one_line(error)}); save it anew with numpy.savez") from None
 
 
 def from_features(where: str, features_NX: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from gpicl_jax.settings import UserError
 from gpicl_jax.training.divergence import Diverged, advice
 from gpicl_jax.training.loop import train
 from gpicl_jax.training.meta_test import held_out_tasks, load_params
-from gpicl_jax.training.state import num_params
+from gpicl_jax.training.step import num_params
 from gpicl_jax.training.trainer import Trainer
 
 _RESULT = "cell.json"

@@ -13,7 +13,7 @@ from gpicl_jax.experiments.run import Experiment, Scale
 from gpicl_jax.experiments.trained import Member, half_width
 from gpicl_jax.learners.maml import Maml
 from gpicl_jax.sections import Config
-from gpicl_jax.training.state import num_params
+from gpicl_jax.training.step import num_params
 
 # What each learner changes of the problem's own config.
 LEARNERS: dict[str, tuple[str, ...]] = {

@@ -21,7 +21,7 @@ from gpicl_jax.experiments.run import Experiment, Scale
 from gpicl_jax.experiments.trained import Member, half_width
 from gpicl_jax.tasks.augmented import stream
 from gpicl_jax.training.population import Population
-from gpicl_jax.training.state import TrainState
+from gpicl_jax.training.step import TrainState
 
 _BASE = "Adam 1e-4"
 _TEST_DRAWINGS = 4

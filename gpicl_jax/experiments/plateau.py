@@ -15,7 +15,7 @@ from gpicl_jax.experiments.grid import Cell, Row
 from gpicl_jax.experiments.run import Experiment, Scale
 from gpicl_jax.experiments.survival import kaplan_meier_median, steps_to_leave
 from gpicl_jax.experiments.trained import Member, ends, mean_and_deviation
-from gpicl_jax.training.state import num_params
+from gpicl_jax.training.step import num_params
 
 # Kind of remedy, condition: what it changes.
 CONDITIONS: dict[tuple[str, str], tuple[str, ...]] = {

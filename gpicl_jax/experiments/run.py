@@ -23,7 +23,7 @@ from gpicl_jax.training.divergence import advice
 from gpicl_jax.training.loop import train
 from gpicl_jax.training.meta_test import held_out_tasks
 from gpicl_jax.training.population import Population
-from gpicl_jax.training.state import TrainState
+from gpicl_jax.training.step import TrainState
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from gpicl_jax.experiments.grid import Cell, Row
 from gpicl_jax.experiments.run import Experiment, Scale
 from gpicl_jax.experiments.scaling import SMOKE
 from gpicl_jax.experiments.trained import Member, ends, mean_and_deviation
-from gpicl_jax.training.state import num_params
+from gpicl_jax.training.step import num_params
 
 # Row of the comparison, whose config it takes: what makes each of its sizes, in the `[model]` section.
 SIZES: dict[str, tuple[dict[str, int], ...]] = {

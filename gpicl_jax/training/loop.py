@@ -21,8 +21,7 @@ from gpicl_jax.training.divergence import Diverged, advice
 from gpicl_jax.training.profile import Profile
 from gpicl_jax.training.progress import Progress
 from gpicl_jax.training.signals import Interrupted, StopRequest
-from gpicl_jax.training.state import TrainState
-from gpicl_jax.training.step import Metrics
+from gpicl_jax.training.step import Metrics, TrainState
 
 Watch = Callable[[TrainState], dict[str, Any]]
 _SECONDS_BETWEEN_SAVES = 30.0  # of a population, which keeps no best checkpoint

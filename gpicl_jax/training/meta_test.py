@@ -29,7 +29,7 @@ from gpicl_jax.tasks import EpisodeKeys, TaskDistribution
 from gpicl_jax.tasks.augmented import seen_task_keys, source_key
 from gpicl_jax.tasks.sources.mixture import draw_source
 from gpicl_jax.training.divergence import Diverged, advice
-from gpicl_jax.training.state import init_state
+from gpicl_jax.training.step import init_state
 
 _WITH_SOLVERS = ("unseen_tasks", "identity_tasks")
 
@@ -101,26 +101,15 @@ def meta_test(
       UserError: a dataset that cannot be loaded or cannot fill an episode, before anything is scored.
       Diverged: an inner loop left the finite numbers.
     """
-    learner, evaluator = learner_name(config), evaluator or Evaluator(make_learner(config))
+    learner, entrant = learner_name(config), (evaluator or Evaluator(make_learner(config)), params)
     tests = held_out_tasks(config, datasets or config.data.train)
-    validation = make_tasks(config, "validation")
-    # the reference solvers predict each row from those before it: not queries from a context
-    plain = validation.identity or config.tasks.num_context
-    solvers = {} if plain else make_solvers(config.tasks.classes_per_task)
-    choice = unseen_episode_keys(config.eval.seed, "validation", CHOICE_EPISODES, 1)
-    chosen = {
-        kind: choose_params(solvers, dataclasses.replace(validation, identity=kind == "identity_tasks"), choice)
-        for kind in _WITH_SOLVERS
-        if solvers
-    }
+    solvers, chosen = _choose_solvers(config)
     scores: dict[tuple[str, str, str], Scores] = {}
     images: dict[tuple[str, str], int] = {}
     for dataset, (name, test) in tests.items():
         for kind, (tasks, keys, permute) in _kinds(config, name, test).items():
-            entrants = {learner: (evaluator, params)}
-            if kind in chosen:
-                entrants |= {solver: (each, chosen[kind][solver]) for solver, each in solvers.items()}
-            results = score_together(entrants, drawn_in_parts(tasks, keys, permute), keys)
+            others = {solver: (solvers[solver], settings) for solver, settings in chosen.get(kind, {}).items()}
+            results = score_together({learner: entrant, **others}, drawn_in_parts(tasks, keys, permute), keys)
             if not results[learner].finite:
                 raise Diverged(f"predictions of {learner} on {dataset} are not finite; {advice(config)}")
             for solver, each in results.items():
@@ -128,12 +117,10 @@ def meta_test(
                 scores[dataset, kind, solver] = dataclasses.replace(each, **no_loss)
             images[dataset, kind] = count_images(tasks, keys)
         say(dataset)
-    curves = [
-        learning_curve(
-            each, dataset=dataset, tasks=kind, solver=solver, distinct_images=images[dataset, kind], seed=config.train.seed
-        )
-        for (dataset, kind, solver), each in scores.items()
-    ]
+    curves = []
+    for (dataset, kind, solver), each in scores.items():
+        about = {"dataset": dataset, "tasks": kind, "solver": solver, "distinct_images": images[dataset, kind]}
+        curves.append(learning_curve(each, **about, seed=config.train.seed))
     return MetaTest(
         learner=learner,
         train=tuple(map(short_name, config.data.train)),
@@ -143,6 +130,20 @@ def meta_test(
         curves=pd.concat(curves, ignore_index=True),
         settings=chosen,
     )
+
+
+def _choose_solvers(config: Config) -> tuple[dict[str, Evaluator], dict[str, dict[str, dict[str, float]]]]:
+    """The reference solvers, and by kind of tasks what validation tasks set them to.
+
+    There are none of queries from a context, as they predict each row from those before it, nor of tasks without a projection.
+    """
+    validation = make_tasks(config, "validation")
+    if validation.identity or config.tasks.num_context:
+        return {}, {}
+    solvers = make_solvers(config.tasks.classes_per_task)
+    keys = unseen_episode_keys(config.eval.seed, "validation", CHOICE_EPISODES, 1)
+    tasks = {kind: dataclasses.replace(validation, identity=kind == "identity_tasks") for kind in _WITH_SOLVERS}
+    return solvers, {kind: choose_params(solvers, each, keys) for kind, each in tasks.items()}
 
 
 def held_out_tasks(config: Config, datasets: tuple[str, ...]) -> dict[str, tuple[str, TaskDistribution]]:

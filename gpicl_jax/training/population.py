@@ -24,8 +24,7 @@ from gpicl_jax.sections import Config, final_permute_prob
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import EpisodeKeys, TaskDistribution
 from gpicl_jax.training.parallel import replicate
-from gpicl_jax.training.state import TrainState, init_state
-from gpicl_jax.training.step import Metrics, batch_gradient, gradient_in_parts, train_chunk
+from gpicl_jax.training.step import Metrics, TrainState, batch_gradient, gradient_in_parts, init_state, train_chunk
 
 
 def one_device_a_core() -> None:

@@ -7,7 +7,7 @@ import jax
 
 from gpicl_jax.processes import is_writer
 from gpicl_jax.settings import UserError
-from gpicl_jax.training.state import TrainState
+from gpicl_jax.training.step import TrainState
 
 
 def profile_range(text: str, steps: int) -> range:

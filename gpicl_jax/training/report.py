@@ -10,7 +10,7 @@ from gpicl_jax.learners.base import FIRST_POSITIONS, final_rows
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.training.meta_test import MetaTest
-from gpicl_jax.training.state import num_params
+from gpicl_jax.training.step import num_params
 
 
 def write_report(

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,32 @@ from gpicl_jax.learners.base import Learner
 from gpicl_jax.sections import Config
 from gpicl_jax.tasks import EpisodeKeys, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.augmented import draw_task_keys, stream
-from gpicl_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
+
+
+class TrainState(NamedTuple):
+    """Meta-parameters, the optimiser's state, and the number of steps taken. Keys are derived from seed and step."""
+
+    params: Any
+    opt_state: Any
+    step: jax.Array
 
 
 # (params, tasks, keys, hyper) -> (gradient, metrics), means over the batch; `parallel` spreads it over devices.
 BatchGradient = Callable[[Any, TaskDistribution, EpisodeKeys, Hyper], tuple[Any, Metrics]]
 TrainChunk = Callable[[TrainState, TaskDistribution, Hyper], tuple[TrainState, Metrics]]
+
+
+def init_state(learner: Learner, optimizer: MakeOptimizer, hyper: Hyper) -> TrainState:
+    """The state before the first step."""
+    params = learner.init(stream(hyper.seed, "init"))
+    return TrainState(params, optimizer(hyper).init(params), jnp.int32(0))
+
+
+def num_params(params: Any) -> int:
+    """How many numbers `params` holds."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def draw_batch_keys(tasks: TaskDistribution, step: jax.Array, hyper: Hyper, shape: tuple[int, int]) -> EpisodeKeys:

@@ -14,8 +14,7 @@ from gpicl_jax.processes import of_first
 from gpicl_jax.sections import Config, final_permute_prob
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.parallel import compile_chunk, on_all, own_copy, replicate
-from gpicl_jax.training.state import TrainState, init_state
-from gpicl_jax.training.step import Metrics, batch_gradient, gradient_in_parts, train_chunk
+from gpicl_jax.training.step import Metrics, TrainState, batch_gradient, gradient_in_parts, init_state, train_chunk
 
 
 class Trainer:

@@ -255,12 +255,13 @@ def test_training_on_two_sets_at_once_resumes_and_reports_both(tmp_path, capsys)
     data = f'--data.train=["digits", "{tmp_path}/mine.npz"]'
     run_dir, settings = tmp_path / "run", (data, "--data.weights=[1, 3]")
     half = load_config(TINY, (*settings, "--train.steps=20"))
-    state = train(Trainer(half), RunFolder.create(run_dir, half), {}).state
+    running = Trainer(half)
+    state = train(running, RunFolder.create(run_dir, half), {}).state
     assert main(["train", TINY, *settings, "--run-dir", str(run_dir), "--resume"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"digits \(1,200 training images\), mine.npz \(2\d\d training images\) of 64 pixels", out)
     for _ in range(4):
-        state, _ = trainer.chunk(state, trainer.tasks, trainer.hyper)
+        state, _ = running.chunk(state)
     params, step = final_weights(run_dir)
     assert step == int(state.step) == 40
     jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(state.params))  # as if it had not stopped at 20

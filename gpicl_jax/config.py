@@ -91,7 +91,17 @@ def _parse_toml(source: str) -> dict[str, Any]:
         raise UserError(f"{source} is not TOML: {error}") from None
     if not values:
         raise UserError(f"{source} holds no setting; expected sections such as [tasks] or [train]")
-    return values
+    return _renewed(values)
+
+
+def _renewed(layer: dict[str, Any]) -> dict[str, Any]:
+    """A config that an older version's run wrote, with all sections and `train.remat`, in today's form; others as they are."""
+    sections = [layer.get(name) for name in ("train", *_NAMED)]
+    if not all(isinstance(section, dict) for section in sections) or "remat" not in sections[0]:
+        return layer
+    from gpicl_jax.old_form import renewed
+
+    return renewed(layer)
 
 
 def _parse_override(text: str) -> tuple[str, str, Any]:
@@ -119,7 +129,7 @@ def config_from_dict(*layers: dict[str, Any]) -> Config:
     """
     values: dict[str, Any] = {}
     for layer in layers:
-        _add(values, _renewed(layer))
+        _add(values, layer)
     config = Config(**{name: _section(name, values) for name in _SECTIONS})
     sources = [name for name in config.data.train if name in names("source") and settings_of(find("source", name))]
     for name in values:
@@ -131,15 +141,6 @@ def config_from_dict(*layers: dict[str, Any]) -> Config:
     folder = os.path.abspath(os.path.expanduser(data.dir)) if data.dir else ""
     data = dataclasses.replace(data, train=tuple(map(absolute_name, data.train)), dir=folder)
     return dataclasses.replace(config, data=data)
-
-
-def _renewed(layer: dict[str, Any]) -> dict[str, Any]:
-    """A config that an older version wrote, which is known by `train.remat`, in today's form; others as they are."""
-    if not isinstance(layer.get("train"), dict) or "remat" not in layer["train"]:
-        return layer
-    from gpicl_jax.old_form import renewed
-
-    return renewed(layer)
 
 
 def _add(values: dict[str, Any], layer: dict[str, Any]) -> None:

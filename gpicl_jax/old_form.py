@@ -45,15 +45,15 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 def renewed(values: dict[str, Any]) -> dict[str, Any]:
     """Returns the sections of a config in today's form."""
     values = {section: dict(entries) for section, entries in values.items()}
-    model, learner, train = (values.setdefault(name, {}) for name in ("model", "learner", "train"))
+    model, learner, train = values["model"], values["learner"], values["train"]
     remat, remat_blocks = train.pop("remat"), train.pop("remat_blocks", False)
     if model.get("layout") == "context_query":
         model["name"] = model.pop("layout")
-    name = model.setdefault("name", "transformer")
+    name = model["name"]
     if name == "vsml":
         model["hidden"] = [model.pop("mlp_width", 0) or model["width"]] * (model.pop("num_layers", 1) - 1)
     kind = find("model", name)
-    if learner.get("name", "in_context") == "in_context":
+    if learner["name"] == "in_context":
         learner["name"] = kind.learner
     for section, there, value in (
         (model, kind, remat if name.startswith("vsml") else remat_blocks),

@@ -52,10 +52,11 @@ def start_two(*arguments, slurm: bool = False) -> list[subprocess.Popen]:
 def wait_for(two: list[subprocess.Popen]) -> tuple[list[int], list[str], list[str]]:
     """Exit codes, outputs and errors of both; the first that fails is not left waiting for."""
     try:
-        said = [process.communicate(timeout=120) for process in two]
+        said = [process.communicate(timeout=300) for process in two]
     finally:
         for process in two:
             process.kill()
+            process.communicate()
     return [process.returncode for process in two], *([each[of] for each in said] for of in (0, 1))
 
 

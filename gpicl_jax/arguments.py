@@ -1,28 +1,15 @@
 """The arguments of `gpicl`: its commands, their options and their help."""
 
 import argparse
+import ast
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from gpicl_jax import __version__
 from gpicl_jax.config import packaged_configs
 from gpicl_jax.settings import UserError
 
-EXPERIMENTS = (
-    "equivariant",
-    "equivariant-transition",
-    "symmetries",
-    "context-size",
-    "sample-efficiency",
-    "scaling",
-    "transition",
-    "learning-curves",
-    "plateau",
-    "state-size",
-    "features",
-    "few-shot",
-    "omniglot-maml",
-)
 BENCHMARKS = ("tasks", "step", "population", "maml", "study", "inference", "features")
 
 _TRAIN_HELP = """\
@@ -40,21 +27,7 @@ A dataset is a TFDS name, 'digits', 'random', or a path: ./file.npz (arrays imag
 """
 _EXPERIMENT_HELP = """\
 experiments:
-  comparison        every learner under one protocol
-  tasks             what a task is, drawn
-  equivariant       the paper's table by a learner that has the symmetries of its tasks
-  equivariant-transition  accuracy gained against the number of tasks, by the equivariant learner
-  symmetries        what each symmetry of the equivariant Transformer is worth
-  context-size      contexts as long as those of meta-training, and ten times as long
-  sample-efficiency meta-training episodes until validation tasks reach an accuracy
-  scaling           model size × number of tasks, seen and unseen tasks
-  transition        accuracy gained within an episode against the number of tasks
-  learning-curves   accuracy at each position, trained on one dataset, tested on another
-  plateau           steps to leave the loss plateau: the paper's remedies, and the architecture's
-  state-size        accuracy on unseen tasks against state size and number of parameters
-  features          learning in the feature space of a frozen network
-  few-shot          N-way K-shot problems on Omniglot: MAML and its kin, and learning in context
-  omniglot-maml     a public study of MAML on Omniglot, and what held it back
+{names}
 
 examples:
   gpicl experiment scaling --scale smoke
@@ -91,8 +64,35 @@ examples:
 
 
 class _Parser(argparse.ArgumentParser):
+    """Says a mistake in one line. An epilog may be a function, which is called when help is asked for."""
+
+    def format_help(self) -> str:
+        self.epilog = self.epilog() if callable(self.epilog) else self.epilog
+        return super().format_help()
+
     def error(self, message: str):
         raise UserError(f"{message}; see '{self.prog} --help'")
+
+
+def experiments() -> dict[str, str]:
+    """Returns the names of the package's experiments, and what each is about, from their files; nothing is imported.
+
+    Example:
+      >>> experiments()["scaling"]
+      'Model size × number of tasks, seen and unseen tasks.'
+    """
+    found = {}
+    for path in (Path(__file__).parent / "experiments").glob("**/*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            for mark in getattr(node, "decorator_list", ()):
+                if isinstance(mark, ast.Call) and getattr(mark.func, "id", "") == "register":
+                    found[mark.args[0].value] = (ast.get_docstring(node) or "").split("\n")[0]
+    return dict(sorted(found.items()))
+
+
+def _experiment_help() -> str:
+    width = max(map(len, experiments()))
+    return _EXPERIMENT_HELP.format(names="\n".join(f"  {name:<{width}}  {about}" for name, about in experiments().items()))
 
 
 def _add_train_arguments(train: argparse.ArgumentParser) -> None:
@@ -113,6 +113,24 @@ def _add_train_arguments(train: argparse.ArgumentParser) -> None:
     train.add_argument("--process-id", type=int, metavar="I", help="manual: which this one is, 0 to N − 1")
 
 
+def _add_experiment_arguments(experiment: argparse.ArgumentParser) -> None:
+    experiment.add_argument("name", metavar="NAME", help="see below")
+    experiment.add_argument("--scale", default="smoke", help="smoke (minutes), laptop (hours), paper (a GPU); default: smoke")
+    experiment.add_argument("--seeds", type=int, metavar="N", help="meta-training seeds (default: the scale's)")
+    experiment.add_argument("--part", default="1/1", metavar="I/N", help="only the I-th of every N units of work")
+    experiment.add_argument("--runs-dir", type=Path, metavar="DIR", help="for the runs (default: runs/NAME)")
+    experiment.add_argument("--results-dir", type=Path, metavar="DIR", help="for table and figure (default: results/NAME)")
+    experiment.add_argument("--learners", nargs="+", default=[], metavar="NAME", help="comparison: rows (default: all)")
+    experiment.add_argument(
+        "--datasets",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="comparison: to test on; features: all to test on, the first to train on",
+    )
+    experiment.add_argument("--seconds", type=float, metavar="N", help="comparison: of meta-training for each cell")
+
+
 def parser() -> argparse.ArgumentParser:
     """Of all commands."""
     made = _Parser(
@@ -125,7 +143,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=f"gpicl_jax {__version__}")
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def command(name: str, about: str, epilog: str) -> argparse.ArgumentParser:
+    def command(name: str, about: str, epilog: str | Callable[[], str]) -> argparse.ArgumentParser:
         return commands.add_parser(
             name,
             help=about,
@@ -142,25 +160,10 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--episodes", type=int, metavar="N", help="episodes of each kind of task (default: the run's)")
     evaluate.add_argument("--checkpoint", choices=("latest", "best"), default="latest", help="best: on validation tasks")
     evaluate.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="to test on (default: the run's own)")
-    experiment = command("experiment", "fill a table or figure: train and test all that it needs", _EXPERIMENT_HELP)
-    names = ("comparison", "tasks", *EXPERIMENTS)
-    experiment.add_argument("name", metavar="NAME", choices=names, help=", ".join(names))
-    experiment.add_argument("--scale", default="smoke", help="smoke (minutes), laptop (hours), paper (a GPU); default: smoke")
-    experiment.add_argument("--seeds", type=int, metavar="N", help="meta-training seeds (default: the scale's)")
-    experiment.add_argument("--part", default="1/1", metavar="I/N", help="only the I-th of every N units of work")
-    experiment.add_argument("--runs-dir", type=Path, metavar="DIR", help="for the runs (default: runs/NAME)")
-    experiment.add_argument("--results-dir", type=Path, metavar="DIR", help="for table and figure (default: results/NAME)")
-    experiment.add_argument("--learners", nargs="+", default=[], metavar="NAME", help="comparison: rows (default: all)")
-    experiment.add_argument(
-        "--datasets",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="comparison: to test on; features: all to test on, the first to train on",
-    )
-    experiment.add_argument("--seconds", type=float, metavar="N", help="comparison: of meta-training for each cell")
+    experiment = command("experiment", "fill a table or figure: train and test all that it needs", _experiment_help)
+    _add_experiment_arguments(experiment)
     figure = command("figure", "draw an experiment's figure again, from its CSV alone", _FIGURE_HELP)
-    figure.add_argument("name", metavar="NAME", choices=EXPERIMENTS, help=", ".join(EXPERIMENTS))
+    figure.add_argument("name", metavar="NAME", help="see gpicl experiment --help")
     figure.add_argument("--scale", default="smoke", help="which CSV of the folder (default: smoke)")
     figure.add_argument("--results-dir", type=Path, metavar="DIR", help="the experiment's folder (default: results/NAME)")
     bench = command("bench", "measure speed and memory, beside PyTorch if you like", _BENCH_HELP)
@@ -173,7 +176,7 @@ def parser() -> argparse.ArgumentParser:
     datasets = command("datasets", "list the base datasets, and how to get those that are missing", _DATASETS_HELP)
     settings = command("settings", "list what a config can say", _SETTINGS_HELP)
     settings.add_argument("name", metavar="NAME", nargs="?", default="", help="a section, or a class of one: model.lstm")
-    for each in (train, evaluate, experiment, bench, settings):
+    for each in (train, evaluate, experiment, figure, bench, settings):
         each.add_argument(
             "--import",
             dest="imports",
@@ -181,7 +184,7 @@ def parser() -> argparse.ArgumentParser:
             action="append",
             default=[],
             metavar="FILE.py",
-            help="Python file of yours that registers models, learners or optimisers; it is run",
+            help="Python file of yours that registers models, learners, optimisers or experiments; it is run",
         )
     for each in (evaluate, experiment, datasets):
         each.add_argument(

@@ -5,9 +5,9 @@ import math
 import os
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from gpicl_jax.arguments import parser, part
 from gpicl_jax.config import load_config
@@ -106,58 +106,40 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _experiment(options: argparse.Namespace, arguments: list[str]) -> int:
+    from gpicl_jax.experiments.engine.base import make_experiment
+    from gpicl_jax.experiments.engine.run import Asked, run_experiment
+    from gpicl_jax.training.population import one_device_a_core
     from gpicl_jax.training.signals import Interrupted
 
     if options.seeds is not None and options.seeds < 1:
         raise UserError(f"--seeds {options.seeds}; expected 1 or more")
     if options.seconds is not None and not 0 < options.seconds < math.inf:
         raise UserError(f"--seconds {options.seconds:g}; expected more than 0")
-    folder = options.name.replace("-", "_")
-    asked = {
-        "scale": options.scale,
-        "seeds": options.seeds,
-        "part": part(options.part),
-        "data_dir": options.data_dir,
-        "runs_dir": options.runs_dir or Path("runs") / folder,
-        "results_dir": options.results_dir or Path("results") / folder,
-        "command": ("gpicl", *arguments),
-    }
+    experiment = make_experiment(options.name, options.scale)
+    experiment = replace(experiment, seeds=options.seeds or experiment.seeds, data_dir=options.data_dir)
+    learners, datasets = tuple(options.learners), tuple(map(absolute_name, options.datasets))
+    experiment = experiment.with_options(learners=learners, datasets=datasets, seconds=options.seconds)
+    asked = Asked(
+        runs_dir=options.runs_dir or Path("runs") / experiment.folder,
+        results_dir=options.results_dir or Path("results") / experiment.folder,
+        part=part(options.part),
+        learners=learners,
+        command=("gpicl", *arguments),
+    )
+    one_device_a_core()
     try:
-        return (_comparison if options.name == "comparison" else _grid)(options, asked)
+        return run_experiment(experiment, asked)
     except Interrupted as interrupted:
         print(f"{interrupted}; run the same command again to go on", flush=True)
         return interrupted.exit_code
 
 
-def _comparison(options: argparse.Namespace, asked: dict[str, Any]) -> int:
-    from gpicl_jax.experiments.comparison import Comparison, run_comparison
-
-    datasets = tuple(absolute_name(name) for name in options.datasets)
-    return run_comparison(Comparison(learners=tuple(options.learners), datasets=datasets, seconds=options.seconds, **asked))
-
-
-def _grid(options: argparse.Namespace, asked: dict[str, Any]) -> int:
-    for option, value in (("learners", options.learners), ("seconds", options.seconds)):
-        if value:
-            raise UserError(f"--{option} is of experiment comparison alone; leave it out for {options.name}")
-    from gpicl_jax.experiments import find
-    from gpicl_jax.experiments.run import Asked, run_experiment
-    from gpicl_jax.experiments.tasks import run_tasks
-    from gpicl_jax.training.population import one_device_a_core
-
-    wanted = Asked(**asked, datasets=tuple(map(absolute_name, options.datasets)))
-    if options.name == "tasks":
-        return run_tasks(wanted)
-    one_device_a_core()
-    return run_experiment(find(options.name), wanted)
-
-
 def _figure(options: argparse.Namespace) -> int:
-    from gpicl_jax.experiments import find
-    from gpicl_jax.experiments.run import redraw
+    from gpicl_jax.experiments.engine.base import make_experiment
+    from gpicl_jax.experiments.engine.files import redraw
 
-    experiment = find(options.name)
-    print(redraw(experiment, options.scale, options.results_dir or experiment.results_dir))
+    experiment = make_experiment(options.name, options.scale)
+    print(redraw(experiment, options.results_dir or Path("results") / experiment.folder))
     return 0
 
 

@@ -24,7 +24,8 @@ ROOMS = {
     "dataset": "gpicl_jax.data",
     "source": "gpicl_jax.tasks.sources",
 }
-_KNOWN: dict[str, dict[str, type]] = {room: {} for room in ROOMS}
+_FOLDERS = {**ROOMS, "experiment": "gpicl_jax.experiments"}  # the room that no config names
+_KNOWN: dict[str, dict[str, type]] = {room: {} for room in _FOLDERS}
 _IMPORTED: list[Path] = []
 
 
@@ -58,12 +59,12 @@ def register(name: str) -> Any:
 def _fault(kind: type) -> str:
     """What is wrong with a class, or ''."""
     room = getattr(kind, "room", None)
-    if room not in ROOMS:
+    if room not in _FOLDERS:
         return "inherits from no base class of gpicl_jax"
     base = next(each for each in reversed(kind.__mro__) if getattr(each, "room", None) == room)
     lacking = [method for method in base.needs if getattr(kind, method, None) is getattr(base, method, None)]
     if lacking:
-        return f"has no method {', '.join(lacking)}, which each {room} needs"
+        return f"has no {'method' if room in ROOMS else 'attribute'} {', '.join(lacking)}, which each {room} needs"
     if any(isinstance(value, dataclasses.Field) for value in vars(kind).values()):
         return "has a setting(…) but is no dataclass; write @dataclasses.dataclass(frozen=True) between @register and class"
     makes_itself = "open" in vars(kind) or not dataclasses.is_dataclass(kind)
@@ -109,9 +110,9 @@ def import_options() -> str:
 
 @functools.cache
 def _import_all(room: str) -> None:
-    package = importlib.import_module(ROOMS[room])
+    package = importlib.import_module(_FOLDERS[room])
     for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
-        importlib.import_module(f"{ROOMS[room]}.{module.name}")
+        importlib.import_module(f"{package.__name__}.{module.name}")
 
 
 def names(room: str) -> list[str]:
@@ -128,7 +129,8 @@ def find(room: str, name: str) -> Any:
     """
     if name not in _KNOWN[room] and name not in names(room):
         hint = nearest(name, names(room))
-        raise UserError(f"{room}.name = {name!r}{hint} (a class in a file of yours needs --import FILE.py)")
+        given = f"{room}.name = {name!r}" if room in ROOMS else f"no {room} '{name}'"
+        raise UserError(f"{given}{hint} (a class in a file of yours needs --import FILE.py)")
     return _KNOWN[room][name]
 
 

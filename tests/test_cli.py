@@ -419,7 +419,7 @@ BAD_INPUT = {
     ),
     "no Omniglot": (["train", "omniglot/5way_1shot", "--data.dir=TMP"], "tfds build omniglot"),
     "unknown learner": (["train", "digits_transformer", "--learner.name=mamml"], "did you mean maml?"),
-    "unknown experiment": (["experiment", "comparisn"], "invalid choice: 'comparisn'"),
+    "unknown experiment": (["experiment", "comparisn"], "no experiment 'comparisn'; did you mean comparison?"),
     "unknown scale": (["experiment", "comparison", "--scale", "labtop"], "did you mean laptop?"),
     "unknown row": (["experiment", "comparison", "--learners", "mamml"], "did you mean maml?"),
     "part out of range": (["experiment", "comparison", "--part", "3/2"], "--part 3/2; expected I/N with 1 ≤ I ≤ N"),

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 import subprocess
 import sys
 
@@ -11,14 +10,14 @@ import pandas as pd
 import pytest
 
 from gpicl_jax.config import load_config, packaged_configs
-from gpicl_jax.experiments import comparison
-from gpicl_jax.experiments.comparison import SCALES, Comparison, run_comparison
-from gpicl_jax.experiments.report import summarise
-from gpicl_jax.experiments.rows import ROWS
+from gpicl_jax.experiments.comparison import ROWS, Comparison, summarise
+from gpicl_jax.experiments.engine import make_experiment, members
+from gpicl_jax.experiments.engine.files import redraw
+from gpicl_jax.experiments.engine.run import Asked, run_experiment
 from gpicl_jax.settings import UserError
 
 TINY = dataclasses.replace(
-    SCALES["smoke"],
+    make_experiment("comparison", "smoke"),
     sizes=((4, 1),),
     datasets=("digits",),
     trials=1,
@@ -28,20 +27,8 @@ TINY = dataclasses.replace(
 
 
 @pytest.fixture
-def asked(tmp_path, monkeypatch):
-    """A comparison that takes seconds."""
-    monkeypatch.setitem(SCALES, "smoke", TINY)
-    return Comparison("smoke", ("sgd", "mlp"), runs_dir=tmp_path / "runs", results_dir=tmp_path / "results")
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """The folder of a comparison of one row."""
-    folder = tmp_path_factory.mktemp("done")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SCALES, "smoke", TINY)
-        assert run_comparison(Comparison("smoke", ("mlp",), runs_dir=folder / "runs", results_dir=folder / "results")) == 0
-    return folder
+def asked(tmp_path):
+    return Asked(tmp_path / "runs", tmp_path / "results", learners=("sgd", "mlp"))
 
 
 def read(asked, name="smoke.csv"):
@@ -52,7 +39,7 @@ def test_every_row_has_its_configs_and_as_many_trials_as_the_others():
     names = packaged_configs()
     assert {name.split("/")[-1] for name in names if name.startswith("comparison/laptop/")} == set(ROWS)
     assert {name.split("/")[-1] for name in names if name.startswith("comparison/paper/")} == set(ROWS)
-    assert {len(trials) for trials in ROWS.values()} == {SCALES["laptop"].trials}
+    assert {len(trials) for trials in ROWS.values()} == {Comparison.scales["laptop"]["trials"]}
 
 
 def test_laptop_rows_differ_in_nothing_but_learner_and_optimizer():
@@ -67,65 +54,87 @@ def test_laptop_rows_differ_in_nothing_but_learner_and_optimizer():
 
 
 def test_trials_are_chosen_on_validation_tasks_and_cells_measured_on_test_tasks(asked, monkeypatch):
-    monkeypatch.setitem(
-        SCALES, "smoke", dataclasses.replace(TINY, trials=2, overrides=(*TINY.overrides, "--eval.episodes=1024"))
-    )
-    monkeypatch.setitem(ROWS, "sgd", (("--learner.inner_rate=1e-7",), ("--learner.inner_rate=3e-2",)))
-    splits = []
-    scores = comparison.CellRun.scores
+    monkeypatch.setitem(ROWS, "sgd", ("--learner.inner_rate=1e-7", "--learner.inner_rate=3e-2"))
+    splits, drawn_in_parts = [], members.drawn_in_parts
     monkeypatch.setattr(
-        comparison.CellRun,
-        "scores",
-        lambda self, tasks, split: (
-            splits.append((split, tasks.source.num_images, self.config.eval.seed)) or scores(self, tasks, split)
-        ),
+        members, "drawn_in_parts", lambda tasks, *rest: splits.append(tasks.source.num_images) or drawn_in_parts(tasks, *rest)
     )
-    assert run_comparison(dataclasses.replace(asked, learners=("sgd",), seeds=2)) == 0
-    assert splits == [("validation", 200, 1000), ("validation", 200, 1000), ("test", 397, 0), ("test", 397, 1)]
+    validation = members.Test.validation
+    monkeypatch.setattr(
+        members.Test, "validation", lambda self, params: splits.append("validation") or validation(self, params)
+    )
+    experiment = dataclasses.replace(TINY, trials=2, seeds=2, overrides=(*TINY.overrides, "--eval.episodes=1024"))
+    assert run_experiment(experiment, dataclasses.replace(asked, learners=("sgd",))) == 0
+    assert splits == ["validation", "validation", 397, 397]
     trials, cells = read(asked, "smoke_trials.csv"), read(asked)
     assert trials.validation_last.argmax() == 1 and (cells.chosen == "--learner.inner_rate=3e-2").all()
+    assert trials.seed.tolist() == [1000, 1000] and (cells.steps == 0).all() and (cells.train_episodes == 0).all()
     assert cells.seed.tolist() == [0, 1] and cells["last"][0] != cells["last"][1]
 
 
-def test_what_is_done_is_not_done_again(done, asked, tmp_path):
-    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
+def test_the_steps_fill_the_time_and_are_kept(asked, monkeypatch):
+    """At 0.01 s a step; a command that goes on with a run does not measure again."""
+    monkeypatch.setattr("gpicl_jax.experiments.comparison.seconds_per_step", lambda config: 0.01)
     asked = dataclasses.replace(asked, learners=("mlp",))
+    assert run_experiment(TINY, asked) == 0
+    (notes,) = (json.loads(path.read_text())["notes"] for path in (asked.runs_dir / "smoke").glob("*/members.json"))
+    assert notes == [{"chosen": ROWS["mlp"][0], "seconds_per_step": 0.01, "steps": 4}]
+    assert read(asked).steps.tolist() == [4] and read(asked, "smoke_trials.csv").steps.tolist() == [2]  # a chunk at least
+    (asked.results_dir / "smoke.csv").unlink()
+    (asked.results_dir / "smoke_trials.csv").unlink()
+    monkeypatch.setattr("gpicl_jax.experiments.comparison.seconds_per_step", lambda config: 1e-3)
+    assert run_experiment(TINY, asked) == 0 and read(asked).steps.tolist() == [4]
+
+
+def test_what_is_done_is_not_done_again(asked, capsys):
+    asked = dataclasses.replace(asked, learners=("mlp",))
+    assert run_experiment(TINY, asked) == 0
     before = {path: path.stat().st_mtime_ns for path in asked.runs_dir.rglob("*") if path.name != ".lock"}
-    first = (asked.results_dir / "smoke.csv").read_bytes()
-    assert run_comparison(asked) == 0
+    first, frame = (asked.results_dir / "smoke.csv").read_bytes(), read(asked)
+    assert run_experiment(TINY, asked) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (asked.results_dir / "smoke.csv").read_bytes() == first
     # one more dataset: scored without training again, and the old scores stay
-    assert run_comparison(dataclasses.replace(asked, datasets=("digits", "random"))) == 0
-    trained = [path for path in before if path.name in ("metrics.jsonl", "run.json")]
+    more = TINY.with_options(datasets=("random",))
+    assert run_experiment(more, asked) == 0
+    trained = [path for path in before if path.name == "config.toml" or "checkpoints" in str(path)]
     assert trained and all(path.stat().st_mtime_ns == before[path] for path in trained)
-    frame = read(asked)
-    assert frame.dataset.tolist() == ["digits", "random"]
-    pd.testing.assert_frame_equal(frame[frame.dataset == "digits"].reset_index(drop=True)[["last"]], _first(first)[["last"]])
-
-
-def _first(text):
-    import io
-
-    return pd.read_csv(io.BytesIO(text))
+    both = read(asked)
+    assert both.dataset.tolist() == ["digits", "random"] and both.rows.tolist() == [2, 2]
+    columns = ["learner", "settings", "chosen", "training_seconds", "last", "steps", "seconds"]
+    pd.testing.assert_frame_equal(both[columns][:1], frame[columns])
+    assert both.steps.nunique() == both.training_seconds.nunique() == 1
+    (asked.results_dir / "smoke.md").unlink()
+    assert "figure: " in redraw(TINY, asked.results_dir) and "| random |" in (asked.results_dir / "smoke.md").read_text()
 
 
 def test_one_that_fails_does_not_lose_the_others(asked, monkeypatch, capsys):
-    monkeypatch.setitem(ROWS, "sgd", (("--learner.inner_optimizer=sgd", "--learner.inner_rate=3e38"),) * 2)
-    assert run_comparison(asked) == 1
+    monkeypatch.setitem(ROWS, "sgd", ("--learner.inner_rate=3e38",) * 2)
+    experiment = dataclasses.replace(TINY, overrides=(*TINY.overrides,))
+    monkeypatch.setattr(Comparison, "at", _descending(Comparison.at))
+    assert run_experiment(experiment, asked) == 1
     assert read(asked).learner.tolist() == ["mlp"]
     said = capsys.readouterr()
     assert "the inner loop of sgd ran with learner.inner_rate = 3e+38; try a smaller one" in said.err
-    assert "sgd, 4x4x1, seed 0 failed: all 1 trials of sgd diverged" in said.err
+    assert "learner sgd, size 4, channels 1, budget_seconds 0.04, seed 0 failed: all 1 trials of sgd diverged" in said.err
 
 
-def test_a_cell_of_other_settings_is_refused_and_kept(done, asked, tmp_path, monkeypatch, capsys):
-    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
-    kept = json.loads(next(asked.runs_dir.rglob("seed-0/cell.json")).read_text())
-    monkeypatch.setitem(SCALES, "smoke", dataclasses.replace(TINY, overrides=(*TINY.overrides, "--model.width=9")))
-    assert run_comparison(dataclasses.replace(asked, learners=("mlp",))) == 1
-    assert "holds a run of other settings: model.width (128 there, 9 given)" in capsys.readouterr().err
-    assert json.loads(next(asked.runs_dir.rglob("seed-0/cell.json")).read_text()) == kept
+def _descending(at):
+    """The online learner of `sgd` descends its gradient plainly, which can diverge."""
+    plain = ("--learner.inner_optimizer=sgd",)
+    return lambda self, *overrides, **axes: at(self, *(plain if axes["learner"] == "sgd" else ()), *overrides, **axes)
+
+
+def test_a_cell_of_other_settings_is_refused_and_kept(asked):
+    asked = dataclasses.replace(asked, learners=("mlp",))
+    assert run_experiment(TINY, asked) == 0
+    kept = (asked.results_dir / "smoke.csv").read_bytes()
+    other = dataclasses.replace(TINY, overrides=(*TINY.overrides, "--tasks.length=11"))
+    with pytest.raises(UserError, match="is of other settings: learner mlp, size 4"):
+        run_experiment(other, asked)
+    with pytest.raises(UserError, match=r"is of another grid: it has learner mlp.* budget_seconds 0\.04"):
+        run_experiment(TINY.with_options(seconds=0.08), asked)
+    assert (asked.results_dir / "smoke.csv").read_bytes() == kept
 
 
 @pytest.mark.process
@@ -138,30 +147,26 @@ def test_two_processes_share_the_cells_and_write_one_table(tmp_path):
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     frame = pd.read_csv(tmp_path / "results" / "smoke.csv")
     assert frame.learner.tolist() == ["mlp", "mlp"] and frame.seed.tolist() == [0, 1] and frame.episodes.tolist() == [32, 32]
-    records = [json.loads(path.read_text())["commands"] for path in (tmp_path / "runs").rglob("run.json")]
-    assert [len(commands) for commands in records] == [1] * (SCALES["smoke"].trials + 2)
+    records = [json.loads(path.read_text())["commands"] for path in (tmp_path / "runs").rglob("members.json")]
+    assert [len(commands) for commands in records] == [1] * (make_experiment("comparison", "smoke").trials + 2)
     text = (tmp_path / "results" / "smoke.md").read_text()
     assert "| `mlp` (2) |" in text and "*paper: vsml*" not in text  # the paper has nothing on digits
     assert (tmp_path / "results" / "smoke.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"scale": "labtop"}, "no scale 'labtop'; did you mean laptop?"),
-        ({"learners": ("transfromer",)}, "no learner 'transfromer' in the comparison; did you mean transformer?"),
-        ({"datasets": ("digts",)}, "digts"),
-    ],
-)
-def test_a_mistake_is_named_before_anything_is_trained(asked, changes, message):
-    with pytest.raises(UserError, match=message.replace("?", r"\?")):
-        run_comparison(dataclasses.replace(asked, **changes))
+def test_a_mistake_is_named_before_anything_is_trained(asked):
+    with pytest.raises(UserError, match=r"no learner 'transfromer' in experiment comparison; did you mean transformer\?"):
+        run_experiment(TINY, dataclasses.replace(asked, learners=("transfromer",)))
+    with pytest.raises(UserError, match="digts"):
+        run_experiment(TINY.with_options(datasets=("digts",)), asked)
+    with pytest.raises(UserError, match="--seconds 5: scale 'paper' trains for the steps of its configs; leave it out"):
+        make_experiment("comparison", "paper").with_options(seconds=5.0)
     assert not asked.runs_dir.exists() and not asked.results_dir.exists()
 
 
 def test_intervals_are_students_over_seeds():
     cells = {"learner": "a", "size": 8, "channels": 1, "dataset": "x", "last_row": 0.5, "num_params": 1, "state_size": 1}
-    costs = ("training_seconds", "wall_seconds", "train_episodes", "seconds_per_1000_episodes", "microseconds_per_episode")
+    costs = ("training_seconds", "seconds", "train_episodes", "seconds_per_1000_episodes", "microseconds_per_episode")
     rows = [{**cells, **dict.fromkeys(costs, 1.0), "chosen": "", "seed": seed, "last": seed / 10} for seed in range(3)]
     table = summarise(pd.DataFrame(rows))
     np.testing.assert_allclose([table["mean"][0], table.interval[0]], [0.1, 4.302653 * 0.1 / np.sqrt(3)], rtol=1e-5)

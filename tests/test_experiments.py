@@ -11,13 +11,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from gpicl_jax.arguments import EXPERIMENTS
+from gpicl_jax import registry
+from gpicl_jax.arguments import experiments
 from gpicl_jax.build import make_learner
 from gpicl_jax.cli import main
 from gpicl_jax.config import load_config
-from gpicl_jax.experiments import find, run, trained
-from gpicl_jax.experiments.grid import Cell, Table, units
-from gpicl_jax.experiments.run import Asked, Scale, redraw, run_experiment
+from gpicl_jax.experiments.engine import Cell, Experiment, make_experiment, members, training
+from gpicl_jax.experiments.engine.files import redraw
+from gpicl_jax.experiments.engine.run import Asked, run_experiment
+from gpicl_jax.experiments.engine.table import Table, units
+from gpicl_jax.experiments.transition import Transition
 from gpicl_jax.settings import UserError
 from tests.helpers import TINY_SETTINGS
 
@@ -49,9 +52,16 @@ def add_all(table, cells=CELLS):
     table.add((cell, [{"tasks": kind, "last": 0.5} for kind in ("seen", "unseen")]) for cell in cells)
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_imported_for_others(monkeypatch):
+    registry.names("experiment")
+    monkeypatch.setattr(registry, "_IMPORTED", [])
+    monkeypatch.setitem(registry._KNOWN, "experiment", dict(registry._KNOWN["experiment"]))
+
+
 @pytest.fixture
 def asked(tmp_path):
-    return Asked("smoke", tmp_path / "runs", tmp_path / "results")
+    return Asked(tmp_path / "runs", tmp_path / "results")
 
 
 @pytest.fixture
@@ -61,51 +71,71 @@ def transition():
 
 def small_transition():
     """Of two units of two members that train five steps."""
-    experiment = find("transition")
-    grid = experiment.scales["smoke"].grid._replace(overrides=SMALL)
-    return dataclasses.replace(experiment, scales={"smoke": Scale(2, 2, grid)})
+    return dataclasses.replace(make_experiment("transition", "smoke"), overrides=SMALL)
 
 
 def small_part(folder, index):
     """Part `index` of two of it."""
-    return run_experiment(small_transition(), Asked("smoke", Path(folder) / "runs", Path(folder) / "results", part=(index, 2)))
+    return run_experiment(small_transition(), Asked(Path(folder) / "runs", Path(folder) / "results", part=(index, 2)))
 
 
 def killed_part(folder, index):
     """The same; its process dies when its members are trained and no row is in the CSV."""
-    train = run.train
+    train = training.train
 
     def train_and_die(*arguments, **named):
         train(*arguments, **named)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    run.train = train_and_die
+    training.train = train_and_die
     small_part(folder, index)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Its folder when it has run without a break, and the sizes of the populations that it trained."""
-    folder, sizes, train = tmp_path_factory.mktemp("whole"), [], run.train
+    folder, sizes, train = tmp_path_factory.mktemp("whole"), [], training.train
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            run, "train", lambda members, *rest, **named: sizes.append(members.size) or train(members, *rest, **named)
-        )
-        assert run_experiment(small_transition(), Asked("smoke", folder / "runs", folder / "results")) == 0
+        patch.setattr(training, "train", lambda members, *rest, **kw: sizes.append(members.size) or train(members, *rest, **kw))
+        assert run_experiment(small_transition(), Asked(folder / "runs", folder / "results")) == 0
     return folder, sizes
 
 
-def test_every_experiment_has_a_scale_for_all_and_configs_that_load():
-    for name in EXPERIMENTS:
-        experiment = find(name)
-        if experiment.takes_datasets:
+class OfCells(Transition):
+    """A transition of given cells."""
+
+    given_cells: tuple = ()
+
+    def cells(self):
+        return list(self.given_cells)
+
+
+def of_cells(transition, cells):
+    fields = {field.name: getattr(transition, field.name) for field in dataclasses.fields(transition)}
+    return OfCells(**fields, given_cells=tuple(cells))
+
+
+@pytest.mark.parametrize("name", registry.names("experiment"))
+def test_every_experiment_has_a_scale_for_all_and_configs_that_load(name):
+    kind = registry.find("experiment", name)
+    assert set(kind.scales) == {"smoke", "laptop", "paper"} and kind.axes[-1] == "seed"
+    for scale in kind.scales:
+        experiment = make_experiment(name, scale)
+        if name == "features":
             continue
-        assert experiment.name == name and set(experiment.scales) == {"smoke", "laptop", "paper"}
-        for scale in experiment.scales.values():
-            cells = experiment.cells(scale.grid, scale.seeds)
-            assert len({cell.key for cell in cells}) == len(cells)
-            assert {tuple(cell.axes) for cell in cells} == {experiment.axes} and "seed" in experiment.axes
-            assert len({cell.settings for cell in cells}) == len(cells)  # no axis is without effect
+        cells = experiment.cells()
+        assert len({cell.key for cell in cells}) == len(cells)
+        assert {tuple(cell.axes) for cell in cells} == {experiment.axes}
+        assert len({cell.settings for cell in cells}) == len(cells)  # no axis is without effect
+
+
+def test_help_names_the_experiments_that_are_registered_and_imports_nothing():
+    assert list(experiments()) == registry.names("experiment")
+    assert all(about.endswith(".") for about in experiments().values())
+    code = "import sys; from gpicl_jax.arguments import parser; parser().parse_args(sys.argv[1:])"
+    code = f"try:\n  {code}\nexcept SystemExit:\n  assert not {{'jax', 'matplotlib', 'pandas'}} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, "experiment", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "  scaling " in done.stdout, done.stderr
 
 
 def test_cells_that_differ_in_traced_numbers_share_a_program():
@@ -120,10 +150,10 @@ def test_a_cell_is_done_when_all_its_rows_are_whole(tmp_path):
     table = Table(tmp_path / "grid.csv", AXES, CELLS)
     table.add([])
     add_all(table)
-    assert table.done() == {cell.key for cell in CELLS}
+    assert set(table.rows()) == {cell.key for cell in CELLS}
     lines = table.path.read_text().splitlines()
     table.path.write_text("\n".join([*lines[:3], lines[3][:-2], '"', "\x00,,", *lines[4:-1], lines[-1][:-1]]))
-    assert table.done() == {CELLS[0].key, CELLS[2].key}  # a line of CELLS[1] and one of CELLS[3] are cut short
+    assert set(table.rows()) == {CELLS[0].key, CELLS[2].key}  # a line of CELLS[1] and one of CELLS[3] are cut short
     assert len(table.frame()) == 4
     add_all(table, [CELLS[1], CELLS[3]])
     assert table.path.read_text().splitlines() == lines
@@ -159,11 +189,9 @@ def test_more_seeds_in_the_csv_are_welcome(tmp_path):
 
 
 def test_what_is_done_is_not_done_again_and_a_broken_line_is(whole, transition, asked, tmp_path, monkeypatch, capsys):
-    (folder, sizes), trained, train = whole, [], run.train
+    (folder, sizes), trained, train = whole, [], training.train
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setattr(
-        run, "train", lambda population, *rest, **named: trained.append(population) or train(population, *rest, **named)
-    )
+    monkeypatch.setattr(training, "train", lambda members, *rest, **kw: trained.append(members) or train(members, *rest, **kw))
     assert sizes == [2, 2]
     frame = pd.read_csv(asked.results_dir / "smoke.csv")
     assert len(frame) == 4 * 3 and set(frame.tasks) == {"seen", "unseen"} and set(frame.dataset) == {"digits", "random"}
@@ -174,35 +202,35 @@ def test_what_is_done_is_not_done_again_and_a_broken_line_is(whole, transition, 
     (asked.results_dir / "smoke.csv").write_text("\n".join([*lines[:2], lines[2][:20], *lines[3:]]))
     again = f"gpicl experiment transition --scale smoke --results-dir {asked.results_dir}"
     lost = f"left out: {frame.rows[0]}; to make them again: {again}\n"
-    assert lost in redraw(transition, "smoke", asked.results_dir)
+    assert lost in redraw(transition, asked.results_dir)
     assert run_experiment(transition, asked) == 0 and [each.size for each in trained] == [1]
     assert "1 of 2 to do" in capsys.readouterr().out
     redone = pd.read_csv(asked.results_dir / "smoke.csv")
     pd.testing.assert_frame_equal(redone.drop(columns="seconds"), frame.drop(columns="seconds"), atol=1e-5)
     (asked.results_dir / "smoke.png").unlink()
-    told = redraw(transition, "smoke", asked.results_dir)
+    told = redraw(transition, asked.results_dir)
     assert "figure: " in told and "left out" not in told and (asked.results_dir / "smoke.png").is_file()
 
 
 def test_a_member_that_diverges_says_so_and_the_others_go_on(transition, asked, capsys):
-    cells = transition.cells(transition.scales["smoke"].grid, 1)
+    cells = dataclasses.replace(transition, seeds=1).cells()
     wild = load_config("digits_transformer", (*SMALL, "--tasks.num_tasks=1", "--optimizer.learning_rate=1e38"))
     cells[0] = dataclasses.replace(cells[0], config=dataclasses.replace(cells[1].config, optimizer=wild.optimizer))
-    assert run_experiment(dataclasses.replace(transition, cells=lambda *_: cells), asked) == 0
+    assert run_experiment(of_cells(transition, cells), asked) == 0
     assert "diverged by step 5" in capsys.readouterr().out
     frame = pd.read_csv(asked.results_dir / "smoke.csv")
     assert frame.diverged.tolist()[0] == 5 and frame["last"].isna().tolist() == [True, False, False, False]
-    assert run_experiment(dataclasses.replace(transition, cells=lambda *_: cells), asked) == 0  # it stays diverged
+    assert run_experiment(of_cells(transition, cells), asked) == 0  # it stays diverged
     assert "0 of 2 to do" in capsys.readouterr().out
 
 
 def test_members_that_all_diverged_are_told_and_nothing_is_drawn(transition, asked, capsys):
-    cells = transition.cells(transition.scales["smoke"].grid, 1)[:1]
+    cells = transition.cells()[:1]
     wild = load_config("digits_transformer", (*SMALL, "--tasks.num_tasks=1", "--optimizer.learning_rate=1e38"))
-    alone = dataclasses.replace(transition, cells=lambda *_: [dataclasses.replace(cells[0], config=wild)])
+    alone = of_cells(transition, [dataclasses.replace(cells[0], config=wild)])
     assert run_experiment(alone, asked) == 0
     assert "diverged: num_tasks 1, seed 0" in capsys.readouterr().out
-    assert "diverged: num_tasks 1, seed 0" in redraw(alone, "smoke", asked.results_dir)
+    assert "diverged: num_tasks 1, seed 0" in redraw(alone, asked.results_dir)
     assert not (asked.results_dir / "smoke.png").exists()
 
 
@@ -227,12 +255,15 @@ def test_parts_make_the_csv_of_one_run_though_one_is_killed(whole, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["experiment", "scalin"], "invalid choice: 'scalin'"),
+        (["experiment", "scalin"], "no experiment 'scalin'; did you mean scaling?"),
+        (["figure", "scalin"], "no experiment 'scalin'; did you mean scaling?"),
         (["experiment", "scaling", "--scale", "labtop"], "no scale 'labtop' of experiment scaling; did you mean laptop?"),
         (["experiment", "scaling", "--part", "3/2"], "--part 3/2; expected I/N"),
         (["experiment", "transition", "--part", "5/9"], "has 2 units of work, fewer than 5; give fewer parts"),
         (["experiment", "scaling", "--seeds", "0"], "--seeds 0; expected 1 or more"),
         (["experiment", "scaling", "--seconds", "5"], "--seconds is of experiment comparison alone"),
+        (["experiment", "tasks", "--learners", "mlp"], "--learners is of experiment comparison alone; leave it out for tasks"),
+        (["experiment", "plateau", "--datasets", "mnist"], "--datasets is of experiment comparison and features alone"),
         (["experiment", "scaling", "--results-dir", "/proc/none"], "cannot write to /proc/none"),
         (["figure", "plateau"], "gpicl experiment plateau --scale smoke"),
         (["figure", "plateau", "--scale", "larg"], "no scale 'larg' of experiment plateau"),
@@ -249,7 +280,62 @@ def test_a_context_of_one_size_is_that_of_the_learner_that_was_given():
     """Also where another learner took the place of the first, and the first had been asked before."""
     config = load_config("digits")
     first, second = (make_learner(load_config("digits", (f"--model.width={width}",))) for width in (8, 16))
-    test = trained.Test(config, first)
+    test = members.Test(config, first)
     assert test.with_context(5).learner == dataclasses.replace(first, num_context=5)
     assert test.with_context(5) is test.with_context(5)  # compiled once
     assert test.with_learner(second).with_context(5).learner == dataclasses.replace(second, num_context=5)
+
+
+MINE = """
+from gpicl_jax.experiments.engine import Experiment, ends, markdown
+from gpicl_jax.registry import register
+from matplotlib.figure import Figure
+
+@register("mine")
+class Mine(Experiment):
+    \"\"\"Accuracy by width.\"\"\"
+
+    widths: tuple = ()
+
+    axes = ("width", "seed")
+    scales = {"smoke": {"widths": (8, 16), "datasets": ("digits",), "overrides": SMALL}}
+
+    def cells(self):
+        return [self.cell("digits", f"--model.width={width}", width=width, seed=0) for width in self.widths]
+
+    def score(self, trained):
+        return [ends(trained.unseen("digits"))]
+
+    def summary(self, frame):
+        return markdown(["width", "last"], frame[["width", "last"]].values)
+
+    def figure(self, frame):
+        figure = Figure()
+        figure.subplots().plot(frame.width, frame["last"])
+        return figure
+"""
+
+
+def test_an_experiment_of_the_users_own_is_run_and_drawn(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text(MINE.replace("SMALL", repr(SMALL)))
+    (tmp_path / "broken.py").write_text(MINE.replace("SMALL", "()").replace("    axes =", "    names ="))
+    monkeypatch.chdir(tmp_path)
+    assert main(["experiment", "mine", "--import", "broken.py"]) == 2
+    assert "gpicl_import_broken.Mine has no attribute axes, which each experiment needs" in capsys.readouterr().err
+    assert main(["experiment", "mine"]) == 2
+    assert "no experiment 'mine'" in capsys.readouterr().err
+    assert main(["experiment", "mine", "--import", "mine.py"]) == 0
+    assert "| 16.0 | 0." in capsys.readouterr().out
+    (tmp_path / "results/mine/smoke.png").unlink()
+    registry._KNOWN["experiment"].pop("mine")
+    registry._IMPORTED.clear()
+    assert main(["figure", "mine", "--import", "mine.py"]) == 0
+    assert (tmp_path / "results/mine/smoke.png").is_file()
+
+
+def test_an_experiment_that_lacks_something_is_refused_when_it_is_registered():
+    class Plain(Experiment):
+        axes = ("seed",)
+
+    with pytest.raises(UserError, match=r"cannot register 'plain': .*Plain has no attribute scales, cells, score, summary, w"):
+        registry.register("plain")(Plain)

@@ -8,8 +8,8 @@ import pytest
 
 from gpicl_jax.build import make_tasks
 from gpicl_jax.config import load_config
-from gpicl_jax.experiments import find
-from gpicl_jax.experiments.run import Asked, Scale, run_experiment
+from gpicl_jax.experiments.engine import make_experiment
+from gpicl_jax.experiments.engine.run import Asked, run_experiment
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.sources.images import load
 from tests.helpers import TINY_SETTINGS
@@ -71,14 +71,11 @@ def test_the_number_of_features_is_said(path, settings, message):
 
 def test_the_experiment_trains_on_the_first_file_and_tests_on_all(path, tmp_path):
     np.savez(tmp_path / "other.npz", **features(labels=np.arange(ROWS) % 3))
-    experiment = find("features")
-    grid = experiment.scales["smoke"].grid._replace(
-        overrides=(*TINY_SETTINGS, "--tasks.classes_per_task=3", "--train.steps=10")
-    )
-    experiment = dataclasses.replace(experiment, scales={"smoke": Scale(1, 1, grid)})
-    asked = Asked("smoke", tmp_path / "runs", tmp_path / "results", datasets=(path, str(tmp_path / "other.npz")))
-    assert run_experiment(experiment, asked) == 0
+    overrides = (*TINY_SETTINGS, "--tasks.classes_per_task=3", "--train.steps=10")
+    experiment = dataclasses.replace(make_experiment("features", "smoke"), overrides=overrides)
+    asked = Asked(tmp_path / "runs", tmp_path / "results")
+    assert run_experiment(experiment.with_options(datasets=(path, str(tmp_path / "other.npz"))), asked) == 0
     frame = pd.read_csv(tmp_path / "results" / "smoke.csv")
     assert frame.dataset.tolist() == ["mine.npz", "other.npz"] and frame["last"].between(0, 1).all()
     with pytest.raises(UserError, match=r"needs --datasets TRAIN\.npz"):
-        run_experiment(experiment, dataclasses.replace(asked, datasets=()))
+        run_experiment(experiment, asked)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gpicl_jax.experiments.survival import kaplan_meier_median, steps_to_leave
+from gpicl_jax.experiments.engine.survival import kaplan_meier_median, steps_to_leave
 
 CHANCE = math.log(10)
 

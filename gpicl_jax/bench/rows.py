@@ -1,6 +1,5 @@
 """What a benchmark finds: tidy rows, the tables they are printed as, the files they are written to."""
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import pandas as pd
 
 from gpicl_jax.bench.measure import Side, Spread, Timings, spread
 from gpicl_jax.figures import benchmarks
+from gpicl_jax.figures.style import write_png
 from gpicl_jax.files import write_atomic
 
 _FIGURE = "benchmarks.png"
@@ -128,7 +128,5 @@ def write_results(folder: Path, name: str, record: dict[str, Any], rows: Sequenc
     frame["device"], frame["threads"] = record["devices"][0], record["threads"]
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / f"{name}.csv", lambda opened: frame.to_csv(opened, index=False))
-    figure = benchmarks(pd.concat([pd.read_csv(file) for file in sorted(folder.glob("*.csv"))], ignore_index=True))
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_atomic(folder / _FIGURE, lambda opened: opened.write(picture.getvalue()))
+    tables = pd.concat([pd.read_csv(file) for file in sorted(folder.glob("*.csv"))], ignore_index=True)
+    write_png(folder / _FIGURE, benchmarks, tables)

@@ -1,272 +1,309 @@
-"""`gpicl experiment comparison`: every learner under one protocol, one trainer and one evaluator.
+"""`gpicl experiment comparison`.
 
-A cell is a learner, an image size and a seed. Before its first cell a learner tries a few settings on validation tasks, each
-for a part of the time that a cell gets; the best one is measured on test tasks. Cells are independent: one that fails does
-not lose the others, and what is done is not done again.
+Before its first cell a learner tries a few settings on validation tasks, each for a quarter of the time that a cell gets. The
+best one is measured on test tasks.
 """
 
 import dataclasses
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+import itertools
+from typing import Any
 
 import jax
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
 from gpicl_jax.build import make_tasks
-from gpicl_jax.config import load_config
-from gpicl_jax.experiments.cell import Cell, CellRun, Result, seconds_per_step, with_budget
-from gpicl_jax.experiments.report import write_results
-from gpicl_jax.experiments.rows import ROWS
-from gpicl_jax.runs.folder import RunFolder
-from gpicl_jax.sections import Config, short_name
-from gpicl_jax.settings import UserError, nearest, one_line
-from gpicl_jax.training.divergence import Diverged
-from gpicl_jax.training.meta_test import held_out_tasks
+from gpicl_jax.evaluation import Scores, drawn_in_parts, unseen_episode_keys
+from gpicl_jax.experiments.engine import Cell, Experiment, Member, Row, markdown
+from gpicl_jax.experiments.engine.run import Asked, Work
+from gpicl_jax.experiments.engine.training import fastest, seconds_per_step, steps_within, with_steps
+from gpicl_jax.experiments.engine.words import student
+from gpicl_jax.figures.style import legend_below, panels
+from gpicl_jax.paper import paper_comparison
+from gpicl_jax.registry import register
+from gpicl_jax.sections import Config, learner_name, short_name
+from gpicl_jax.settings import UserError
+from gpicl_jax.training.divergence import Diverged, advice
+from gpicl_jax.training.step import num_params
 
+_TIMED_EPISODES = 64
 _TRIAL_SEED = 1000  # far from those of the cells
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How much of it.
+def _rates(setting: str, *rates: str) -> tuple[str, ...]:
+    return tuple(f"--{setting}={rate}" for rate in rates)
+
+
+_ADAM = _rates("optimizer.learning_rate", "1e-3", "3e-3", "1e-2")
+_MUON = _rates("optimizer.learning_rate", "2e-2", "1e-2", "4e-2")
+_ONLINE = _rates("learner.inner_rate", "1e-2", "3e-2", "1e-1")
+# Row: what it tries in place of a setting of its config; as many for every row, and the first changes nothing.
+ROWS: dict[str, tuple[str, ...]] = {
+    "transformer": _MUON,
+    "transformer_paper": _ADAM,
+    "sgd": _ONLINE,
+    "maml_online": _ONLINE,
+    "lstm": _ADAM,
+    "vsml": _rates("optimizer.learning_rate", "1e-2", "3e-3", "3e-2"),
+    "mlp": _ADAM,
+    "context_query": _MUON,
+    "outer_product_lstm": _ADAM,
+    "fast_weights": _ADAM,
+    "finetune": _ONLINE,
+    "maml": _rates("learner.inner_rate", "0.3", "0.1", "1.0"),
+    "encoder_decoder": _MUON,
+    "vsml_without_symmetries": _ADAM,
+}
+
+
+@register("comparison")
+class Comparison(Experiment):
+    """Every learner under one protocol.
 
     Attributes:
       configs: folder of the configs of the rows.
       sizes: of the images: height and width, channels.
-      datasets: to meta-test on.
-      seeds: meta-training seeds.
-      seconds: that a cell may meta-train, by `cell.clock`, compilation apart; 0 is the number of steps of its config.
-      trials: how many settings a learner may try, each for a quarter of `seconds`.
-      overrides: settings that replace those of all configs.
+      seconds: that a cell may meta-train, by `clock`, compilation apart; 0 is the number of steps of its config.
+      trials: how many settings a learner may try.
     """
 
-    configs: str
-    sizes: tuple[tuple[int, int], ...]
-    datasets: tuple[str, ...]
-    seeds: int
+    configs: str = "laptop"
+    sizes: tuple[tuple[int, int], ...] = ((8, 1),)
     seconds: float = 0.0
     trials: int = 0
-    overrides: tuple[str, ...] = ()
 
+    axes = ("learner", "size", "channels", "budget_seconds", "seed")
+    takes = ("learners", "datasets", "seconds")
+    scales = {
+        "smoke": {
+            "datasets": ("digits", "random"),
+            "seconds": 2.0,
+            "trials": 2,
+            "overrides": ("--data.train=digits", "--eval.episodes=32", "--train.chunk=2", "--tasks.length=50"),
+        },
+        "laptop": {
+            "seeds": 3,
+            "datasets": ("mnist", "fashion_mnist", "kmnist", "random", "cifar10"),
+            "seconds": 600.0,
+            "trials": 3,
+        },
+        "paper": {
+            "seeds": 3,
+            "configs": "paper",
+            "sizes": ((14, 1), (32, 3)),
+            "datasets": ("mnist", "fashion_mnist", "kmnist", "random", "cifar10", "svhn_cropped"),
+        },
+    }
 
-SCALES = {
-    "smoke": Scale(
-        configs="laptop",
-        sizes=((8, 1),),
-        datasets=("digits", "random"),
-        seeds=1,
-        seconds=2.0,
-        trials=2,
-        overrides=("--data.train=digits", "--eval.episodes=32", "--train.chunk=2", "--tasks.length=50"),
-    ),
-    "laptop": Scale(
-        configs="laptop",
-        sizes=((8, 1),),
-        datasets=("mnist", "fashion_mnist", "kmnist", "random", "cifar10"),
-        seeds=3,
-        seconds=600.0,
-        trials=3,
-    ),
-    "paper": Scale(
-        configs="paper",
-        sizes=((14, 1), (32, 3)),
-        datasets=("mnist", "fashion_mnist", "kmnist", "random", "cifar10", "svhn_cropped"),
-        seeds=3,
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What was asked for.
-
-    Attributes:
-      scale: a name of `SCALES`.
-      learners, datasets, seeds, seconds: replace those of the scale where given.
-      part: (i, n): of every n cells the i-th, counted from 1.
-      data_dir: folder of prepared TFDS sets.
-      runs_dir: the cells' runs; each scale has a folder there.
-      results_dir: tables and figure.
-      command: for the record.
-    """
-
-    scale: str
-    learners: tuple[str, ...] = ()
-    datasets: tuple[str, ...] = ()
-    seeds: int | None = None
-    seconds: float | None = None
-    part: tuple[int, int] = (1, 1)
-    data_dir: str = ""
-    runs_dir: Path = Path("runs/comparison")
-    results_dir: Path = Path("results/comparison")
-    command: tuple[str, ...] = ("gpicl",)
-
-    @property
-    def settings(self) -> Scale:
-        """The scale with what was replaced.
-
-        Raises:
-          UserError: an unknown scale, or seconds for one that trains by steps.
-        """
-        if self.scale not in SCALES:
-            raise UserError(f"no scale '{self.scale}'{nearest(self.scale, SCALES)}")
-        scale = SCALES[self.scale]
-        if self.seconds and not scale.seconds:
+    def with_options(self, **given: Any) -> "Comparison":
+        if given.get("seconds") and not self.seconds:
             raise UserError(
-                f"--seconds {self.seconds:g}: scale '{self.scale}' trains for the steps of its configs; leave it out"
+                f"--seconds {given['seconds']:g}: scale '{self.scale}' trains for the steps of its configs; leave it out"
             )
-        changes = {"datasets": self.datasets or scale.datasets, "seeds": self.seeds or scale.seeds}
-        changes["seconds"] = self.seconds or scale.seconds
-        return dataclasses.replace(scale, **changes)
+        return super().with_options(**given)
 
-    @property
-    def rows(self) -> tuple[str, ...]:
-        """The learners to compare.
+    def at(self, *overrides: str, **axes: Any) -> Cell:
+        images = (f"--data.size={axes['size']}", f"--data.channels={axes['channels']}", f"--eval.seed={axes['seed']}")
+        return self.cell(f"comparison/{self.configs}/{axes['learner']}", *images, *overrides, **axes)
+
+    def cells(self) -> list[Cell]:
+        """All rows have their first seed before any has its second."""
+        return [
+            self.at(learner=row, size=size, channels=channels, budget_seconds=self.seconds, seed=seed)
+            for seed in range(self.seeds)
+            for size, channels in self.sizes
+            for row in ROWS
+        ]
+
+    def begin(self, cell: Cell, notes: dict[str, Any], asked: Asked) -> tuple[Config, dict[str, Any]]:
+        """With the setting that its trials chose, and as many steps as fit into the time."""
+        if not self.seconds:
+            return cell.config, {"chosen": "", "seconds_per_step": 0.0}
+        if not notes:
+            chosen = self._choose(cell, asked)
+            per_step = float(chosen["seconds_per_step"])
+            notes = {"chosen": chosen["overrides"], "seconds_per_step": per_step}
+            notes["steps"] = steps_within(self.seconds, per_step, cell.config.train.chunk)
+        return with_steps(self.at(notes["chosen"], **cell.axes).config, notes["steps"]), notes
+
+    def _choose(self, cell: Cell, asked: Asked) -> dict[str, str]:
+        """Returns the row of the trial that predicts validation tasks best, by accuracy over the last tenth.
+
+        The first one, that of its config, stands where no other is better than guessing by four standard errors: on a plateau a
+        choice would be noise.
 
         Raises:
-          UserError: an unknown one.
+          Diverged: all trials did.
         """
-        for name in self.learners:
-            if name not in ROWS:
-                raise UserError(f"no learner '{name}' in the comparison{nearest(name, ROWS)}")
-        return tuple(dict.fromkeys(self.learners)) or tuple(ROWS)
+        work = Work(Trials(name=self.name, scale=f"{self.scale}_trials", of=self), asked)
+        work.table.check()
+        trials = [each for each in work.cells if all(each.axes[axis] == cell.axes[axis] for axis in self.axes[:3])]
+        for each in trials:
+            if work.missing([each]):
+                work.complete([each])
+        rows = [work.table.rows()[each.key][0] for each in trials]
+        finite = [row for row in rows if row.get("validation_last")]
+        if not finite:
+            raise Diverged(f"all {len(rows)} trials of {cell.axes['learner']} diverged; {advice(trials[0].config)}")
+        chance = 1 / cell.config.tasks.classes_per_task
+        above = [float(row["validation_last"]) - 4 * float(row["validation_standard_error"]) > chance for row in finite]
+        learned = list(itertools.compress(finite, above))
+        best = max(learned, key=lambda row: float(row["validation_last"])) if learned else finite[0]
+        mark = "  ← chosen" if learned else "  ← kept: none is better than chance by four standard errors"
+        for row in rows:
+            told = f"{float(row['validation_last']):.3f}" if row in finite else "diverged"
+            print(f"    trial {row['overrides']}: {told}{mark if row is best else ''}", flush=True)
+        return best
+
+    def left(self, there: list[dict[str, str]]) -> "Comparison | None":
+        """More datasets may be asked for later: they are scored without training again."""
+        done = {row["dataset"] for row in there}
+        datasets = tuple(name for name in self.datasets if short_name(name) not in done)
+        return dataclasses.replace(self, datasets=datasets) if datasets else None
+
+    def score(self, trained: Member) -> list[Row]:
+        """A row for each dataset: accuracy on unseen tasks and test images of the first row, the last tenth, the last row."""
+        costs, rows = self._costs(trained), []
+        for name in self.datasets:
+            scores = trained.unseen(name, keep=False)
+            _check_finite(scores, trained.config, name)
+            last, error = scores.last()
+            found = {"dataset": short_name(name), "first": scores.first()[0], "last": last}
+            last_row = scores.accuracy(slice(-1, None))[0]
+            rows.append(costs | found | {"last_row": last_row, "standard_error": error, "episodes": scores.episodes})
+        return rows
+
+    def _costs(self, trained: Member) -> Row:
+        """Training as it was, seconds per 1,000 episodes and per prediction, and the sizes of the learner."""
+        tasks, learner = trained.config.tasks, trained.test.learner
+        each_step = tasks.tasks_per_step * tasks.sequences_per_task
+        per_step = trained.notes["seconds_per_step"] or trained.seconds / max(trained.steps, 1)
+        return {
+            "chosen": trained.notes["chosen"],
+            "training_seconds": trained.processor_seconds,
+            "train_episodes": trained.steps * each_step,
+            "seconds_per_1000_episodes": 1000 * per_step / each_step,
+            "microseconds_per_episode": 1e6 * _seconds_per_prediction(trained),
+            "num_params": num_params(trained.params),
+            "state_size": learner.state_size(tasks.length),
+        }
+
+    def summary(self, frame: pd.DataFrame) -> str:
+        return "\n".join(_markdown(part) for _, part in summarise(frame).groupby(["size", "channels"], sort=False))
+
+    def texts(self, frame: pd.DataFrame) -> dict[str, str]:
+        """The table of means, for the eye and as a CSV."""
+        return {".md": self.summary(frame), "_table.csv": summarise(frame).to_csv(index=False, float_format="%.6g")}
+
+    def figure(self, frame: pd.DataFrame) -> Figure:
+        """A panel for each dataset, with 95% intervals; the paper's rows of that name as crosses."""
+        table, paper = summarise(frame), paper_comparison()
+        datasets, learners = list(table.dataset.unique()), list(table.learner.unique())[::-1]
+        theirs = paper[paper.source == "paper"].replace({"method": {"transformer": "transformer_paper", "maml": "maml_online"}})
+        figure, axes_of = panels(datasets, 2.3 * len(datasets) + 1.5, 0.28 * len(learners) + 1.3)
+        for dataset, axes in axes_of.items():
+            rows = table[table.dataset == dataset]
+            for number, ((size, channels), part) in enumerate(rows.groupby(["size", "channels"], sort=False)):
+                heights = [learners.index(name) for name in part.learner]
+                style = {"color": f"C{number}", "markersize": 4, "label": f"{size}×{size}×{channels}"}
+                axes.errorbar(part["mean"], heights, xerr=part.interval.fillna(0), fmt="o^s"[number], **style)
+            marks = theirs[(theirs.dataset == dataset) & theirs.method.isin(learners)]
+            heights = [learners.index(name) for name in marks.method]
+            style = {"color": "C3", "markersize": 6, "label": "the paper, 32×32×3, last example"}
+            axes.plot(marks.accuracy, heights, "x", **style)
+            axes.set(title=dataset, xlabel="accuracy", xlim=(0, 1.02))
+            axes.grid(axis="y", linewidth=0.3)
+        figure.axes[0].set_yticks(range(len(learners)), learners)
+        legend_below(figure)
+        return figure
 
 
-def run_comparison(asked: Comparison) -> int:
-    """Runs the cells that are not done, then writes what is known; returns the exit code, 1 if a cell failed.
+class Trials(Experiment):
+    """What each learner of a comparison tries on validation tasks."""
 
-    Raises:
-      UserError: unknown learner or scale, a part without cells, a dataset or folder that cannot be used; before anything is
-        trained.
-      Interrupted: by a signal; run the same command again to go on.
-    """
-    scale, rows = asked.settings, asked.rows
-    index, parts = asked.part
-    cells = [(row, size, seed) for seed in range(scale.seeds) for size in scale.sizes for row in rows][index - 1 :: parts]
-    if not cells:
-        raise UserError(f"--part {index}/{parts} has none of the cells, which are fewer than {index}; give fewer parts")
-    _check(asked)
-    failed = 0
-    for number, (row, size, seed) in enumerate(cells, 1):
-        print(f"[{number}/{len(cells)}] {row}, {_folder(size)}, seed {seed}", flush=True)
-        try:
-            _run_cell(asked, row, size, seed)
-        except (UserError, Diverged, MemoryError, OSError, jax.errors.JaxRuntimeError) as error:
-            failed += 1
-            print(f"gpicl: {row}, {_folder(size)}, seed {seed} failed: {one_line(error)}", file=sys.stderr, flush=True)
-        jax.clear_caches()
-        _write(asked)
-    print(f"tables and figure: {asked.results_dir}/{asked.scale}.md, .csv, .png", flush=True)
-    return int(failed > 0)
+    of: Any = None
 
+    axes = ("learner", "size", "channels", "overrides", "budget_seconds", "seed")
 
-def _check(asked: Comparison) -> None:
-    """Refuses now what a cell would refuse later: configs, datasets, folders."""
-    scale = asked.settings
-    for size in scale.sizes:
-        configs = [_config(asked, row, size) for row in asked.rows]
-        for split in ("train", "validation"):
-            make_tasks(configs[0], split)
-        held_out_tasks(configs[0], scale.datasets)
-    for folder in (asked.runs_dir / asked.scale, asked.results_dir):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --runs-dir or --results-dir") from None
+    def cells(self) -> list[Cell]:
+        common = {"budget_seconds": self.of.seconds / 4, "seed": _TRIAL_SEED}
+        return [
+            self.of.at(trial, learner=row, size=size, channels=channels, overrides=trial, **common)
+            for size, channels in self.of.sizes
+            for row, trials in ROWS.items()
+            for trial in trials[: self.of.trials]
+        ]
+
+    def begin(self, cell: Cell, notes: dict[str, Any], asked: Asked) -> tuple[Config, dict[str, Any]]:
+        if not notes:
+            per_step = seconds_per_step(cell.config)
+            notes = {"seconds_per_step": per_step}
+            notes["steps"] = steps_within(cell.axes["budget_seconds"], per_step, cell.config.train.chunk)
+        return with_steps(cell.config, notes["steps"]), notes
+
+    def score(self, trained: Member) -> list[Row]:
+        """Accuracy over the last tenth of validation tasks and images, None where predictions are not finite."""
+        scores = trained.validation()
+        last, error = scores.last() if scores.finite else (None, None)
+        loss = float(np.nanmean(scores.loss_TSL)) if scores.finite else None
+        costs = {"seconds_per_step": trained.notes["seconds_per_step"], "training_seconds": trained.processor_seconds}
+        return [costs | {"validation_last": last, "validation_standard_error": error, "validation_loss": loss}]
 
 
-def _run_cell(asked: Comparison, row: str, size: tuple[int, int], seed: int) -> None:
-    scale = asked.settings
-    trial = _choose_trial(asked, row, size) if scale.trials else {"overrides": [], "seconds_per_step": 0.0}
-    overrides = (*trial["overrides"], f"--train.seed={seed}", f"--eval.seed={seed}")
+def _check_finite(scores: Scores, config: Config, dataset: str) -> None:
+    if not scores.finite:
+        raise Diverged(f"predictions of {learner_name(config)} on {dataset} are not finite; {advice(config)}")
 
-    def begin(config: Config) -> tuple[Config, Result]:
-        about = {"learner": row, "size": size[0], "channels": size[1], "seed": seed, "chosen": " ".join(trial["overrides"])}
-        about |= {"budget_seconds": scale.seconds, "trials": scale.trials}
-        return with_budget(config, scale.seconds, trial["seconds_per_step"]) if scale.seconds else config, about
 
-    def score(run: CellRun, result: Result) -> Result:
-        done = result.get("datasets", {})
-        missing = tuple(name for name in scale.datasets if short_name(name) not in done)
-        if not missing:
-            return {}
-        costs = {} if done else run.costs(trial["seconds_per_step"])
-        return costs | {"datasets": done | run.meta_test(missing)}
+def _seconds_per_prediction(trained: Member) -> float:
+    """Returns those of all rows of one episode; for a learner with cuts of all rows after the last cut."""
+    tasks, learner = make_tasks(trained.config, "validation"), trained.test.learner
+    episodes, learner_keys = next(iter(drawn_in_parts(tasks, unseen_episode_keys(0, "validation", _TIMED_EPISODES, 1))))
+    if cuts := learner.cuts(tasks.length):
+        episodes = episodes._replace(num_context=np.full_like(episodes.num_context, cuts[-1]))
+    predict = jax.jit(jax.vmap(jax.vmap(lambda episode, key: learner.predict(trained.params, episode, key=key))))
+    return fastest(lambda: predict(episodes, learner_keys)) / _TIMED_EPISODES
 
-    result = Cell(_path(asked, row, size) / f"seed-{seed}", list(asked.command)).complete(
-        _config(asked, row, size, overrides), scale.seconds, begin, score
+
+def summarise(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns means over seeds and the half-width of their 95% interval (NaN for one seed), by learner and dataset."""
+    frame = frame.dropna(subset=["last"]).rename(columns={"seconds": "wall_seconds"})
+    grouped = frame.groupby(["learner", "size", "channels", "dataset"], sort=False)
+    table = grouped["last"].agg(mean="mean", seeds="count", interval=student).reset_index()
+    table["interval"] = table.interval.where(table.seeds > 1)
+    for name in ("last_row", "training_seconds", "wall_seconds", "train_episodes", "seconds_per_1000_episodes"):
+        table[name] = grouped[name].mean().to_numpy()
+    table["microseconds_per_episode"] = grouped.microseconds_per_episode.mean().to_numpy()
+    for name in ("num_params", "state_size", "chosen"):
+        table[name] = grouped[name].first().to_numpy()
+    return table
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    """Returns rows of learners, columns of datasets, and what each costs; other people's rows below."""
+    datasets = list(table.dataset.unique())
+    size, channels = table["size"].iloc[0], table["channels"].iloc[0]
+    costs = ["parameters", "state", "trained on", "s per 1,000", "µs per episode"]
+    caption = (
+        f"Images of {size}×{size}×{channels}: accuracy in percent on unseen tasks and test images, mean of the last tenth "
+        "of an episode, ± 95% interval over meta-training seeds (in brackets: how many); parameters, numbers carried from "
+        "example to example, meta-training episodes, seconds for 1,000 of them, microseconds to predict an episode. Rows in "
+        "italics are other people's, for the last example alone, on images of other sizes (gpicl_jax/reference)."
     )
-    print("    " + ", ".join(f"{name} {each['last']:.3f}" for name, each in result["datasets"].items()), flush=True)
+    lines = []
+    for learner, rows in table.groupby("learner", sort=False):
+        cells = {row.dataset: _percent(row.mean, row.interval) for row in rows.itertuples()}
+        one = rows.iloc[0]
+        about = [f"{one.num_params:,.0f}", f"{one.state_size:,.0f}", f"{one.train_episodes:,.0f}"]
+        about += [f"{one.seconds_per_1000_episodes:.3g}", f"{one.microseconds_per_episode:.0f}"]
+        lines.append([f"`{learner}` ({rows.seeds.min()})", *(cells.get(name, "–") for name in datasets), *about])
+    for (source, method), rows in paper_comparison().groupby(["source", "method"], sort=False):
+        cells = {row.dataset: _percent(row.accuracy, np.nan) for row in rows.itertuples()}
+        if set(cells) & set(datasets):
+            lines.append([f"*{source}: {method}*", *(cells.get(name, "–") for name in datasets), *[""] * len(costs)])
+    return f"{caption}\n\n{markdown(['', *datasets, *costs], lines)}\n"
 
 
-def _choose_trial(asked: Comparison, row: str, size: tuple[int, int]) -> Result:
-    """The setting of the row that predicts validation tasks best, by accuracy over the last tenth.
-
-    The first one, that of its config, stands where no other is better than guessing by four standard errors: on a plateau
-    a choice would be noise.
-
-    Raises:
-      Diverged: all trials did.
-    """
-    scale, results = asked.settings, []
-    for number, overrides in enumerate(ROWS[row][: scale.trials]):
-        about = {"learner": row, "size": size[0], "channels": size[1], "overrides": overrides}
-        results.append(_run_trial(asked, _path(asked, row, size) / f"trial-{number}", about))
-    finite = [result for result in results if "validation_last" in result]
-    if not finite:
-        raise Diverged(f"all {len(results)} trials of {row} diverged: {results[0]['diverged']}")
-    chance = 1 / _config(asked, row, size).tasks.classes_per_task
-    learned = [each for each in finite if each["validation_last"] > chance + 4 * each["validation_standard_error"]]
-    best = max(learned, key=lambda result: result["validation_last"]) if learned else finite[0]
-    mark = "  ← chosen" if learned else "  ← kept: none is better than chance by four standard errors"
-    for result in results:
-        score = f"{result['validation_last']:.3f}" if result in finite else result["diverged"]
-        print(f"    trial {' '.join(result['overrides'])}: {score}{mark if result is best else ''}", flush=True)
-    return best
-
-
-def _run_trial(asked: Comparison, path: Path, about: Result) -> Result:
-    """The result of one trial; where its numbers left the finite ones, it says so under `diverged`, for good."""
-    cell, scale, size = Cell(path, list(asked.command)), asked.settings, (about["size"], about["channels"])
-    seeds, budget = (f"--train.seed={_TRIAL_SEED}", f"--eval.seed={_TRIAL_SEED}"), scale.seconds / 4
-
-    def begin(config: Config) -> tuple[Config, Result]:
-        per_step = seconds_per_step(config)
-        return with_budget(config, budget, per_step), about | {"budget_seconds": budget, "seconds_per_step": per_step}
-
-    if "diverged" in (result := cell.result()):
-        return result
-    try:
-        config = _config(asked, about["learner"], size, (*about["overrides"], *seeds))
-        return cell.complete(config, budget, begin, lambda run, result: {} if "validation_last" in result else run.validate())
-    except Diverged as error:
-        return cell.note({"diverged": one_line(error)})
-
-
-def _config(asked: Comparison, row: str, size: tuple[int, int], overrides: tuple[str, ...] = ()) -> Config:
-    images = (f"--data.size={size[0]}", f"--data.channels={size[1]}", f"--data.dir={asked.data_dir}")
-    return load_config(f"comparison/{asked.settings.configs}/{row}", (*asked.settings.overrides, *images, *overrides))
-
-
-def _folder(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[0]}x{size[1]}"
-
-
-def _path(asked: Comparison, row: str, size: tuple[int, int]) -> Path:
-    return asked.runs_dir / asked.scale / _folder(size) / row
-
-
-def _results(asked: Comparison, kind: str) -> Iterator[Result]:
-    """What all processes have done so far, in the order of the rows."""
-    for size in SCALES[asked.scale].sizes:
-        for row in ROWS:
-            for path in sorted(_path(asked, row, size).glob(f"{kind}-*")):
-                yield Cell(path, []).result()
-
-
-def _write(asked: Comparison) -> None:
-    with RunFolder(asked.runs_dir / asked.scale).lock(wait=True):  # parts write the same files
-        cells = [cell for cell in _results(asked, "seed") if "datasets" in cell]
-        trials = [trial for trial in _results(asked, "trial") if "validation_last" in trial or "diverged" in trial]
-        write_results(asked.results_dir, asked.scale, cells, trials)
+def _percent(mean: float, interval: float) -> str:
+    return f"{100 * mean:.1f}" + ("" if np.isnan(interval) else f" ± {100 * interval:.1f}")

@@ -1,86 +1,95 @@
-"""`gpicl experiment context-size`: contexts as long as those of meta-training, and ten times as long."""
-
-from typing import NamedTuple
+"""`gpicl experiment context-size`."""
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from gpicl_jax import figures
-from gpicl_jax.config import load_config
-from gpicl_jax.experiments.grid import Cell, Row
-from gpicl_jax.experiments.run import Experiment, Scale
-from gpicl_jax.experiments.scaling import SMOKE
+from gpicl_jax.experiments.engine import SMOKE, Cell, Experiment, Member, Row, ends, markdown, mean_and_deviation
 from gpicl_jax.experiments.symmetries import SMALL
-from gpicl_jax.experiments.trained import Member, ends, mean_and_deviation
+from gpicl_jax.figures.style import COLORS, MARKERS, legend_below, panels
+from gpicl_jax.registry import register
+
+_LAPTOP = (*SMALL, "--train.steps=1500", "--train.validate_every=1500", "--eval.episodes=256")
+_SETS = ("mnist", "fashion_mnist")
 
 
-class Grid(NamedTuple):
-    """Attributes:
+@register("context-size")
+class ContextSize(Experiment):
+    """Contexts as long as those of meta-training, and ten times as long.
 
-    lengths: of the episodes of meta-training, whose contexts are of all sizes below.
-    contexts: sizes to test.
-    queries: of an episode, after its context.
-    datasets: to test on.
-    overrides: settings that replace those of the config.
+    Attributes:
+      lengths: of the episodes of meta-training, whose contexts are of all sizes below.
+      contexts: sizes to test.
+      queries: of an episode, after its context.
     """
 
-    lengths: tuple[int, ...]
-    contexts: tuple[int, ...]
-    queries: int
-    datasets: tuple[str, ...]
-    overrides: tuple[str, ...]
+    lengths: tuple[int, ...] = (100,)
+    contexts: tuple[int, ...] = (20, 50, 100, 200, 500, 1000)
+    queries: int = 100
 
+    axes = ("length", "seed")
+    scales = {
+        "smoke": {
+            "lengths": (20,),
+            "contexts": (5, 50),
+            "queries": 10,
+            "datasets": ("digits",),
+            "overrides": (*SMALL, *SMOKE, "--optimizer.warmup_steps=10"),
+        },
+        "laptop": {"seeds": 3, "together": 3, "datasets": _SETS, "overrides": _LAPTOP},
+        "paper": {
+            "seeds": 3,
+            "together": 3,
+            "lengths": (100, 400),
+            "datasets": _SETS,
+            "overrides": (*SMALL, "--train.steps=20000"),
+        },
+    }
 
-def cells(grid: Grid, seeds: int) -> list[Cell]:
-    """All of them; the seeds of a length share a program."""
-    return [
-        Cell(
-            {"length": length, "seed": seed},
-            load_config(
-                "experiments/laptop/equivariant", (*grid.overrides, f"--tasks.length={length}", f"--train.seed={seed}")
-            ),
-        )
-        for length in grid.lengths
-        for seed in range(seeds)
-    ]
+    def cells(self) -> list[Cell]:
+        """The seeds of a length share a program."""
+        return [
+            self.cell("experiments/laptop/equivariant", f"--tasks.length={length}", length=length, seed=seed)
+            for length in self.lengths
+            for seed in range(self.seeds)
+        ]
 
+    def score(self, trained: Member) -> list[Row]:
+        """A row for each dataset and context; accuracy is that of all queries."""
+        return [
+            ends(
+                trained.unseen(dataset, length=size + self.queries, num_context=size),
+                tasks="unseen",
+                dataset=dataset,
+                context=size,
+            )
+            for dataset in self.datasets
+            for size in self.contexts
+        ]
 
-def score(trained: Member, grid: Grid) -> list[Row]:
-    """A row for each dataset and context; accuracy is that of all queries."""
-    return [
-        ends(
-            trained.unseen(dataset, length=size + grid.queries, num_context=size), tasks="unseen", dataset=dataset, context=size
-        )
-        for dataset in grid.datasets
-        for size in grid.contexts
-    ]
+    def summary(self, frame: pd.DataFrame) -> str:
+        """Accuracy of the queries, mean over seeds ± standard deviation."""
+        frame = frame.dropna(subset=["last"])
+        sizes = sorted(frame.context.unique())
+        rows = [
+            (f"{length:.0f}", dataset, *(mean_and_deviation(part[part.context == size]["last"]) for size in sizes))
+            for (length, dataset), part in frame.groupby(["length", "dataset"], sort=False)
+        ]
+        return markdown(["episodes of", "dataset", *(f"{size:.0f}" for size in sizes)], rows)
 
-
-def summary(frame: pd.DataFrame) -> str:
-    """Accuracy of the queries, mean over seeds ± standard deviation."""
-    frame = frame.dropna(subset=["last"])
-    sizes = sorted(frame.context.unique())
-    lines = [f"| episodes of | dataset | {' | '.join(f'{size:.0f}' for size in sizes)} |", "|---|---|" + "---|" * len(sizes)]
-    for (length, dataset), rows in frame.groupby(["length", "dataset"], sort=False):
-        found = [mean_and_deviation(rows[rows.context == size]["last"]) for size in sizes]
-        lines.append(f"| {length:.0f} | {dataset} | {' | '.join(found)} |")
-    return "\n".join(lines)
-
-
-_SIZES = (20, 50, 100, 200, 500, 1000)
-_LAPTOP = (*SMALL, "--train.steps=1500", "--train.validate_every=1500", "--eval.episodes=256")
-
-EXPERIMENT = Experiment(
-    name="context-size",
-    about="contexts as long as those of meta-training, and ten times as long",
-    scales={
-        "smoke": Scale(1, 1, Grid((20,), (5, 50), 10, ("digits",), (*SMALL, *SMOKE, "--optimizer.warmup_steps=10"))),
-        "laptop": Scale(3, 3, Grid((100,), _SIZES, 100, ("mnist", "fashion_mnist"), _LAPTOP)),
-        "paper": Scale(3, 3, Grid((100, 400), _SIZES, 100, ("mnist", "fashion_mnist"), (*SMALL, "--train.steps=20000"))),
-    },
-    axes=("length", "seed"),
-    cells=cells,
-    score=score,
-    figure=figures.context_size,
-    summary=summary,
-    datasets=lambda grid: grid.datasets,
-)
+    def figure(self, frame: pd.DataFrame) -> Figure:
+        """A panel for each dataset, a color for each length of meta-training: every seed a mark, their mean a line."""
+        frame = frame.dropna(subset=["last"])
+        datasets = frame.dataset.unique()
+        figure, axes_of = panels(datasets, 4.2 * len(datasets), 3.6)
+        for dataset, axes in axes_of.items():
+            for number, (length, rows) in enumerate(frame[frame.dataset == dataset].groupby("length")):
+                label = f"meta-trained with up to {length - 1:.0f}"
+                mean = rows.groupby("context")["last"].mean()
+                axes.plot(mean.index, mean, color=COLORS[number], linewidth=1)
+                axes.scatter(rows.context, rows["last"], s=18, color=COLORS[number], marker=MARKERS[number], label=label)
+                axes.axvline(length - 1, color=COLORS[number], linewidth=1, linestyle=":")
+            axes.set(title=dataset, xlabel="examples in the context", xscale="log")
+        figure.axes[0].set_ylabel("accuracy of queries, unseen tasks")
+        legend_below(figure)
+        figure.suptitle(f"{self.scale}: the size of the context", fontsize=10)
+        return figure

@@ -1,19 +1,17 @@
-"""`gpicl experiment equivariant`: the paper's table by a learner that has the symmetries of its tasks."""
+"""`gpicl experiment equivariant`."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from gpicl_jax import figures
-from gpicl_jax.config import load_config
 from gpicl_jax.evaluation import Scores
-from gpicl_jax.experiments.grid import Cell, Row
-from gpicl_jax.experiments.run import Experiment, Scale
-from gpicl_jax.experiments.scaling import SMOKE
-from gpicl_jax.experiments.trained import Member, mean_and_deviation
+from gpicl_jax.experiments.engine import SMOKE, Cell, Experiment, Member, Row, markdown, mean_and_deviation
+from gpicl_jax.figures.style import COLORS, MARKERS, legend_below, panels
 from gpicl_jax.learners.base import final_rows
 from gpicl_jax.paper import paper_comparison
+from gpicl_jax.registry import register
 
 _THREE = '--data.train=["mnist", "fashion_mnist", "cifar10"]'
 # What is meta-trained on, and at which image size: the settings that make it so.
@@ -24,89 +22,95 @@ CONDITIONS: dict[str, tuple[str, ...]] = {
     "mnist, 8×8×1": ("--data.size=8", "--data.channels=1"),
     "digits, 8×8×1": ("--data.train=digits", "--data.size=8", "--data.channels=1"),
 }
+_SETS = ("mnist", "fashion_mnist", "kmnist", "random", "cifar10")
+_METHODS = {"transformer": "the paper's GPICL", "vsml": "the paper's VSML"}
 
 
-class Grid(NamedTuple):
-    """Attributes:
+@register("equivariant")
+class Equivariant(Experiment):
+    """The paper's table by a learner that has the symmetries of its tasks.
 
-    conditions: of `CONDITIONS`.
-    datasets: to test on.
-    overrides: settings that replace those of the config.
+    Attributes:
+      conditions: names in `CONDITIONS`.
     """
 
-    conditions: tuple[str, ...]
-    datasets: tuple[str, ...]
-    overrides: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = tuple(name for name in CONDITIONS if name.startswith("mnist"))
 
+    axes = ("trained_on", "seed")
+    scales = {
+        "smoke": {
+            "conditions": ("digits, 8×8×1",),
+            "datasets": ("digits", "random"),
+            "overrides": (*SMOKE, "--optimizer.warmup_steps=10", "--eval.episodes=64"),
+        },
+        "laptop": {"seeds": 3, "together": 3, "datasets": _SETS},
+        "paper": {
+            "seeds": 3,
+            "together": 3,
+            "datasets": _SETS,
+            "overrides": ("--tasks.tasks_per_step=64", "--train.steps=100000"),
+        },
+    }
 
-def cells(grid: Grid, seeds: int) -> list[Cell]:
-    """All of them; the seeds of a condition share a program."""
-    return [
-        Cell(
-            {"trained_on": condition, "seed": seed},
-            load_config("experiments/laptop/equivariant", (*CONDITIONS[condition], *grid.overrides, f"--train.seed={seed}")),
-        )
-        for condition in grid.conditions
-        for seed in range(seeds)
-    ]
+    def cells(self) -> list[Cell]:
+        """The seeds of a condition share a program."""
+        return [
+            self.cell("experiments/laptop/equivariant", *CONDITIONS[condition], trained_on=condition, seed=seed)
+            for condition in self.conditions
+            for seed in range(self.seeds)
+        ]
 
+    def score(self, trained: Member) -> list[Row]:
+        """A row for each dataset: the learner and the reference solvers on the same episodes; and kernel ridge's in pairs."""
+        rows = []
+        for dataset in self.datasets:
+            scores = trained.beside_solvers(dataset)
+            learner = scores.pop("learner")
+            row: dict[str, Any] = {"tasks": "unseen", "dataset": dataset, "first": learner.first()[0]} | _ends(learner)
+            for solver, each in scores.items():
+                row |= {f"{solver} {name}": value for name, value in _ends(each).items()}
+            last = final_rows(trained.config.tasks.length)
+            margin_T = (learner.accuracy_TSL - scores["kernel ridge"].accuracy_TSL)[:, :, last].mean(axis=(1, 2))
+            row |= {"margin": margin_T.mean(), "margin_standard_error": margin_T.std(ddof=1) / len(margin_T) ** 0.5}
+            rows.append(row | {"loss": float(np.nanmean(learner.loss_TSL)), "episodes": learner.episodes})
+        return rows
 
-def score(trained: Member, grid: Grid) -> list[Row]:
-    """A row for each dataset: the learner and the reference solvers on the same episodes; and kernel ridge's in pairs."""
-    rows = []
-    for dataset in grid.datasets:
-        scores = trained.beside_solvers(dataset)
-        learner = scores.pop("learner")
-        row: dict[str, Any] = {"tasks": "unseen", "dataset": dataset, "first": learner.first()[0]} | _ends(learner)
-        for solver, each in scores.items():
-            row |= {f"{solver} {name}": value for name, value in _ends(each).items()}
-        last = final_rows(trained.config.tasks.length)
-        margin_T = (learner.accuracy_TSL - scores["kernel ridge"].accuracy_TSL)[:, :, last].mean(axis=(1, 2))
-        row |= {"margin": margin_T.mean(), "margin_standard_error": margin_T.std(ddof=1) / len(margin_T) ** 0.5}
-        rows.append(row | {"loss": float(np.nanmean(learner.loss_TSL)), "episodes": learner.episodes})
-    return rows
+    def summary(self, frame: pd.DataFrame) -> str:
+        """Percent: means over seeds ± standard deviation, margins ± standard error over tasks; the paper's last position."""
+        paper = paper_comparison()
+        paper = paper[paper.source == "paper"].set_index(["method", "dataset"]).accuracy
+        table = []
+        for (condition, dataset), rows in frame.dropna(subset=["last"]).groupby(["trained_on", "dataset"], sort=False):
+            theirs = [f"{100 * paper[each, dataset]:.1f}" if (each, dataset) in paper else "–" for each in _METHODS]
+            found = [mean_and_deviation(100 * rows[name]) for name in ("last", "last_row")]
+            found.append(f"{100 * rows['kernel ridge last'].mean():.1f}")
+            found.append(f"{100 * rows.margin.mean():+.1f} ± {100 * rows.margin_standard_error.mean():.1f}")
+            table.append([condition, dataset, *found, ", ".join(theirs)])
+        names = ["trained on", "dataset", "last 10%", "last position", "kernel ridge", "margin, in pairs"]
+        return markdown([*names, "paper's GPICL, VSML"], table)
+
+    def figure(self, frame: pd.DataFrame) -> Figure:
+        """A panel for each dataset, a line for each condition: every seed a mark, beside kernel ridge on the same episodes."""
+        frame, theirs = frame.dropna(subset=["last_row"]), paper_comparison()
+        theirs = theirs[theirs.source == "paper"]
+        conditions, datasets = list(frame.trained_on.unique()), frame.dataset.unique()
+        figure, axes_of = panels(datasets, 2.1 * len(datasets) + 2.4, 0.45 * len(conditions) + 1.7)
+        for dataset, axes in axes_of.items():
+            rows = frame[frame.dataset == dataset]
+            heights = [-conditions.index(name) for name in rows.trained_on]
+            axes.scatter(rows["kernel ridge last_row"], heights, marker="|", s=120, color=COLORS[6], label="kernel ridge")
+            ours = {"marker": MARKERS[0], "color": COLORS[0], "label": "equivariant, each seed"}
+            axes.scatter(rows.last_row, heights, s=22, alpha=0.75, **ours)
+            for number, (method, label) in enumerate(_METHODS.items()):
+                for value in theirs[(theirs.dataset == dataset) & (theirs.method == method)].accuracy:
+                    axes.axvline(value, color=COLORS[1 + number], linewidth=1, linestyle=("-", ":")[number], label=label)
+            axes.set(title=dataset, xlabel="accuracy after 99 examples", ylim=(-len(conditions) + 0.5, 0.5))
+        figure.axes[0].set_yticks([-place for place in range(len(conditions))], conditions)
+        legend_below(figure)
+        figure.suptitle(f"{self.scale}: unseen tasks, test images", fontsize=10)
+        return figure
 
 
 def _ends(scores: Scores) -> Row:
     (last, error), (final, final_error) = scores.last(), scores.accuracy(slice(-1, None))
     return {"last": last, "last_standard_error": error, "last_row": final, "last_row_standard_error": final_error}
-
-
-def summary(frame: pd.DataFrame) -> str:
-    """Percent: means over seeds ± standard deviation, margins ± standard error over tasks; the paper's last position."""
-    paper = paper_comparison()
-    paper = paper[paper.source == "paper"].set_index(["method", "dataset"]).accuracy
-    lines = ["| trained on | dataset | last 10% | last position | kernel ridge | margin, in pairs | paper's GPICL, VSML |"]
-    lines.append("|---|---|---|---|---|---|---|")
-    frame = frame.dropna(subset=["last"])
-    for (condition, dataset), rows in frame.groupby(["trained_on", "dataset"], sort=False):
-        theirs = [
-            f"{100 * paper[method, dataset]:.1f}" if (method, dataset) in paper else "–" for method in ("transformer", "vsml")
-        ]
-        found = [mean_and_deviation(100 * rows[name]) for name in ("last", "last_row")]
-        found.append(f"{100 * rows['kernel ridge last'].mean():.1f}")
-        found.append(f"{100 * rows.margin.mean():+.1f} ± {100 * rows.margin_standard_error.mean():.1f}")
-        lines.append(f"| {condition} | {dataset} | {' | '.join(found)} | {', '.join(theirs)} |")
-    return "\n".join(lines)
-
-
-_OF_THE_TABLE = tuple(name for name in CONDITIONS if name.startswith("mnist"))
-_DATASETS = ("mnist", "fashion_mnist", "kmnist", "random", "cifar10")
-
-EXPERIMENT = Experiment(
-    name="equivariant",
-    about="the paper's table by a learner that has the symmetries of its tasks",
-    scales={
-        "smoke": Scale(
-            1, 1, Grid(("digits, 8×8×1",), ("digits", "random"), (*SMOKE, "--optimizer.warmup_steps=10", "--eval.episodes=64"))
-        ),
-        "laptop": Scale(3, 3, Grid(_OF_THE_TABLE, _DATASETS)),
-        "paper": Scale(3, 3, Grid(_OF_THE_TABLE, _DATASETS, ("--tasks.tasks_per_step=64", "--train.steps=100000"))),
-    },
-    axes=("trained_on", "seed"),
-    cells=cells,
-    score=score,
-    figure=figures.equivariant,
-    summary=summary,
-    datasets=lambda grid: grid.datasets,
-)

@@ -1,18 +1,15 @@
-"""`gpicl experiment few-shot`: N-way K-shot problems on Omniglot, by MAML and its kin and by learning in context."""
+"""`gpicl experiment few-shot`."""
 
 import dataclasses
-from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gpicl_jax import figures
 from gpicl_jax.config import load_config
-from gpicl_jax.experiments.grid import Cell, Row
-from gpicl_jax.experiments.run import Experiment, Scale
-from gpicl_jax.experiments.trained import Member, half_width
+from gpicl_jax.experiments.engine import Cell, Experiment, Member, Row, half_width, markdown
+from gpicl_jax.figures.style import COLORS, MARKERS, legend_below
 from gpicl_jax.learners.maml import Maml
-from gpicl_jax.sections import Config
+from gpicl_jax.registry import register
 from gpicl_jax.training.step import num_params
 
 # What each learner changes of the problem's own config.
@@ -36,57 +33,103 @@ PAPER = {
     ("first-order maml", "20way_1shot"): 89.4,
     ("first-order maml", "20way_5shot"): 97.9,
 }
+_PROBLEMS = ("5way_1shot", "5way_5shot", "20way_1shot", "20way_5shot")
+_SMOKE = ("--train.steps=20", "--train.chunk=10", "--train.validate_every=20", "--model.width=8", "--eval.episodes=64")
+# Fewer meta-training steps than the paper's, with a cosine schedule, in parts that two cores take well.
+_LAPTOP = ("--optimizer.schedule=cosine", "--train.accumulate=4")
 
 
-class Grid(NamedTuple):
-    """Attributes:
+@register("few-shot")
+class FewShot(Experiment):
+    """N-way K-shot problems on Omniglot: MAML and its kin, and learning in context.
 
-    problems: name of a config in `configs/omniglot`, with the settings that replace its own.
-    learners: names in `LEARNERS`.
+    Attributes:
+      problems: names of configs in `configs/omniglot`, each with the settings that replace its own.
+      entrants: names in `LEARNERS`.
     """
 
-    problems: dict[str, tuple[str, ...]]
-    learners: tuple[str, ...] = tuple(LEARNERS)
+    problems: tuple[tuple[str, tuple[str, ...]], ...] = tuple((name, ()) for name in _PROBLEMS)
+    entrants: tuple[str, ...] = tuple(LEARNERS)
+
+    axes = ("learner", "problem", "seed")
+    scales = {
+        "smoke": {"problems": (("5way_1shot", _SMOKE),), "entrants": ("maml", "context_query")},
+        "laptop": {
+            "problems": (("5way_1shot", ("--train.steps=16000",)), ("5way_5shot", ("--train.steps=2000",))),
+            "overrides": _LAPTOP,
+        },
+        "paper": {"seeds": 3, "together": 3},
+    }
+
+    def cells(self) -> list[Cell]:
+        """The seeds of a learner and a problem share a program."""
+        return [
+            self.cell(*_config(learner, problem), *settings, learner=learner, problem=problem, seed=seed)
+            for problem, settings in self.problems
+            for learner in self.entrants
+            for seed in range(self.seeds)
+        ]
+
+    def score(self, trained: Member) -> list[Row]:
+        """Accuracy over all queries of test problems, whose characters no meta-training saw: a row for each number of inner
+        steps at test time, of which `trained_steps` is that of meta-training."""
+        about, learner = {"tasks": "test", "num_params": num_params(trained.params)}, trained.test.learner
+        if not isinstance(learner, Maml):
+            return [about | {"inner_steps": None} | _found(trained)]
+        rows = []
+        for steps in sorted({learner.inner_steps, *_TEST_STEPS}):
+            other = trained.with_learner(dataclasses.replace(learner, inner_steps=steps))
+            rows.append(about | {"inner_steps": steps, "trained_steps": learner.inner_steps} | _found(other))
+        return rows
+
+    def summary(self, frame: pd.DataFrame) -> str:
+        """Both tables: at the paper's number of inner steps, and at each number."""
+        rows = []
+        for row in headline(frame).itertuples():
+            told = "diverges" if pd.isna(row.last) else f"{100 * row.last:.1f} ± {100 * row.interval:.1f}"
+            paper = PAPER.get((row.learner, row.problem), "–")
+            problems = f"{row.seeds} × {row.episodes // row.seeds:,}"
+            rows.append([row.learner, row.problem, told, paper, f"{row.meta_steps:,}", problems])
+        names = ["learner", "problem", "test accuracy, 95%", "paper", "meta-steps", "seeds × problems"]
+        lines, with_steps = [markdown(names, rows)], frame.dropna(subset=["inner_steps"])
+        if len(with_steps):
+            lines += ["", "Accuracy at each number of inner steps at test time, mean over seeds:"]
+        for (learner, problem), part in with_steps.groupby(["learner", "problem"], sort=False):
+            told = []
+            for steps, each in part.groupby("inner_steps", sort=False)["last"]:
+                value = each.mean(skipna=False)
+                told.append(f"{steps:.0f}: {'the inner loop diverges' if pd.isna(value) else f'{100 * value:.1f}'}")
+            lines.append(f"- {learner}, {problem}: {', '.join(told)}")
+        return "\n".join(lines)
+
+    def figure(self, frame: pd.DataFrame) -> Figure:
+        """A mark with its 95% interval for each learner, problem by problem; crosses are published values."""
+        frame = headline(frame)
+        problems, learners = list(frame.problem.unique()), list(frame.learner.unique())
+        figure = Figure(figsize=(2.5 + 1.6 * len(problems), 3.6))
+        axes = figure.subplots()
+        for number, learner in enumerate(learners):
+            rows = frame[frame.learner == learner]
+            style = {"color": COLORS[number], "marker": MARKERS[number], "label": learner.replace("_", " ")}
+            places = [problems.index(problem) + 0.14 * (number - (len(learners) - 1) / 2) for problem in rows.problem]
+            axes.errorbar(places, 100 * rows["last"], yerr=100 * rows.interval, linestyle="none", capsize=2, **style)
+            published = [PAPER.get((learner, problem), float("nan")) for problem in rows.problem]
+            axes.plot(places, published, "x", color="red", label="published" if number == 0 else None)
+        names = [problem.replace("way_", "-way ").replace("shot", "-shot") for problem in problems]
+        axes.set_xticks(range(len(problems)), names)
+        axes.set(xlim=(-0.5, len(problems) - 0.5), ylabel="accuracy on test problems, %")
+        axes.set_title(f"{self.scale}: Omniglot, characters never seen")
+        legend_below(figure, 3)
+        return figure
 
 
-def laptop(steps: int) -> tuple[str, ...]:
-    """Fewer meta-training steps than the paper's, with a cosine schedule, in parts that two cores take well."""
-    return (f"--train.steps={steps}", "--optimizer.schedule=cosine", "--train.accumulate=4")
-
-
-def cells(grid: Grid, seeds: int) -> list[Cell]:
-    """All of them; the seeds of a learner and a problem share a program."""
-    return [
-        Cell(
-            {"learner": learner, "problem": problem, "seed": seed},
-            _config(learner, problem, (*overrides, f"--train.seed={seed}")),
-        )
-        for problem, overrides in grid.problems.items()
-        for learner in grid.learners
-        for seed in range(seeds)
-    ]
-
-
-def _config(learner: str, problem: str, overrides: tuple[str, ...]) -> Config:
+def _config(learner: str, problem: str) -> tuple[str, ...]:
+    """Returns the name of a config, and what replaces its settings."""
     if learner != "context_query":
-        return load_config(f"omniglot/{problem}", (*overrides, *LEARNERS[learner]))
+        return f"omniglot/{problem}", *LEARNERS[learner]
     tasks = load_config(f"omniglot/{problem}").tasks
     shape = (f"--tasks.{name}={getattr(tasks, name)}" for name in ("classes_per_task", "num_context", "length"))
-    return load_config("omniglot/context_query", (*shape, *overrides))
-
-
-def score(trained: Member, grid: Grid) -> list[Row]:
-    """Accuracy over all queries of test problems, whose characters no meta-training saw: a row for each number of inner steps
-    at test time, of which `trained_steps` is that of meta-training."""
-    about, learner = {"tasks": "test", "num_params": num_params(trained.params)}, trained.test.learner
-    if not isinstance(learner, Maml):
-        return [about | {"inner_steps": None} | _found(trained)]
-    counts = sorted({learner.inner_steps, *_TEST_STEPS})
-    others = (dataclasses.replace(learner, inner_steps=steps) for steps in counts)
-    return [
-        about | {"inner_steps": steps, "trained_steps": learner.inner_steps} | _found(trained.with_learner(other))
-        for steps, other in zip(counts, others, strict=True)
-    ]
+    return "omniglot/context_query", *shape
 
 
 def _found(trained: Member) -> Row:
@@ -96,75 +139,18 @@ def _found(trained: Member) -> Row:
 
 
 def headline(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row for each learner and problem: `last` with its half-width `interval` of 95%, over `seeds` seeds.
+    """Returns a row for each learner and problem: `last` with its half-width `interval` of 95%, over `seeds` seeds.
 
     The number of inner steps at test time is the paper's, 3 at 5-way and 5 at 20-way. `last` is NaN where the inner loop of a
     seed diverged, in one problem or more.
     """
     rows = []
     for (learner, problem), part in frame.groupby(["learner", "problem"], sort=False):
-        way = int(problem.split("way")[0])
-        at = part[(part.tasks == "test") & (part.inner_steps.isna() | (part.inner_steps == PAPER_STEPS[way]))]
+        steps = PAPER_STEPS[int(problem.split("way")[0])]
+        at = part[(part.tasks == "test") & (part.inner_steps.isna() | (part.inner_steps == steps))]
         if at.empty:  # all members diverged in meta-training
             continue
-        seeds = len(at)
+        about = {"learner": learner, "problem": problem, "seeds": len(at), "meta_steps": at.steps.max()}
         interval = half_width(at["last"], at.last_standard_error)
-        about = {
-            "learner": learner,
-            "problem": problem,
-            "seeds": seeds,
-            "meta_steps": at.steps.max(),
-            "episodes": at.episodes.sum(),
-        }
-        rows.append(about | {"last": at["last"].mean(skipna=False), "interval": interval})
+        rows.append(about | {"episodes": at.episodes.sum(), "last": at["last"].mean(skipna=False), "interval": interval})
     return pd.DataFrame(rows, columns=["learner", "problem", "seeds", "meta_steps", "episodes", "last", "interval"])
-
-
-def summary(frame: pd.DataFrame) -> str:
-    """Both tables: at the paper's number of inner steps, and at each number."""
-    lines = ["| learner | problem | test accuracy, 95% | paper | meta-steps | seeds × problems |", "|---|---|---|---|---|---|"]
-    for row in headline(frame).itertuples():
-        paper = PAPER.get((row.learner, row.problem))
-        told = "diverges" if pd.isna(row.last) else f"{100 * row.last:.1f} ± {100 * row.interval:.1f}"
-        lines.append(
-            f"| {row.learner} | {row.problem} | {told} | {'–' if paper is None else f'{paper:.1f}'} | {row.meta_steps:,} "
-            f"| {row.seeds} × {row.episodes // row.seeds:,} |"
-        )
-    by_steps = (
-        frame.dropna(subset=["inner_steps"])
-        .groupby(["learner", "problem", "inner_steps"], sort=False)["last"]
-        .agg(lambda each: each.mean(skipna=False))
-    )
-    if len(by_steps):
-        lines += ["", "Accuracy at each number of inner steps at test time, mean over seeds:"]
-        for (learner, problem), part in by_steps.groupby(level=[0, 1], sort=False):
-            told = {
-                steps: "the inner loop diverges" if pd.isna(value) else f"{100 * value:.1f}"
-                for (*_, steps), value in part.items()
-            }
-            lines.append(f"- {learner}, {problem}: {', '.join(f'{steps:.0f}: {each}' for steps, each in told.items())}")
-    return "\n".join(lines)
-
-
-def draw(frame: pd.DataFrame, scale: str) -> Figure:
-    """The figure, with the paper's numbers."""
-    return figures.few_shot(headline(frame), scale, PAPER)
-
-
-_FEW_STEPS = ("--train.steps=20", "--train.chunk=10", "--train.validate_every=20", "--model.width=8", "--eval.episodes=64")
-
-EXPERIMENT = Experiment(
-    name="few-shot",
-    about="N-way K-shot problems on Omniglot: MAML and its kin, and learning in context",
-    scales={
-        "smoke": Scale(1, 1, Grid({"5way_1shot": _FEW_STEPS}, ("maml", "context_query"))),
-        "laptop": Scale(1, 1, Grid({"5way_1shot": laptop(16_000), "5way_5shot": laptop(2000)})),
-        "paper": Scale(3, 3, Grid({problem: () for problem in ("5way_1shot", "5way_5shot", "20way_1shot", "20way_5shot")})),
-    },
-    axes=("learner", "problem", "seed"),
-    cells=cells,
-    score=score,
-    figure=draw,
-    summary=summary,
-    datasets=lambda grid: (),
-)

@@ -1,89 +1,105 @@
-"""`gpicl experiment learning-curves`: accuracy at each position, meta-trained on one dataset, tested on another (figure 4 of
-the paper); for `context_query` also contexts longer than any of training."""
-
-from typing import NamedTuple
+"""`gpicl experiment learning-curves`: the paper's figure 4; for `context_query` also contexts longer than any of training."""
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from gpicl_jax import figures
-from gpicl_jax.config import load_config
-from gpicl_jax.experiments.grid import Cell, Row
-from gpicl_jax.experiments.run import Experiment, Scale
-from gpicl_jax.experiments.scaling import SMOKE
-from gpicl_jax.experiments.trained import Member, mean_and_deviation
+from gpicl_jax.experiments.engine import MANY_TASKS, SMOKE, Cell, Experiment, Member, Row, markdown, mean_and_deviation
+from gpicl_jax.figures.style import COLORS, THIN, legend_below, panels
+from gpicl_jax.paper import paper_learning_curve
+from gpicl_jax.registry import register
 
 _LONGER = 4  # times the trained length
+_SETS = ("mnist", "fashion_mnist")
+_LINES = {"transformer": "-", "context_query": "--"}
 
 
-class Grid(NamedTuple):
-    """Attributes:
+@register("learning-curves")
+class LearningCurves(Experiment):
+    """Accuracy at each position, trained on one dataset, tested on another.
 
-    configs: folder of the configs.
-    datasets: each is trained on, and all are tested on.
-    overrides: settings that replace those of the configs.
+    Attributes:
+      configs: folder of the configs.
+      datasets: each is trained on, and all are tested on.
     """
 
-    configs: str
-    datasets: tuple[str, ...]
-    overrides: tuple[str, ...] = ()
+    configs: str = "laptop"
+
+    axes = ("learner", "trained_on", "seed")
+    scales = {
+        "smoke": {"together": 4, "datasets": ("digits", "random"), "overrides": (*SMOKE, "--model.width=8")},
+        "laptop": {"seeds": 4, "together": 4, "datasets": _SETS},
+        "paper": {"seeds": 8, "together": 8, "datasets": _SETS, "configs": "paper"},
+    }
+
+    def cells(self) -> list[Cell]:
+        """The seeds of a learner and a dataset share a program."""
+        return [
+            self.cell(
+                f"experiments/{self.configs}/{learner}",
+                MANY_TASKS,
+                f"--data.train={dataset}",
+                learner=learner,
+                trained_on=dataset,
+                seed=seed,
+            )
+            for learner in _LINES
+            for dataset in self.datasets
+            for seed in range(self.seeds)
+        ]
+
+    def score(self, trained: Member) -> list[Row]:
+        """A row for each dataset and position."""
+        length = trained.config.tasks.length
+        lengths = (length, _LONGER * length) if trained.test.learner.cuts(length) else (length,)
+        rows = []
+        for dataset in self.datasets:
+            for each in lengths:
+                scores = trained.unseen(dataset, length=each)
+                for position in range(each):
+                    accuracy, error = scores.accuracy(slice(position, position + 1))
+                    if not np.isnan(accuracy):
+                        about = {"dataset": dataset, "length": each, "position": position}
+                        rows.append({**about, "accuracy": accuracy, "standard_error": error, "episodes": scores.episodes})
+        return rows
+
+    def summary(self, frame: pd.DataFrame) -> str:
+        """Accuracy at the last position of each length, mean over seeds ± standard deviation."""
+        table = []
+        for (*names, length), rows in frame.groupby(["learner", "trained_on", "dataset", "length"], sort=False):
+            last = rows[rows.position == length - 1].accuracy
+            told = f"{mean_and_deviation(last)} ({len(last)} seed{'s' if len(last) > 1 else ''})"
+            table.append([*names, f"{length - 1:.0f}", told])
+        return markdown(["learner", "meta-trained on", "tested on", "examples seen", "accuracy at that position"], table)
+
+    def figure(self, frame: pd.DataFrame) -> Figure:
+        """A panel for each test dataset; colour: what was trained on; line: learner. Bands are the spread of the seeds.
+
+        Of several lengths the longest is drawn.
+        """
+        datasets = frame.dataset.unique()
+        figure, axes_of = panels(datasets, 4.6 * len(datasets), 4.2)
+        for dataset, axes in axes_of.items():
+            _panel(axes, frame[frame.dataset == dataset], dataset)
+            axes.axvline(frame.length.min(), **THIN, label="longest episode of training")
+            axes.set(title=f"tested on {dataset}", xlabel="examples seen + 1", ylim=(0, 1), xscale="log")
+        figure.axes[0].set_ylabel("accuracy, unseen tasks")
+        legend_below(figure, 2)
+        figure.suptitle(f"{self.scale}: mean, smallest and largest of the seeds", fontsize=10)
+        return figure
 
 
-def cells(grid: Grid, seeds: int) -> list[Cell]:
-    """All of them; the seeds of a learner and a dataset share a program."""
-    return [
-        Cell(
-            {"learner": learner, "trained_on": dataset, "seed": seed},
-            load_config(
-                f"experiments/{grid.configs}/{learner}",
-                (*grid.overrides, "--tasks.num_tasks=2147483647", f"--data.train={dataset}", f"--train.seed={seed}"),
-            ),
-        )
-        for learner in ("transformer", "context_query")
-        for dataset in grid.datasets
-        for seed in range(seeds)
-    ]
-
-
-def score(trained: Member, grid: Grid) -> list[Row]:
-    """A row for each dataset and position."""
-    length = trained.config.tasks.length
-    lengths = (length, _LONGER * length) if trained.test.learner.cuts(length) else (length,)
-    rows = []
-    for dataset in grid.datasets:
-        for each in lengths:
-            scores = trained.unseen(dataset, length=each)
-            for position in range(each):
-                accuracy, error = scores.accuracy(slice(position, position + 1))
-                if not np.isnan(accuracy):
-                    about = {"dataset": dataset, "length": each, "position": position}
-                    rows.append({**about, "accuracy": accuracy, "standard_error": error, "episodes": scores.episodes})
-    return rows
-
-
-def summary(frame: pd.DataFrame) -> str:
-    """Accuracy at the last position of each length, mean over seeds ± standard deviation."""
-    lines = ["| learner | meta-trained on | tested on | examples seen | accuracy at that position |", "|---|---|---|---|---|"]
-    keys = ["learner", "trained_on", "dataset", "length"]
-    for (learner, trained_on, dataset, length), rows in frame.groupby(keys, sort=False):
-        last = rows[rows.position == length - 1].accuracy
-        told = f"{mean_and_deviation(last)} ({len(last)} seed{'s' if len(last) > 1 else ''})"
-        lines.append(f"| {learner} | {trained_on} | {dataset} | {length - 1:.0f} | {told} |")
-    return "\n".join(lines)
-
-
-EXPERIMENT = Experiment(
-    name="learning-curves",
-    about="accuracy at each position, trained on one dataset, tested on another",
-    scales={
-        "smoke": Scale(1, 4, Grid("laptop", ("digits", "random"), (*SMOKE, "--model.width=8"))),
-        "laptop": Scale(4, 4, Grid("laptop", ("mnist", "fashion_mnist"))),
-        "paper": Scale(8, 8, Grid("paper", ("mnist", "fashion_mnist"))),
-    },
-    axes=("learner", "trained_on", "seed"),
-    cells=cells,
-    score=score,
-    figure=figures.learning_curves_of_seeds,
-    summary=summary,
-    datasets=lambda grid: grid.datasets,
-)
+def _panel(axes: Axes, frame: pd.DataFrame, dataset: str) -> None:
+    trained = dict(zip(frame.trained_on.unique(), COLORS, strict=False))
+    for learner, of_learner in frame.groupby("learner", sort=False):
+        for name, color in trained.items():
+            rows = of_learner[of_learner.trained_on == name]
+            curve = rows[rows.length == rows.length.max()].groupby("position").accuracy.agg(["mean", "min", "max"])
+            style = {"color": color, "label": f"{learner}, trained on {name}", "linewidth": 1.4}
+            axes.plot(curve.index + 1, curve["mean"], _LINES[learner], **style)
+            axes.fill_between(curve.index + 1, curve["min"], curve["max"], color=color, alpha=0.15, linewidth=0)
+    for name, color in trained.items():
+        paper = paper_learning_curve((name,), dataset)
+        if len(paper):
+            axes.plot(paper.position + 1, paper.accuracy, "x", color=color, label=f"the paper (14×14), trained on {name}")

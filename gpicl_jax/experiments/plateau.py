@@ -1,20 +1,13 @@
-"""`gpicl experiment plateau`: steps to leave the loss plateau, by the paper's remedies and by the architecture's.
-
-Every condition is one change of the first; all have the same cap on steps.
-"""
-
-from typing import NamedTuple
+"""`gpicl experiment plateau`. Every condition is one change of the first; all have the same cap on steps."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gpicl_jax import figures
-from gpicl_jax.config import load_config
-from gpicl_jax.experiments.grid import Cell, Row
-from gpicl_jax.experiments.run import Experiment, Scale
-from gpicl_jax.experiments.survival import kaplan_meier_median, steps_to_leave
-from gpicl_jax.experiments.trained import Member, ends, mean_and_deviation
+from gpicl_jax.experiments.engine import SMOKE, Cell, Experiment, Member, Row, ends, markdown, mean_and_deviation
+from gpicl_jax.experiments.engine.survival import kaplan_meier_median, steps_to_leave
+from gpicl_jax.figures.style import COLORS, THIN, legend_below
+from gpicl_jax.registry import register
 from gpicl_jax.training.step import num_params
 
 # Kind of remedy, condition: what it changes.
@@ -34,55 +27,96 @@ CONDITIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("architecture", "paired"): ("--model.layout=paired",),
     ("architecture", "context and queries"): ("--model.name=context_query",),
 }
+_KINDS = {"paper": "the paper's remedies", "other": "optimiser, tasks, labels", "architecture": "architecture"}
 
 
-class Grid(NamedTuple):
-    """Attributes:
+@register("plateau")
+class Plateau(Experiment):
+    """Steps to leave the loss plateau: the paper's remedies, and the architecture's.
 
-    configs: folder of the config.
-    conditions: names in `CONDITIONS`.
-    overrides: settings that replace those of the config.
+    Attributes:
+      configs: folder of the config.
+      conditions: keys of `CONDITIONS`.
     """
 
-    configs: str
-    conditions: tuple[tuple[str, str], ...]
-    overrides: tuple[str, ...] = ()
+    configs: str = "laptop"
+    conditions: tuple[tuple[str, str], ...] = tuple(CONDITIONS)
 
+    axes = ("kind", "condition", "seed")
+    validation_permute = 1.0
+    scales = {
+        "smoke": {
+            "seeds": 2,
+            "together": 4,
+            "conditions": (("paper", "none"), ("paper", "90% keep labels"), ("architecture", "paired")),
+            "overrides": (*SMOKE, "--train.validate_every=20", "--eval.episodes=64"),
+        },
+        "laptop": {"seeds": 6, "together": 24},
+        "paper": {"seeds": 8, "together": 8, "configs": "paper"},
+    }
 
-def cells(grid: Grid, seeds: int) -> list[Cell]:
-    """All of them; conditions that differ in traced numbers alone share a program."""
-    return [
-        Cell(
-            {"kind": kind, "condition": condition, "seed": seed},
-            load_config(
-                f"experiments/{grid.configs}/plateau",
-                (*grid.overrides, *CONDITIONS[kind, condition], f"--train.seed={seed}"),
-            ),
-        )
-        for kind, condition in grid.conditions
-        for seed in range(seeds)
-    ]
+    def cells(self) -> list[Cell]:
+        """Conditions that differ in traced numbers alone share a program."""
+        return [
+            self.cell(
+                f"experiments/{self.configs}/plateau", *CONDITIONS[kind, condition], kind=kind, condition=condition, seed=seed
+            )
+            for kind, condition in self.conditions
+            for seed in range(self.seeds)
+        ]
 
+    def score(self, trained: Member) -> list[Row]:
+        """When it left the plateau (empty: it did not); what it was worth at the end, on unseen, permuted tasks."""
+        config = trained.config
+        left = steps_to_leave(trained.records, config.tasks.classes_per_task)
+        scores = trained.unseen(config.data.train[0], permute_labels_prob=1.0)
+        return [{"left_plateau": left, "num_params": num_params(trained.params), **ends(scores, tasks="unseen")}]
 
-def score(trained: Member, grid: Grid) -> list[Row]:
-    """When it left the plateau (empty: it did not); what it was worth at the end, on unseen, permuted tasks and test images."""
-    config = trained.config
-    return [
-        {
-            "left_plateau": steps_to_leave(trained.records, config.tasks.classes_per_task),
-            "num_params": num_params(trained.params),
-            **ends(trained.unseen(config.data.train[0], permute_labels_prob=1.0), tasks="unseen"),
-        }
-    ]
+    def summary(self, frame: pd.DataFrame) -> str:
+        """The table as Markdown."""
+        rows = []
+        for row in summarise(frame).itertuples():
+            median, low, high = (f"{value:.0f}" if np.isfinite(value) else f"> {row.cap}" for value in row[3:6])
+            steps = f"{median} ({low} – {high})" if low != high else f"{median} ({low})"
+            costs = (f"{row.num_params:,.0f}", f"{row.ms_per_step:.1f}")
+            rows.append([row.condition, f"{row.left} of {row.runs}", steps, row.accuracy, *costs])
+        names = ["condition", "left", "median steps (95% interval)", "accuracy, last tenth", "parameters", "ms a step"]
+        return markdown(names, rows)
+
+    def figure(self, frame: pd.DataFrame) -> Figure:
+        """Left: every run's steps to leave the plateau and the median with its interval; right: accuracy at the end."""
+        summary = summarise(frame).iloc[::-1].reset_index(drop=True)
+        cap = float(summary.cap.max())
+        figure = Figure(figsize=(9.5, 0.32 * len(summary) + 1.5))
+        steps, accuracy = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
+        for height, row in summary.iterrows():
+            color = COLORS[list(_KINDS).index(row.kind)]
+            runs = frame[(frame.kind == row.kind) & (frame.condition == row.condition)]
+            left = runs.left_plateau.dropna()
+            shift = np.linspace(-0.2, 0.2, len(runs))
+            steps.plot(left, height + shift[: len(left)], "o", color=color, markersize=3.5, alpha=0.6)
+            stayed = height + shift[len(left) :]
+            steps.plot([cap] * len(stayed), stayed, ">", color=color, markersize=4, fillstyle="none")
+            steps.plot(np.minimum([row.low, row.high], cap), [height] * 2, "-", color=color, linewidth=1)
+            if np.isfinite(row["median"]):
+                steps.plot(row["median"], height, "|", color="black", markersize=12, markeredgewidth=1.8)
+            style = {"color": color, "markersize": 3.5, "alpha": 0.6, "label": _KINDS[row.kind]}
+            accuracy.plot(runs["last"], height + shift, "o", **style)
+        steps.set_yticks(range(len(summary)), summary.condition)
+        steps.axvline(cap, **THIN)
+        steps.set(xlabel="steps to leave the plateau (▷: not before the cap)", xlim=(0, 1.05 * cap))
+        steps.set_title(f"{self.scale}: runs, median, 95% interval")
+        accuracy.set(xlabel="accuracy, last tenth, unseen tasks", title="at the cap", xlim=(0, None))
+        legend_below(figure, 3)
+        return figure
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row for each condition: `median`, `low`, `high` of the steps (`kaplan_meier_median`), `left` of `runs` that left the
-    plateau, `cap`; of `last` the `accuracy` over seeds, `num_params`, and milliseconds of training a step."""
+    """Returns a row for each condition: `median`, `low`, `high` of the steps (infinite: beyond the cap), `left` of `runs` that
+    left the plateau, `cap`; of `last` the `accuracy` over seeds, `num_params`, and milliseconds of a step."""
     rows = []
     for (kind, condition), part in frame.groupby(["kind", "condition"], sort=False):
         finite = part[part["last"].notna()]
-        cap = part.steps.max()
         rows.append(
             {
                 "kind": kind,
@@ -90,61 +124,10 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
                 **kaplan_meier_median(part.left_plateau.to_numpy())._asdict(),
                 "left": int(part.left_plateau.notna().sum()),
                 "runs": len(part),
-                "cap": cap,
+                "cap": part.steps.max(),
                 "accuracy": mean_and_deviation(finite["last"]),
                 "num_params": finite.num_params.max(),
                 "ms_per_step": 1000 * (part.seconds / part.steps).mean(),
             }
         )
     return pd.DataFrame(rows)
-
-
-def summary(frame: pd.DataFrame) -> str:
-    """The table as Markdown."""
-    lines = [
-        "| condition | left | median steps (95% interval) | accuracy, last tenth | parameters | ms a step |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in summarise(frame).itertuples():
-        median, low, high = (f"{value:.0f}" if np.isfinite(value) else f"> {row.cap}" for value in row[3:6])
-        steps = f"{low} – {high}" if low != high else low
-        costs = f"{row.num_params:,.0f} | {row.ms_per_step:.1f}"
-        lines.append(f"| {row.condition} | {row.left} of {row.runs} | {median} ({steps}) | {row.accuracy} | {costs} |")
-    return "\n".join(lines)
-
-
-def draw(frame: pd.DataFrame, scale: str) -> Figure:
-    """The figure, with its summary."""
-    return figures.plateau(frame, scale, summarise(frame))
-
-
-EXPERIMENT = Experiment(
-    name="plateau",
-    about="steps to leave the loss plateau: the paper's remedies, and the architecture's",
-    scales={
-        "smoke": Scale(
-            2,
-            4,
-            Grid(
-                "laptop",
-                (("paper", "none"), ("paper", "90% keep labels"), ("architecture", "paired")),
-                (
-                    "--data.train=digits",
-                    "--train.steps=40",
-                    "--train.chunk=20",
-                    "--train.validate_every=20",
-                    "--eval.episodes=64",
-                ),
-            ),
-        ),
-        "laptop": Scale(6, 24, Grid("laptop", tuple(CONDITIONS))),
-        "paper": Scale(8, 8, Grid("paper", tuple(CONDITIONS))),
-    },
-    axes=("kind", "condition", "seed"),
-    cells=cells,
-    score=score,
-    figure=draw,
-    summary=summary,
-    datasets=lambda grid: (),
-    validation_permute=1.0,
-)

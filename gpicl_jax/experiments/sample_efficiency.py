@@ -1,116 +1,109 @@
-"""`gpicl experiment sample-efficiency`: meta-training episodes until validation tasks reach an accuracy."""
-
-from typing import NamedTuple
+"""`gpicl experiment sample-efficiency`."""
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from gpicl_jax import figures
 from gpicl_jax.config import load_config
-from gpicl_jax.experiments.grid import Cell, Row
-from gpicl_jax.experiments.run import Experiment, Scale
-from gpicl_jax.experiments.scaling import SMOKE
-from gpicl_jax.experiments.trained import Member
+from gpicl_jax.experiments.engine import SMOKE, Cell, Experiment, Member, Row, markdown
+from gpicl_jax.figures.style import COLORS, MARKERS, legend_below
+from gpicl_jax.registry import register
 
 _MNIST = ("--data.train=mnist", "--data.size=8", "--data.channels=1")
-_TRANSFORMER = ("--model.width=128", "--model.num_layers=3", "--model.num_heads=4")
+_PLAIN = ("--tasks.entries=normal", "--tasks.clutter=0", "--tasks.feature_scales=0", "--train.chunk=50")
+_TRANSFORMER = (*_MNIST, "--model.width=128", "--model.num_layers=3", "--model.num_heads=4")
 # Of each learner: its config, and the settings that replace it.
 LEARNERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "equivariant": (
-        "experiments/laptop/equivariant",
-        (*_MNIST, "--tasks.entries=normal", "--tasks.clutter=0", "--tasks.feature_scales=0", "--train.chunk=50"),
-    ),
-    "Transformer": ("digits_transformer", (*_MNIST, *_TRANSFORMER)),
+    "equivariant": ("experiments/laptop/equivariant", (*_MNIST, *_PLAIN)),
+    "Transformer": ("digits_transformer", _TRANSFORMER),
     "Transformer, paper's tokens": (
         "digits_transformer",
-        (*_MNIST, *_TRANSFORMER, "--model.smear_keys=false", "--model.label_scale=1"),
+        (*_TRANSFORMER, "--model.smear_keys=false", "--model.label_scale=1"),
     ),
 }
+_PAPER = 25_600_000  # episodes of a run of the paper's table
+_LAPTOP = (("equivariant", 96_000), ("Transformer", 166_400), ("Transformer, paper's tokens", 166_400))
 
 
-class Grid(NamedTuple):
-    """Attributes:
+@register("sample-efficiency")
+class SampleEfficiency(Experiment):
+    """Meta-training episodes until validation tasks reach an accuracy.
 
-    episodes: of meta-training, by learner.
-    every: episodes between validations.
-    accuracies: to reach.
-    overrides: settings that replace those of the configs.
+    Attributes:
+      episodes: of meta-training, by learner.
+      every: episodes between validations.
+      accuracies: to reach.
     """
 
-    episodes: dict[str, int]
-    every: int
-    accuracies: tuple[float, ...]
-    overrides: tuple[str, ...] = ()
+    episodes: tuple[tuple[str, int], ...] = _LAPTOP
+    every: int = 1600
+    accuracies: tuple[float, ...] = (0.70, 0.76, 0.80)
 
+    axes = ("learner", "seed")
+    scales = {
+        "smoke": {
+            "episodes": (("equivariant", 640), ("Transformer", 1280)),
+            "every": 640,
+            "accuracies": (0.5, 0.8),
+            "overrides": (*SMOKE, "--optimizer.warmup_steps=10"),
+        },
+        "laptop": {},
+        "paper": {"seeds": 3, "together": 3, "episodes": tuple((name, _PAPER) for name in LEARNERS), "every": 160_000},
+    }
 
-def cells(grid: Grid, seeds: int) -> list[Cell]:
-    """All of them; the seeds of a learner share a program."""
-    made = []
-    for learner, episodes in grid.episodes.items():
-        name, settings = LEARNERS[learner]
-        a_step = load_config(name, (*settings, *grid.overrides)).tasks.tasks_per_step
-        every = f"--train.validate_every={grid.every // a_step}"
-        settings = (*settings, *grid.overrides, f"--train.steps={episodes // a_step}", every)
-        made += [
-            Cell({"learner": learner, "seed": seed}, load_config(name, (*settings, f"--train.seed={seed}")))
-            for seed in range(seeds)
-        ]
-    return made
+    def cells(self) -> list[Cell]:
+        """The seeds of a learner share a program."""
+        made = []
+        for learner, episodes in self.episodes:
+            name, settings = LEARNERS[learner]
+            a_step = load_config(name, settings).tasks.tasks_per_step
+            settings = (*settings, *self.overrides)  # which replace data.train
+            settings += (f"--train.steps={episodes // a_step}", f"--train.validate_every={self.every // a_step}")
+            made += [self.cell(name, *settings, learner=learner, seed=seed) for seed in range(self.seeds)]
+        return made
 
+    def score(self, trained: Member) -> list[Row]:
+        """A row for each accuracy: the episodes until a validation reached it over its last tenth; NaN where none did."""
+        tasks, found = trained.config.tasks, [each for each in trained.records if each.get("validation_last") is not None]
+        a_step = tasks.tasks_per_step * tasks.sequences_per_task
+        rows = []
+        for accuracy in self.accuracies:
+            reached = [record["step"] for record in found if record["validation_last"] >= accuracy]
+            row = {"tasks": "validation", "dataset": trained.config.data.train[0], "accuracy": accuracy}
+            row |= {"needed": a_step * reached[0] if reached else float("nan"), "trained": a_step * trained.config.train.steps}
+            rows.append(row | {"last": found[-1]["validation_last"]})
+        return rows
 
-def score(trained: Member, grid: Grid) -> list[Row]:
-    """A row for each accuracy: the episodes until a validation reached it over its last tenth; NaN where none did."""
-    tasks, found = trained.config.tasks, [record for record in trained.records if record.get("validation_last") is not None]
-    a_step = tasks.tasks_per_step * tasks.sequences_per_task
-    rows = []
-    for accuracy in grid.accuracies:
-        reached = [record["step"] for record in found if record["validation_last"] >= accuracy]
-        row = {"tasks": "validation", "dataset": trained.config.data.train[0], "accuracy": accuracy}
-        row |= {"needed": a_step * reached[0] if reached else float("nan"), "trained": a_step * trained.config.train.steps}
-        rows.append(row | {"last": found[-1]["validation_last"]})
-    return rows
+    def summary(self, frame: pd.DataFrame) -> str:
+        """Episodes of each seed, > those of the whole run where it never got there."""
+        frame = frame.dropna(subset=["last"])
+        accuracies, table = sorted(frame.accuracy.unique()), []
+        for learner, rows in frame.groupby("learner", sort=False):
+            told = []
+            for accuracy in accuracies:
+                seeds = rows[rows.accuracy == accuracy]
+                needed = zip(seeds.needed, seeds.trained, strict=True)
+                told.append(", ".join(f"> {most:,.0f}" if pd.isna(each) else f"{each:,.0f}" for each, most in needed))
+            last = ", ".join(f"{each:.3f}" for each in rows[rows.accuracy == accuracies[0]]["last"])
+            table.append([learner, *told, last])
+        return markdown(["learner", *(f"{each:.2f}" for each in accuracies), "last validation"], table)
 
-
-def summary(frame: pd.DataFrame) -> str:
-    """Episodes of each seed, > those of the whole run where it never got there."""
-    frame = frame.dropna(subset=["last"])
-    accuracies = sorted(frame.accuracy.unique())
-    lines = [f"| learner | {' | '.join(f'{each:.2f}' for each in accuracies)} | last validation |"]
-    lines.append("|---|" + "---|" * (len(accuracies) + 1))
-    for learner, rows in frame.groupby("learner", sort=False):
-        told = []
-        for accuracy in accuracies:
-            seeds = rows[rows.accuracy == accuracy]
-            needed = zip(seeds.needed, seeds.trained, strict=True)
-            told.append(", ".join(f"> {most:,.0f}" if pd.isna(each) else f"{each:,.0f}" for each, most in needed))
-        last = ", ".join(f"{each:.3f}" for each in rows[rows.accuracy == accuracies[0]]["last"])
-        lines.append(f"| {learner} | {' | '.join(told)} | {last} |")
-    return "\n".join(lines)
-
-
-_ACCURACIES = (0.70, 0.76, 0.80)
-_EPISODES = {"equivariant": 96_000, "Transformer": 166_400, "Transformer, paper's tokens": 166_400}
-
-EXPERIMENT = Experiment(
-    name="sample-efficiency",
-    about="meta-training episodes until validation tasks reach an accuracy",
-    scales={
-        "smoke": Scale(
-            1,
-            1,
-            Grid(
-                {"equivariant": 640, "Transformer": 1280},
-                640,
-                (0.5, 0.8),
-                (*(each for each in SMOKE if "steps" not in each and "every" not in each), "--optimizer.warmup_steps=10"),
-            ),
-        ),
-        "laptop": Scale(1, 1, Grid(_EPISODES, 1600, _ACCURACIES)),
-        "paper": Scale(3, 3, Grid(dict.fromkeys(LEARNERS, 25_600_000), 160_000, _ACCURACIES)),
-    },
-    axes=("learner", "seed"),
-    cells=cells,
-    score=score,
-    figure=figures.sample_efficiency,
-    summary=summary,
-    datasets=lambda grid: (),
-)
+    def figure(self, frame: pd.DataFrame) -> Figure:
+        """A line for each learner, a marker for each accuracy; an open one at the end of a run that did not reach it."""
+        frame = frame.dropna(subset=["last"])
+        learners = list(frame.learner.unique())
+        figure = Figure(figsize=(7.5, 0.5 * len(learners) + 1.7))
+        axes = figure.subplots()
+        for number, (accuracy, rows) in enumerate(frame.groupby("accuracy")):
+            heights = pd.Series([-learners.index(name) - 0.15 * number for name in rows.learner], rows.index)
+            style = {"color": COLORS[number], "marker": MARKERS[number], "s": 36}
+            reached = rows.needed.notna()
+            axes.scatter(rows.needed[reached], heights[reached], **style, label=f"{accuracy:.2f} reached")
+            if not reached.all():
+                label = f"{accuracy:.2f} not reached"
+                axes.scatter(rows.trained[~reached], heights[~reached], **style, facecolors="none", label=label)
+        axes.axvline(_PAPER, color="black", linewidth=1, linestyle=":", label="the paper's runs")
+        axes.set(xscale="log", xlabel="episodes of meta-training", ylim=(-len(learners) + 0.4, 0.4))
+        axes.set_yticks([-place - 0.15 for place in range(len(learners))], learners)
+        legend_below(figure)
+        figure.suptitle(f"{self.scale}: validation accuracy over the last tenth", fontsize=10)
+        return figure

@@ -1,127 +1,131 @@
-"""`gpicl experiment scaling`: model size × number of tasks, seen and unseen tasks (the paper's map, figure 3)."""
-
-import functools
-from typing import NamedTuple
+"""`gpicl experiment scaling`: the paper's map, figure 3."""
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from gpicl_jax import figures
-from gpicl_jax.config import load_config
-from gpicl_jax.experiments.grid import Cell, Row
-from gpicl_jax.experiments.run import Experiment, Scale
-from gpicl_jax.experiments.trained import Member, ends
+from gpicl_jax.experiments.engine import SMOKE, Cell, Experiment, Member, Row, ends, markdown
 from gpicl_jax.paper import paper_map
+from gpicl_jax.registry import register
+
+_POWERS = tuple(2**power for power in range(1, 11))
+_PANELS = [("mlp", "seen"), ("mlp", "unseen"), ("transformer", "seen"), ("transformer", "unseen")]
+_LABELS = {0.0: "labels as they are", 1.0: "permuted labels"}
 
 
-class Grid(NamedTuple):
-    """Attributes:
+@register("scaling")
+class Scaling(Experiment):
+    """Model size × number of tasks, seen and unseen tasks.
 
-    configs: folder of the configs.
-    sizes: widths, by model.
-    log2_tasks: numbers of tasks.
-    permute: chances of a task to permute its labels, in training and at test.
-    overrides: settings that replace those of the configs.
+    Attributes:
+      configs: folder of the configs.
+      sizes: widths, by model.
+      log2_tasks: numbers of tasks.
+      permute: chances of a task to permute its labels, in training and at test.
     """
 
-    configs: str
-    sizes: dict[str, tuple[int, ...]]
-    log2_tasks: tuple[int, ...]
-    permute: tuple[float, ...]
-    overrides: tuple[str, ...] = ()
+    configs: str = "laptop"
+    sizes: tuple[tuple[str, tuple[int, ...]], ...] = (("transformer", _POWERS[1:6]), ("mlp", _POWERS[1:8]))
+    log2_tasks: tuple[int, ...] = tuple(range(0, 17, 2))
+    permute: tuple[float, ...] = (0.0, 1.0)
+
+    axes = ("permute", "model", "size", "num_tasks", "seed")
+    scales = {
+        "smoke": {
+            "together": 3,
+            "sizes": (("mlp", (4,)), ("transformer", (8,))),
+            "log2_tasks": (0, 2, 10),
+            "permute": (0.0,),
+            "overrides": SMOKE,
+        },
+        "laptop": {"together": 9},
+        "paper": {
+            "together": 26,
+            "configs": "paper",
+            "sizes": (("transformer", _POWERS[:9]), ("mlp", _POWERS)),
+            "log2_tasks": tuple(range(26)),
+        },
+    }
+
+    def cells(self) -> list[Cell]:
+        """A column of the map, with its seeds, shares a program."""
+        return [
+            self.cell(
+                f"experiments/{self.configs}/{model}",
+                f"--model.width={size}",
+                f"--tasks.num_tasks={2**power}",
+                f"--tasks.permute_labels_prob={permute}",
+                permute=permute,
+                model=model,
+                size=size,
+                num_tasks=2**power,
+                seed=seed,
+            )
+            for permute in self.permute
+            for model, sizes in self.sizes
+            for size in sizes
+            for seed in range(self.seeds)
+            for power in self.log2_tasks
+        ]
+
+    def score(self, trained: Member) -> list[Row]:
+        """Seen and unseen tasks, test images of the training set."""
+        (dataset,) = trained.config.data.train
+        return [ends(trained.seen(), tasks="seen"), ends(trained.unseen(dataset), tasks="unseen")]
+
+    def summary(self, frame: pd.DataFrame) -> str:
+        """For each size the boundary of memorisation, the largest number of tasks with seen tasks 20 points above unseen ones,
+        and the transition, the smallest one with half of the best gain on unseen tasks (where that is above 10 points)."""
+        lines = []
+        for (permute, model, size), rows in frame.groupby(["permute", "model", "size"], sort=False):
+            table = rows.pivot_table(index="num_tasks", columns="tasks", values="last", aggfunc="mean")
+            memorised = table.index[table.seen - table.unseen > 0.2]
+            unseen = table.unseen
+            floor, best = unseen.iloc[0], unseen.max()
+            half = unseen.index[unseen > (floor + best) / 2].min() if best > floor + 0.1 else None
+            until = f"2^{np.log2(memorised.max()):.0f}" if len(memorised) else "none"
+            lines.append([f"{permute:g}", model, size, until, f"{best:.3f}", f"2^{np.log2(half):.0f}" if half else "–"])
+        names = ["labels permuted", "model", "size", "seen 20 points above unseen up to"]
+        return markdown([*names, "unseen: best", "half of its gain from"], lines)
+
+    def figure(self, frame: pd.DataFrame) -> Figure:
+        """A panel for each model and kind of task, a row for each setting of the labels, and the paper's maps below.
+
+        A mean over seeds is drawn. The paper leaves out the MLP on unseen tasks.
+        """
+        maps = [(f"{self.scale}: {_LABELS.get(value, value)}", rows) for value, rows in frame.groupby("permute")]
+        theirs = paper_map().rename(columns={"model_size": "size", "accuracy": "last"})
+        maps.append(("the paper (14×14; labels as they are, inferred)", theirs))
+        figure = Figure(figsize=(11.5, 2.9 * len(maps) + 0.3))
+        grid = figure.subplots(len(maps), 4, squeeze=False)
+        image = None
+        for row_of_panels, (title, rows) in zip(grid, maps, strict=True):
+            for axes, (model, tasks) in zip(row_of_panels, _PANELS, strict=True):
+                axes.set_title(f"{'Transformer' if model == 'transformer' else 'MLP'}, {tasks} tasks")
+                image = _map(axes, rows[(rows.model == model) & (rows.tasks == tasks)].dropna(subset=["last"])) or image
+            row_of_panels[0].set_ylabel(f"{title}\n\nnumber of tasks")
+        for axes in grid[-1]:
+            axes.set_xlabel("model size")
+        figure.colorbar(image, ax=grid, label="accuracy over the last tenth of an episode", shrink=0.6, pad=0.01)
+        return figure
 
 
-SMOKE = ("--data.train=digits", "--train.steps=40", "--train.chunk=20", "--train.validate_every=40", "--eval.episodes=256")
-_POWERS = tuple(2**power for power in range(1, 11))
-
-
-def cells(grid: Grid, seeds: int) -> list[Cell]:
-    """All of them; a column of the map, with its seeds, shares a program."""
-    return [
-        Cell(
-            {"permute": permute, "model": model, "size": size, "num_tasks": 2**power, "seed": seed},
-            load_config(
-                f"experiments/{grid.configs}/{model}",
-                (
-                    *grid.overrides,
-                    f"--model.width={size}",
-                    f"--tasks.num_tasks={2**power}",
-                    f"--tasks.permute_labels_prob={permute}",
-                    f"--train.seed={seed}",
-                ),
-            ),
-        )
-        for permute in grid.permute
-        for model, sizes in grid.sizes.items()
-        for size in sizes
-        for seed in range(seeds)
-        for power in grid.log2_tasks
-    ]
-
-
-def score(trained: Member, grid: Grid) -> list[Row]:
-    """Seen and unseen tasks, test images of the training set."""
-    (dataset,) = trained.config.data.train
-    return [ends(trained.seen(), tasks="seen"), ends(trained.unseen(dataset), tasks="unseen")]
-
-
-def summary(frame: pd.DataFrame) -> str:
-    """For each size the boundary of memorisation, the largest number of tasks with seen tasks 20 points above unseen ones, and
-    the transition, the smallest one with half of the best gain on unseen tasks (where that is above 10 points)."""
-    lines = ["| labels permuted | model | size | seen 20 points above unseen up to | unseen: best | half of its gain from |"]
-    lines.append("|---|---|---|---|---|---|")
-    for (permute, model, size), rows in frame.groupby(["permute", "model", "size"], sort=False):
-        table = rows.pivot_table(index="num_tasks", columns="tasks", values="last", aggfunc="mean")
-        memorised = table.index[table.seen - table.unseen > 0.2]
-        unseen = table.unseen
-        floor, best = unseen.iloc[0], unseen.max()
-        half = unseen.index[unseen > (floor + best) / 2].min() if best > floor + 0.1 else None
-        cells = (f"{permute:g}", model, size, f"2^{np.log2(memorised.max()):.0f}" if len(memorised) else "none", f"{best:.3f}")
-        lines.append(f"| {' | '.join(map(str, cells))} | {f'2^{np.log2(half):.0f}' if half else '–'} |")
-    return "\n".join(lines)
-
-
-EXPERIMENT = Experiment(
-    name="scaling",
-    about="model size × number of tasks, seen and unseen tasks",
-    scales={
-        "smoke": Scale(
-            seeds=1,
-            together=3,
-            grid=Grid(
-                "laptop",
-                {"mlp": (4,), "transformer": (8,)},
-                (0, 2, 10),
-                (0.0,),
-                (
-                    "--data.train=digits",
-                    "--train.steps=40",
-                    "--train.chunk=20",
-                    "--train.validate_every=40",
-                    "--eval.episodes=256",
-                ),
-            ),
-        ),
-        "laptop": Scale(
-            seeds=1,
-            together=9,
-            grid=Grid(
-                "laptop",
-                {"transformer": (4, 8, 16, 32, 64), "mlp": (4, 8, 16, 32, 64, 128, 256)},
-                tuple(range(0, 17, 2)),
-                (0.0, 1.0),
-            ),
-        ),
-        "paper": Scale(
-            seeds=1,
-            together=26,
-            grid=Grid("paper", {"transformer": _POWERS[:9], "mlp": _POWERS}, tuple(range(26)), (0.0, 1.0)),
-        ),
-    },
-    axes=("permute", "model", "size", "num_tasks", "seed"),
-    cells=cells,
-    score=score,
-    summary=summary,
-    figure=functools.partial(figures.scaling, paper=paper_map()),
-    datasets=lambda grid: (),
-)
+def _map(axes: Axes, rows: pd.DataFrame):
+    if rows.empty:
+        axes.text(0.5, 0.5, "not there", ha="center", va="center", transform=axes.transAxes, color="grey")
+        axes.set(xticks=[], yticks=[])
+        return None
+    table = rows.pivot_table(index="num_tasks", columns="size", values="last", aggfunc="mean")
+    image = axes.imshow(table, origin="lower", aspect="auto", vmin=0.0, vmax=1.0)
+    axes.set_xticks(range(table.shape[1]), [str(size) for size in table.columns], rotation=60 if table.shape[1] > 7 else 0)
+    every = max(1, round(table.shape[0] / 9))
+    powers = np.log2(table.index.to_numpy(float)).round().astype(int)
+    axes.set_yticks(range(0, len(powers), every), [f"$2^{{{power}}}$" for power in powers[::every]])
+    if table.size <= 90:
+        for (row, column), value in np.ndenumerate(table.to_numpy()):
+            if np.isfinite(value):
+                color = "white" if value < 0.6 else "black"
+                axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", color=color, fontsize=6.5)
+    axes.spines[:].set_visible(False)
+    return image

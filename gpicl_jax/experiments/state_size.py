@@ -1,15 +1,23 @@
-"""`gpicl experiment state-size`: accuracy on unseen tasks against the size of the state and the number of parameters."""
+"""`gpicl experiment state-size`."""
 
-from typing import NamedTuple
+from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from gpicl_jax import figures
-from gpicl_jax.config import load_config
-from gpicl_jax.experiments.grid import Cell, Row
-from gpicl_jax.experiments.run import Experiment, Scale
-from gpicl_jax.experiments.scaling import SMOKE
-from gpicl_jax.experiments.trained import Member, ends, mean_and_deviation
+from gpicl_jax.experiments.engine import (
+    MANY_TASKS,
+    SMOKE,
+    Cell,
+    Experiment,
+    Member,
+    Row,
+    ends,
+    markdown,
+    mean_and_deviation,
+)
+from gpicl_jax.figures.style import COLORS, MARKERS, legend_below, panels
+from gpicl_jax.registry import register
 from gpicl_jax.training.step import num_params
 
 # Row of the comparison, whose config it takes: what makes each of its sizes, in the `[model]` section.
@@ -28,85 +36,80 @@ SIZES: dict[str, tuple[dict[str, int], ...]] = {
     "fast_weights": ({"memory_size": 4}, {"memory_size": 16}),
     "vsml_without_symmetries": ({"grid_size": 2}, {"grid_size": 4}),
 }
-
-
-class Grid(NamedTuple):
-    """Attributes:
-
-    configs: folder of the comparison's configs.
-    sizes: as `SIZES`.
-    overrides: settings that replace those of the configs.
-    """
-
-    configs: str
-    sizes: dict[str, tuple[dict[str, int], ...]]
-    overrides: tuple[str, ...]
-
-
-def cells(grid: Grid, seeds: int) -> list[Cell]:
-    """All of them; the seeds of one size share a program."""
-    return [
-        Cell(
-            {"learner": learner, "size": ", ".join(f"{name} {value}" for name, value in size.items()), "seed": seed},
-            load_config(
-                f"comparison/{grid.configs}/{learner}",
-                (
-                    "--tasks.num_tasks=2147483647",
-                    *grid.overrides,
-                    *(f"--model.{name}={value}" for name, value in size.items()),
-                    f"--train.seed={seed}",
-                ),
-            ),
-        )
-        for learner, sizes in grid.sizes.items()
-        for size in sizes
-        for seed in range(seeds)
-    ]
-
-
-def score(trained: Member, grid: Grid) -> list[Row]:
-    """Unseen tasks, test images; both sizes."""
-    config = trained.config
-    sizes = {
-        "state_size": trained.test.learner.state_size(config.tasks.length),
-        "num_params": num_params(trained.params),
-    }
-    return [sizes | ends(trained.unseen(config.data.train[0]), tasks="unseen")]
-
-
-def summary(frame: pd.DataFrame) -> str:
-    """Both sizes and the accuracy, mean over seeds ± standard deviation; rank correlations of the means over three or more."""
-    lines = ["| learner | size | state | parameters | accuracy, last tenth | seeds |", "|---|---|---|---|---|---|"]
-    frame = frame.dropna(subset=["last"])
-    keys = ["learner", "size", "state_size", "num_params"]
-    for (learner, size, state_size, params), rows in frame.groupby(keys, sort=False):
-        told = f"{mean_and_deviation(rows['last'])} | {len(rows)}"
-        lines.append(f"| {learner} | {size} | {state_size:,.0f} | {params:,.0f} | {told} |")
-    means = frame.groupby(keys)["last"].agg(["mean"]).reset_index()
-    if len(means) < 3:
-        return "\n".join(lines)
-    ranks = means[["state_size", "num_params", "mean"]].rank().corr()["mean"]
-    lines.append(
-        f"\nRank correlation of the accuracy over {len(means)} sizes: with the state {ranks.state_size:.2f}, "
-        f"with the number of parameters {ranks.num_params:.2f}."
-    )
-    return "\n".join(lines)
-
-
 _STEPS = ("--train.steps=2000", "--train.chunk=50", "--train.validate_every=500", "--tasks.length=50", "--eval.episodes=1024")
 
-EXPERIMENT = Experiment(
-    name="state-size",
-    about="accuracy on unseen tasks against state size and number of parameters",
-    scales={
-        "smoke": Scale(1, 4, Grid("laptop", {name: SIZES[name][:1] for name in ("transformer", "lstm")}, SMOKE)),
-        "laptop": Scale(2, 2, Grid("laptop", SIZES, _STEPS)),
-        "paper": Scale(3, 3, Grid("paper", SIZES, ())),
-    },
-    axes=("learner", "size", "seed"),
-    cells=cells,
-    score=score,
-    figure=figures.state_size,
-    summary=summary,
-    datasets=lambda grid: (),
-)
+
+@register("state-size")
+class StateSize(Experiment):
+    """Accuracy on unseen tasks against state size and number of parameters.
+
+    Attributes:
+      configs: folder of the comparison's configs.
+      sizes: items of `SIZES`.
+    """
+
+    configs: str = "laptop"
+    sizes: tuple[tuple[str, Any], ...] = tuple(SIZES.items())
+
+    axes = ("learner", "size", "seed")
+    scales = {
+        "smoke": {
+            "together": 4,
+            "sizes": tuple((name, SIZES[name][:1]) for name in ("transformer", "lstm")),
+            "overrides": (MANY_TASKS, *SMOKE),
+        },
+        "laptop": {"seeds": 2, "together": 2, "overrides": (MANY_TASKS, *_STEPS)},
+        "paper": {"seeds": 3, "together": 3, "configs": "paper", "overrides": (MANY_TASKS,)},
+    }
+
+    def cells(self) -> list[Cell]:
+        """The seeds of one size share a program."""
+        return [
+            self.cell(
+                f"comparison/{self.configs}/{learner}",
+                *(f"--model.{name}={value}" for name, value in size.items()),
+                learner=learner,
+                size=", ".join(f"{name} {value}" for name, value in size.items()),
+                seed=seed,
+            )
+            for learner, sizes in self.sizes
+            for size in sizes
+            for seed in range(self.seeds)
+        ]
+
+    def score(self, trained: Member) -> list[Row]:
+        """Unseen tasks, test images; both sizes."""
+        config = trained.config
+        state = trained.test.learner.state_size(config.tasks.length)
+        sizes = {"state_size": state, "num_params": num_params(trained.params)}
+        return [sizes | ends(trained.unseen(config.data.train[0]), tasks="unseen")]
+
+    def summary(self, frame: pd.DataFrame) -> str:
+        """Both sizes and the accuracy, mean over seeds ± standard deviation; rank correlations of three means or more."""
+        frame = frame.dropna(subset=["last"])
+        by_size = frame.groupby(["learner", "size", "state_size", "num_params"], sort=False)["last"]
+        rows = [
+            (learner, size, f"{state:,.0f}", f"{params:,.0f}", mean_and_deviation(values), len(values))
+            for (learner, size, state, params), values in by_size
+        ]
+        table = markdown(["learner", "size", "state", "parameters", "accuracy, last tenth", "seeds"], rows)
+        if len(rows) < 3:
+            return table
+        ranks = by_size.mean().reset_index()[["state_size", "num_params", "last"]].rank().corr()["last"]
+        return (
+            f"{table}\n\nRank correlation of the accuracy over {len(rows)} sizes: with the state {ranks.state_size:.2f}, "
+            f"with the number of parameters {ranks.num_params:.2f}."
+        )
+
+    def figure(self, frame: pd.DataFrame) -> Figure:
+        """Two panels with the same accuracies: every seed a mark."""
+        figure, axes_of = panels({"state_size": "numbers in the state", "num_params": "parameters"}, 9, 3.8)
+        for column, axes in axes_of.items():
+            for number, (learner, rows) in enumerate(frame.dropna(subset=["last"]).groupby("learner", sort=False)):
+                style = {"color": COLORS[number], "marker": MARKERS[number], "label": learner.replace("_", " ")}
+                axes.scatter(rows[column], rows["last"], s=26, alpha=0.75, linewidths=0, **style)
+            axes.set(xscale="log", xlabel="numbers in the state" if column == "state_size" else "parameters")
+        figure.axes[0].set_ylabel("accuracy over the last tenth, unseen tasks")
+        figure.suptitle(f"{self.scale}: accuracy and size", fontsize=10)
+        legend_below(figure, 5)
+        return figure

@@ -1,94 +1,97 @@
-"""`gpicl experiment symmetries`: what each symmetry of the equivariant Transformer is worth, each taken away alone."""
-
-from typing import NamedTuple
+"""`gpicl experiment symmetries`."""
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from gpicl_jax import figures
-from gpicl_jax.config import load_config
-from gpicl_jax.experiments.grid import Cell, Row
-from gpicl_jax.experiments.run import Experiment, Scale
-from gpicl_jax.experiments.scaling import SMOKE
-from gpicl_jax.experiments.trained import Member, ends, mean_and_deviation
+from gpicl_jax.experiments.engine import SMOKE, Cell, Experiment, Member, Row, ends, markdown, mean_and_deviation
+from gpicl_jax.figures.style import COLORS, MARKERS, legend_below, panels
+from gpicl_jax.registry import register
 
-MODELS = (
-    "equivariant_transformer",
-    "equivariant_without_rotations",
-    "equivariant_without_label_permutations",
-    "equivariant_without_context_permutations",
-)
 # An example of one stream gets a width with which it costs about as much as ten streams.
-_WIDER = {"equivariant_without_label_permutations": ("--model.width=72", "--model.head_size=24")}
-
+MODELS = {
+    "equivariant_transformer": (),
+    "equivariant_without_rotations": (),
+    "equivariant_without_label_permutations": ("--model.width=72", "--model.head_size=24"),
+    "equivariant_without_context_permutations": (),
+}
 _TASKS_PER_STEP = 20
-
-
-class Grid(NamedTuple):
-    """Attributes:
-
-    episodes: of meta-training, each with a schedule of its own.
-    datasets: to test on.
-    overrides: settings that replace those of the config.
-    """
-
-    episodes: tuple[int, ...]
-    datasets: tuple[str, ...]
-    overrides: tuple[str, ...]
-
-
-def cells(grid: Grid, seeds: int) -> list[Cell]:
-    """All of them; the seeds of a model and a number of episodes share a program."""
-    made = []
-    for name in MODELS:
-        for episodes in grid.episodes:
-            for seed in range(seeds):
-                steps = episodes // _TASKS_PER_STEP
-                overrides = (*grid.overrides, f"--model.name={name}", *_WIDER.get(name, ()), f"--train.seed={seed}")
-                overrides += (f"--train.steps={steps}", f"--train.validate_every={steps}")
-                config = load_config("experiments/laptop/equivariant", overrides)
-                made.append(Cell({"model": name, "train_episodes": episodes, "seed": seed}, config))
-    return made
-
-
-def score(trained: Member, grid: Grid) -> list[Row]:
-    """A row for each dataset, unseen tasks."""
-    return [ends(trained.unseen(dataset), tasks="unseen", dataset=dataset) for dataset in grid.datasets]
-
-
-def summary(frame: pd.DataFrame) -> str:
-    """Accuracy over the last tenth, mean over seeds ± standard deviation, and what it lacks to the equivariant one."""
-    lines = [
-        "| model | episodes | dataset | last 10% | loss (nats) | against the equivariant one |",
-        "|---|---|---|---|---|---|",
-    ]
-    frame = frame.dropna(subset=["last"])
-    whole = frame[frame.model == MODELS[0]].groupby(["train_episodes", "dataset"])["last"].mean()
-    for (model, episodes, dataset), rows in frame.groupby(["model", "train_episodes", "dataset"], sort=False):
-        lacks = rows["last"].mean() - whole.get((episodes, dataset), float("nan"))
-        found = f"{mean_and_deviation(rows['last'])} | {rows.loss.mean():.3f} | {lacks:+.3f}"
-        lines.append(f"| {model} | {episodes:,} | {dataset} | {found} |")
-    return "\n".join(lines)
-
-
 SMALL = (
     *("--data.size=8", "--data.channels=1", "--tasks.entries=normal", "--tasks.feature_scales=0", "--tasks.clutter=0"),
     *(f"--tasks.tasks_per_step={_TASKS_PER_STEP}", "--train.chunk=50", "--eval.episodes=1024"),
     *("--model.width=24", "--model.num_layers=4", "--model.head_size=6"),
 )
-_SHORT = tuple(each for each in SMOKE if not each.startswith("--train.steps"))
 
-EXPERIMENT = Experiment(
-    name="symmetries",
-    about="what each symmetry of the equivariant Transformer is worth",
-    scales={
-        "smoke": Scale(1, 1, Grid((800,), ("digits",), (*SMALL, *_SHORT, "--optimizer.warmup_steps=10"))),
-        "laptop": Scale(3, 3, Grid((2000, 15000), ("mnist", "fashion_mnist"), SMALL)),
-        "paper": Scale(5, 5, Grid((2000, 15000, 200000), ("mnist", "fashion_mnist", "kmnist"), SMALL)),
-    },
-    axes=("model", "train_episodes", "seed"),
-    cells=cells,
-    score=score,
-    figure=figures.symmetries,
-    summary=summary,
-    datasets=lambda grid: grid.datasets,
-)
+
+@register("symmetries")
+class Symmetries(Experiment):
+    """What each symmetry of the equivariant Transformer is worth, each taken away alone.
+
+    Attributes:
+      episodes: of meta-training, each with a schedule of its own.
+    """
+
+    episodes: tuple[int, ...] = (2000, 15000)
+
+    axes = ("model", "train_episodes", "seed")
+    scales = {
+        "smoke": {
+            "episodes": (800,),
+            "datasets": ("digits",),
+            "overrides": (*SMALL, *SMOKE, "--optimizer.warmup_steps=10"),
+        },
+        "laptop": {"seeds": 3, "together": 3, "datasets": ("mnist", "fashion_mnist"), "overrides": SMALL},
+        "paper": {
+            "seeds": 5,
+            "together": 5,
+            "episodes": (2000, 15000, 200000),
+            "datasets": ("mnist", "fashion_mnist", "kmnist"),
+            "overrides": SMALL,
+        },
+    }
+
+    def cells(self) -> list[Cell]:
+        """The seeds of a model and a number of episodes share a program."""
+        return [
+            self.cell(
+                "experiments/laptop/equivariant",
+                f"--model.name={name}",
+                *wider,
+                *(f"--train.{each}={episodes // _TASKS_PER_STEP}" for each in ("steps", "validate_every")),
+                model=name,
+                train_episodes=episodes,
+                seed=seed,
+            )
+            for name, wider in MODELS.items()
+            for episodes in self.episodes
+            for seed in range(self.seeds)
+        ]
+
+    def score(self, trained: Member) -> list[Row]:
+        """A row for each dataset, unseen tasks."""
+        return [ends(trained.unseen(dataset), tasks="unseen", dataset=dataset) for dataset in self.datasets]
+
+    def summary(self, frame: pd.DataFrame) -> str:
+        """Accuracy over the last tenth, mean over seeds ± standard deviation, and what it lacks to the equivariant one."""
+        frame, table = frame.dropna(subset=["last"]), []
+        whole = frame[frame.model == next(iter(MODELS))].groupby(["train_episodes", "dataset"])["last"].mean()
+        for (model, episodes, dataset), rows in frame.groupby(["model", "train_episodes", "dataset"], sort=False):
+            lacks = rows["last"].mean() - whole.get((episodes, dataset), float("nan"))
+            found = (mean_and_deviation(rows["last"]), f"{rows.loss.mean():.3f}", f"{lacks:+.3f}")
+            table.append([model, f"{episodes:,}", dataset, *found])
+        return markdown(["model", "episodes", "dataset", "last 10%", "loss (nats)", "against the equivariant one"], table)
+
+    def figure(self, frame: pd.DataFrame) -> Figure:
+        """A panel for each dataset, a color for each number of episodes: every seed a mark."""
+        frame = frame.dropna(subset=["last"])
+        models, datasets = list(frame.model.unique()), frame.dataset.unique()
+        figure, axes_of = panels(datasets, 3.2 * len(datasets) + 2.4, 0.45 * len(models) + 1.7)
+        for dataset, axes in axes_of.items():
+            for number, (episodes, rows) in enumerate(frame[frame.dataset == dataset].groupby("train_episodes")):
+                heights = [-models.index(name) for name in rows.model]
+                style = {"color": COLORS[number], "marker": MARKERS[number], "label": f"after {episodes:,} episodes"}
+                axes.scatter(rows["last"], heights, s=26, alpha=0.75, linewidths=0, **style)
+            axes.set(title=dataset, xlabel="accuracy over the last tenth, unseen tasks", ylim=(-len(models) + 0.5, 0.5))
+        figure.axes[0].set_yticks([-place for place in range(len(models))], [name.replace("_", " ") for name in models])
+        legend_below(figure)
+        figure.suptitle(f"{self.scale}: what each symmetry is worth", fontsize=10)
+        return figure

@@ -1,93 +1,152 @@
-"""`gpicl experiment tasks`: what a task is, in one figure; nothing is trained."""
+"""`gpicl experiment tasks`: nothing is trained."""
 
-import io
 from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from gpicl_jax import figures
 from gpicl_jax.build import make_tasks
-from gpicl_jax.config import load_config
-from gpicl_jax.experiments.run import Asked
-from gpicl_jax.files import write_atomic
+from gpicl_jax.experiments.engine import Cell, Experiment, Member, Row, markdown
+from gpicl_jax.figures.style import COLORS
 from gpicl_jax.hyper import hyper_from
 from gpicl_jax.models.layers import shifted_tokens
-from gpicl_jax.settings import UserError, nearest
+from gpicl_jax.registry import register
+from gpicl_jax.sections import Config
 from gpicl_jax.tasks.augmented import draw_sequence, draw_task, seen_task_keys
 
-# Scale: base dataset, height and width.
-SCALES = {"smoke": ("digits", 8), "laptop": ("mnist", 8), "paper": ("mnist", 14)}
 _TASKS, _EXAMPLES = 4, 8
+_SHOWN = 14  # numbers of a projected image in the drawing of a token
 
 
-def run_tasks(asked: Asked) -> int:
-    """Writes SCALE.csv (statistics of A, a row for each task) and SCALE.png.
+@register("tasks")
+class Tasks(Experiment):
+    """What a task is, drawn."""
 
-    Raises:
-      UserError: an unknown scale, options of a grid, a dataset or folder that cannot be used.
-    """
-    if asked.scale not in SCALES:
-        raise UserError(f"no scale '{asked.scale}' of experiment tasks{nearest(asked.scale, SCALES)}")
-    if asked.seeds or asked.part != (1, 1) or asked.datasets:
-        raise UserError("experiment tasks trains nothing; leave out --seeds, --part and --datasets")
-    found = draw_tasks(*SCALES[asked.scale], asked.data_dir)
-    try:
-        asked.results_dir.mkdir(parents=True, exist_ok=True)
-        text = found["statistics"].to_csv(index=False, float_format="%.4g")
-        write_atomic(asked.results_dir / f"{asked.scale}.csv", lambda file: file.write(text.encode()))
-        image = io.BytesIO()
-        figures.tasks(found).savefig(image, format="png")
-        write_atomic(asked.results_dir / f"{asked.scale}.png", lambda file: file.write(image.getvalue()))
-    except OSError as error:
-        raise UserError(f"cannot write to {asked.results_dir}: {error.strerror}; choose another --results-dir") from None
-    print(text, end="")
-    print(f"figure: {asked.results_dir / f'{asked.scale}.png'}")
-    return 0
+    axes = ("seed",)
+    trains = False
+    scales = {
+        "smoke": {"overrides": ("--data.train=digits", "--data.size=8")},
+        "laptop": {"overrides": ("--data.train=mnist", "--data.size=8")},
+        "paper": {"overrides": ("--data.train=mnist", "--data.size=14")},
+    }
+
+    def cells(self) -> list[Cell]:
+        return [self.cell("digits_transformer", f"--tasks.length={_EXAMPLES}", seed=seed) for seed in range(self.seeds)]
+
+    def score(self, trained: Member) -> list[Row]:
+        """A row for each task: statistics of its matrix A, times √X."""
+        rows = []
+        for number, (task, entries_XX) in enumerate(_tasks(trained.config)):
+            values = np.linalg.svd(entries_XX / np.sqrt(len(entries_XX)), compute_uv=False)
+            deviations = (entries_XX - entries_XX.mean()) / entries_XX.std()
+            rows.append(
+                {
+                    "task": number,
+                    "X": len(entries_XX),
+                    "mean": entries_XX.mean(),
+                    "X_variance": entries_XX.var(),
+                    "excess_kurtosis": (deviations**4).mean() - 3,
+                    "largest_singular_value": values.max(),
+                    "smallest_singular_value": values.min(),
+                    "permutation": " ".join(map(str, np.asarray(task.permutation_C))),
+                }
+            )
+        return rows
+
+    def summary(self, frame: pd.DataFrame) -> str:
+        """The rows."""
+        frame = frame.loc[:, "task":"permutation"]
+        return markdown(frame.columns, frame.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value).values)
+
+    def figure(self, frame: pd.DataFrame) -> Figure:
+        """One image under several projections; labels before and after; the tokens and their shift; the statistics of A."""
+        del frame
+        config = self.cells()[0].config
+        figure = Figure(figsize=(10.5, 8.2))
+        above, below, statistics = figure.subfigures(3, 1, height_ratios=(1, 1.35, 1.25))
+        shown = _shown(config)
+        data = config.data
+        title = f"1. A task projects every image by its own random matrix, x → A x ({data.train[0]}, {data.size}×{data.size})"
+        above.suptitle(title, fontsize=10)
+        _images(above, **shown)
+        _sequence(below, **shown)
+        _statistics(statistics, [entries_XX for _, entries_XX in _tasks(config)])
+        return figure
 
 
-def draw_tasks(dataset: str, size: int, data_dir: str = "") -> dict[str, Any]:
-    """The first tasks of a training set, and one sequence: what `figures.tasks` draws.
+def _tasks(config: Config) -> list[tuple[Any, np.ndarray]]:
+    """Returns the first tasks of a training set, each with √X·A."""
+    tasks = make_tasks(config, "train")
+    drawn = [draw_task(tasks, key) for key in seen_task_keys(hyper_from(config), np.arange(_TASKS))]
+    matrices = [np.asarray(task.projection.entries_XX, np.float64) * float(task.projection.scale) for task in drawn]
+    return [(task, np.sqrt(len(matrix)) * matrix) for task, matrix in zip(drawn, matrices, strict=True)]
 
-    Returns:
-      `image_X` and `projected_TX` (one image, standardised, and under each task's A); `permutation_TC`; of the first task's
-      sequence `before_L` and `after_L`, its labels, and `tokens_LT`; `entries`, those of √X·A of all tasks, flat;
-      `singular`, all singular values; `statistics`, a row for each task.
-    """
-    overrides = (f"--data.train={dataset}", f"--data.size={size}", f"--data.dir={data_dir}", f"--tasks.length={_EXAMPLES}")
-    config = load_config("digits_transformer", overrides)
-    tasks, num_features = make_tasks(config, "train"), size**2
-    keys_T = seen_task_keys(hyper_from(config), np.arange(_TASKS))
-    drawn = [draw_task(tasks, key) for key in keys_T]
+
+def _shown(config: Config) -> dict[str, Any]:
+    """Returns one sequence: `image_X` and `projected_TX`, its first image standardised and under each task's A;
+    `permutation_TC`; of the first task `before_L` and `after_L`, its labels, and `tokens_LT`."""
+    tasks, drawn = make_tasks(config, "train"), [task for task, _ in _tasks(config)]
     sequence_key = jax.random.key(0)
     episodes = [draw_sequence(tasks, task, sequence_key) for task in drawn]
     examples = tasks.source.draw(drawn[0].source_key, sequence_key, tasks.drawing)
-    matrices = [np.asarray(task.projection.entries_XX, np.float64) * float(task.projection.scale) for task in drawn]
-    scaled = [np.sqrt(num_features) * matrix for matrix in matrices]
-    singular = [np.linalg.svd(matrix, compute_uv=False) for matrix in matrices]
-    rows = [
-        {
-            "task": number,
-            "X": num_features,
-            "mean": entries.mean(),
-            "X_variance": entries.var(),
-            "excess_kurtosis": (((entries - entries.mean()) / entries.std()) ** 4).mean() - 3,
-            "largest_singular_value": values.max(),
-            "smallest_singular_value": values.min(),
-            "permutation": " ".join(map(str, np.asarray(task.permutation_C))),
-        }
-        for number, (entries, values, task) in enumerate(zip(scaled, singular, drawn, strict=True))
-    ]
     return {
-        "name": f"{dataset}, {size}×{size}",
         "image_X": (np.asarray(examples.pixels_LX[0], float) - float(examples.mean)) / float(examples.std),
         "projected_TX": np.stack([episode.x_LX[0] for episode in episodes]),
         "permutation_TC": np.stack([task.permutation_C for task in drawn]),
         "before_L": np.asarray(examples.labels_L),
         "after_L": np.asarray(episodes[0].y_L),
         "tokens_LT": np.asarray(shifted_tokens(episodes[0].x_LX, episodes[0].y_L, 10)),
-        "entries": np.concatenate([entries.ravel() for entries in scaled]),
-        "singular": np.concatenate(singular),
-        "statistics": pd.DataFrame(rows),
     }
+
+
+def _images(
+    figure, image_X: np.ndarray, projected_TX: np.ndarray, permutation_TC: np.ndarray, before_L: np.ndarray, **_: Any
+) -> None:
+    size, label = round(len(image_X) ** 0.5), before_L[0]
+    titles = [f"image, label {label}", *(f"task {n}: label {p[label]}" for n, p in enumerate(permutation_TC))]
+    axes_of = figure.subplots(1, 1 + len(projected_TX))
+    for axes, values, title in zip(axes_of, [image_X, *projected_TX], titles, strict=True):
+        axes.imshow(values.reshape(size, size), cmap="gray", vmin=-3, vmax=3)
+        axes.set(xticks=[], yticks=[], title=title)
+
+
+def _sequence(
+    figure, permutation_TC: np.ndarray, before_L: np.ndarray, after_L: np.ndarray, tokens_LT: np.ndarray, **_: Any
+) -> None:
+    figure.suptitle("2. It renames the labels, and a token holds an image and the label of the one before", fontsize=10)
+    permutations, tokens = figure.subplots(1, 2, width_ratios=(1, 2.4))
+    for number, permutation_C in enumerate(permutation_TC):
+        for before, after in enumerate(permutation_C):
+            permutations.plot([2 * number, 2 * number + 1], [before, after], color=COLORS[number], linewidth=1)
+        permutations.text(2 * number + 0.5, -1.2, f"task {number}", ha="center", color=COLORS[number], fontsize=8)
+    permutations.set(xticks=[], yticks=range(10), ylabel="label before (left), after (right)", ylim=(9.5, -1.8))
+    permutations.spines[["bottom", "left"]].set_visible(False)
+    shown_LT = np.concatenate([tokens_LT[:, :_SHOWN], 3 * tokens_LT[:, -10:]], axis=1)
+    tokens.imshow(shown_LT, cmap="gray", vmin=-3, vmax=3, aspect="auto")
+    tokens.axvline(_SHOWN - 0.5, color=COLORS[1], linewidth=2)
+    labels = [f"{i}: {b} → {a}" for i, (b, a) in enumerate(zip(before_L, after_L, strict=True))]
+    tokens.set_yticks(range(len(labels)), labels)
+    tokens.set_ylabel("example: its label → in task 0")
+    num_features = tokens_LT.shape[1] - 10
+    names = [f"A x$_i$ ({_SHOWN} of {num_features} numbers)", "one-hot y$_{i-1}$, 0 to 9"]
+    tokens.set_xticks([_SHOWN / 2, _SHOWN + 4.5], names)
+    tokens.tick_params(length=0)
+
+
+def _statistics(figure, matrices: list[np.ndarray]) -> None:
+    figure.suptitle("3. The matrices: independent normal entries of variance 1/X", fontsize=10)
+    entries, singular = figure.subplots(1, 2)
+    grid = np.linspace(-4.5, 4.5, 200)
+    style = {"density": True, "color": COLORS[0], "alpha": 0.6}
+    entries.hist(np.concatenate([each.ravel() for each in matrices]), bins=80, range=(-4.5, 4.5), label="√X · A", **style)
+    entries.plot(grid, np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi), color="black", linewidth=1, label="standard normal")
+    entries.set(xlabel="entry", ylabel="density")
+    grid = np.linspace(0, 2, 200)
+    values = np.concatenate([np.linalg.svd(each / np.sqrt(len(each)), compute_uv=False) for each in matrices])
+    singular.hist(values, bins=30, range=(0, 2.2), label="of A", **style)
+    singular.plot(grid, np.sqrt(4 - grid**2) / np.pi, color="black", linewidth=1, label="quarter circle (X → ∞)")
+    singular.set(xlabel="singular value")
+    for axes in (entries, singular):
+        axes.legend()

@@ -1,12 +1,19 @@
 """One look for all figures: reads well in print, and for the colour-blind (Okabe and Ito's colours)."""
 
 import functools
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gpicl_jax.files import write_atomic
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+THIN = {"color": "grey", "linewidth": 0.8, "linestyle": (0, (1, 3))}  # a line of reference
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _SETTINGS = {
     "figure.dpi": 120,
@@ -32,3 +39,35 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
             return draw(*args, **options)
 
     return within
+
+
+def write_png(path: Path, draw: Callable[..., Figure | None], *given: Any) -> Path | None:
+    """Writes what `draw(*given)` draws in this look; returns the path, or None where it draws nothing.
+
+    Example:
+      >>> import tempfile
+      >>> write_png(Path(tempfile.mkdtemp()) / "empty.png", Figure).name
+      'empty.png'
+    """
+    image, figure = io.BytesIO(), styled(draw)(*given)
+    if figure is None:
+        return None
+    figure.savefig(image, format="png")
+    return write_atomic(path, lambda file: file.write(image.getvalue()))
+
+
+def panels(names: Sequence[str], width: float, height: float, *, sharey: bool = True) -> tuple[Figure, dict[str, Axes]]:
+    """Returns a figure of so many inches with a row of panels, by name.
+
+    Example:
+      >>> list(panels(["mnist", "kmnist"], 8, 3)[1])
+      ['mnist', 'kmnist']
+    """
+    figure = Figure(figsize=(width, height))
+    return figure, dict(zip(names, figure.subplots(1, len(names), squeeze=False, sharey=sharey)[0], strict=True))
+
+
+def legend_below(figure: Figure, ncols: int = 4) -> None:
+    """Puts one legend for all panels below them, each label once."""
+    entries = {label: mark for axes in figure.axes for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=ncols)

@@ -104,9 +104,13 @@ class Table:
                     "here; move that file away, or choose another --results-dir"
                 )
 
-    def done(self) -> set[tuple[str, ...]]:
-        """Keys of the cells all of whose rows are there."""
-        return {self._key(line) for line in self._whole()}
+    def rows(self) -> dict[tuple[str, ...], list[dict[str, str]]]:
+        """Returns the rows of all cells that are done, as they are written, by the cell's key."""
+        header, _ = self._read()
+        found: dict[tuple[str, ...], list[dict[str, str]]] = {}
+        for line in self._whole():
+            found.setdefault(self._key(line), []).append(dict(zip(header, line, strict=True)))
+        return found
 
     @property
     def broken(self) -> int:

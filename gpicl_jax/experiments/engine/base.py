@@ -1,0 +1,147 @@
+"""What an experiment is: a class that says which cells it trains, how it scores one, and what its figure shows."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from gpicl_jax.config import load_config
+from gpicl_jax.experiments.engine.members import Member
+from gpicl_jax.experiments.engine.table import Cell, Row
+from gpicl_jax.registry import find, names
+from gpicl_jax.sections import MAX_TASKS, Config
+from gpicl_jax.settings import UserError, nearest
+from gpicl_jax.training.population import Population
+from gpicl_jax.training.step import TrainState
+
+# What makes a scale `smoke` of most experiments: the digits, and few steps.
+SMOKE = ("--data.train=digits", "--train.steps=40", "--train.chunk=20", "--train.validate_every=40", "--eval.episodes=256")
+MANY_TASKS = f"--tasks.num_tasks={MAX_TASKS}"  # as good as infinitely many, and traced: members may have fewer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One table or figure.
+
+    A subclass registers under its name on the command line, and needs no decorator of its own to be a dataclass. The first line
+    of its docstring is what `gpicl experiment --help` says. Its fields, all with defaults, are what a scale can set.
+
+    Attributes:
+      scales: by name, the values of the fields at that scale.
+      axes: names of the cells' axes; `seed` is the last one.
+      takes: options of the command line beside `--seeds`: `learners` (an axis of the cells), `datasets`, `seconds` (fields).
+      trains: whether there is anything to train.
+      validation_permute: chance of validation tasks to permute their labels; None: as in the training of the first member.
+      name: as on the command line.
+      scale: a name in `scales`.
+      data_dir: folder of prepared TFDS sets.
+      seeds: meta-training seeds, 0 to `seeds` − 1.
+      together: members of one program at most.
+      overrides: settings that replace those of the cells' configs.
+      datasets: to meta-test on; they must be there before anything is trained.
+    """
+
+    name: str
+    scale: str
+    data_dir: str = ""
+    seeds: int = 1
+    together: int = 1
+    overrides: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+
+    room, needs, given = "experiment", ("scales", "axes", "cells", "score", "summary"), ("name", "scale")
+    scales = axes = None
+    takes = ()
+    trains = True
+    validation_permute = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder among the runs and the results."""
+        return self.name.replace("-", "_")
+
+    def cells(self) -> list[Cell]:
+        """Returns what is trained, in the order of the table."""
+        raise NotImplementedError
+
+    def score(self, trained: Member) -> list[Row]:
+        """Returns the rows of a trained member, without the columns of the axes."""
+        raise NotImplementedError
+
+    def summary(self, frame: pd.DataFrame) -> str:
+        """Returns the findings in words and numbers, from the rows of the table."""
+        raise NotImplementedError
+
+    def figure(self, frame: pd.DataFrame) -> Figure | None:
+        """Returns the figure of the rows, or None."""
+        del frame
+
+    def curves(self, runs: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> dict[str, Figure]:
+        """Returns further figures by name, from the axes and the training records of all members that there are."""
+        del runs
+        return {}
+
+    def texts(self, frame: pd.DataFrame) -> dict[str, str]:
+        """Returns further files beside the table, by what follows the scale in their names."""
+        del frame
+        return {}
+
+    def watch(self, population: Population) -> Callable[[TrainState], dict[str, Any]] | None:
+        """Returns what training records of the population beside losses; see `training.loop.train`."""
+        del population
+
+    def begin(self, cell: Cell, notes: dict[str, Any], asked: Any) -> tuple[Config, dict[str, Any]]:
+        """Returns the config that is trained, and notes about it.
+
+        Args:
+          cell: which one.
+          notes: those of an earlier command that began to train this cell; else empty.
+          asked: an `Asked`.
+        """
+        del notes, asked
+        return cell.config, {}
+
+    def left(self, there: list[dict[str, str]]) -> "Experiment | None":
+        """Returns the experiment that scores what a cell lacks, of which some rows are there; None where it lacks nothing."""
+        return None if there else self
+
+    def cell(self, config: str, *overrides: str, **axes: Any) -> Cell:
+        """Returns the cell at `axes`, with the settings of a config, of this experiment, and of the cell; later ones count."""
+        settings = (f"--data.dir={self.data_dir}", *self.overrides, *overrides, f"--train.seed={axes['seed']}")
+        return Cell(axes, load_config(config, settings))
+
+    def with_options(self, **given: Any) -> "Experiment":
+        """Returns the experiment with options of the command line; empty ones change nothing.
+
+        Raises:
+          UserError: one that it does not take.
+        """
+        given = {option: value for option, value in given.items() if value}
+        for option in given:
+            if option not in self.takes:
+                able = [name for name in names("experiment") if option in find("experiment", name).takes]
+                raise UserError(f"--{option} is of experiment {' and '.join(able)} alone; leave it out for {self.name}")
+        given.pop("learners", None)
+        return dataclasses.replace(self, **given)
+
+
+def make_experiment(name: str, scale: str) -> Experiment:
+    """Returns the experiment of that name at one of its scales.
+
+    Raises:
+      UserError: there is no such experiment, or no such scale.
+
+    Example:
+      >>> make_experiment("scaling", "smoke").together
+      3
+    """
+    kind = find("experiment", name)
+    if scale not in kind.scales:
+        raise UserError(f"no scale '{scale}' of experiment {name}{nearest(scale, kind.scales)}")
+    return kind(name=name, scale=scale, **kind.scales[scale])

@@ -1,0 +1,198 @@
+"""`gpicl experiment NAME`: trains the cells that the table lacks, a population at a time, then publishes what was found."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from gpicl_jax.build import make_tasks
+from gpicl_jax.experiments.engine.base import Experiment
+from gpicl_jax.experiments.engine.files import draw_curves, found, publish
+from gpicl_jax.experiments.engine.members import Member, Test, of_member, params_of_member
+from gpicl_jax.experiments.engine.table import Cell, Row, Table, digest, units
+from gpicl_jax.experiments.engine.training import clock, train_members
+from gpicl_jax.runs.folder import RunFolder, describe_run
+from gpicl_jax.settings import UserError, nearest, one_line
+from gpicl_jax.training.divergence import Diverged, advice
+from gpicl_jax.training.meta_test import held_out_tasks
+from gpicl_jax.training.population import Population
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person asked for, beside the experiment and its scale.
+
+    Attributes:
+      runs_dir, results_dir: of this experiment.
+      part: (i, n): of every n units of work the i-th, counted from 1.
+      learners: the cells of these alone; all where empty.
+      command: for the record.
+    """
+
+    runs_dir: Path
+    results_dir: Path
+    part: tuple[int, int] = (1, 1)
+    learners: tuple[str, ...] = ()
+    command: tuple[str, ...] = ("gpicl",)
+
+
+class Work:
+    """An experiment under way: its cells, its table, the folders of its runs.
+
+    Args:
+      experiment: at its scale.
+      asked: where, and by which command.
+    """
+
+    def __init__(self, experiment: Experiment, asked: Asked) -> None:
+        self.experiment, self.asked, self.cells = experiment, asked, experiment.cells()
+        self.table = Table(asked.results_dir / f"{experiment.scale}.csv", experiment.axes, self.cells)
+        self.runs_dir = asked.runs_dir / experiment.scale
+
+    def missing(self, unit: Sequence[Cell]) -> list[tuple[Cell, Experiment, list[dict[str, str]]]]:
+        """Returns the cells that lack rows, each with what scores those and the rows that are there."""
+        rows, found = self.table.rows(), []
+        for cell in unit:
+            there = rows.get(cell.key, [])
+            scorer = None if any(row.get("diverged") for row in there) else self.experiment.left(there)
+            found += [(cell, scorer, there)] if scorer else []
+        return found
+
+    def complete(self, unit: Sequence[Cell]) -> None:
+        """Trains and scores what the unit lacks, and publishes it. Another process that does the same is waited for."""
+        unit = [cell for cell, *_ in self.missing(unit)]
+        name = label(unit).replace(", ", "-").replace(" ", "_")
+        folder = RunFolder(self.runs_dir / f"{name}-{digest(''.join(str((cell.key, cell.settings)) for cell in unit))}")
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with folder.lock(wait=True):
+            lacking = self.missing(unit)  # another process may have done some meanwhile
+            if not lacking:
+                return
+            rows = self._train(folder, lacking)
+            with RunFolder(self.runs_dir).lock(wait=True):  # other parts write the same file
+                self.table.add(rows)
+                frame = self.table.frame()
+                publish(self.experiment, frame, self.asked.results_dir)
+                draw_curves(self.experiment, frame, self.runs_dir, self.asked.results_dir)
+        for cell, its_rows in rows:
+            print(f"    {cell}: {_told(cell, its_rows)}", flush=True)
+
+    def _train(self, folder: RunFolder, lacking: list[tuple[Cell, Experiment, Any]]) -> list[tuple[Cell, list[Row]]]:
+        cells, record = [cell for cell, *_ in lacking], describe_run(list(self.asked.command), "pmap")
+        about = {"commands": [], "notes": [{} for _ in cells]} | (folder.read_json("members.json") or {})
+        begun = [self.experiment.begin(*each, self.asked) for each in zip(cells, about["notes"], strict=True)]
+        about["members"] = [{**cell.axes, "settings": cell.settings} for cell in cells]
+        about["commands"].append(record)
+        about["notes"] = [notes for _, notes in begun]
+        folder.write_json("members.json", about)
+        members = self._members(folder, [config for config, _ in begun], about)
+        commit, rows = (record["commit"] or "")[:7], []
+        for (cell, scorer, there), one in zip(lacking, members, strict=True):
+            new = scorer.score(one) if one.diverged is None else [{"diverged": one.diverged}]
+            each = {"steps": one.steps, "seconds": one.seconds, "commit": commit}
+            rows.append((cell, [*there, *(row | each for row in new)]))
+        return rows
+
+    def _members(self, folder: RunFolder, configs: list[Any], about: dict[str, Any]) -> list[Member]:
+        if not self.experiment.trains:
+            return [Member(config, {}, [], None, None) for config in configs]
+        population = Population(configs, validation_permute_prob=self.experiment.validation_permute)
+        begun = clock()
+        trained = train_members(population, folder, self.experiment.watch(population))
+        if "processor_seconds" not in about:  # later commands find it trained
+            folder.write_json("members.json", about := about | {"processor_seconds": clock() - begun})
+        test = Test(configs[0], population.learner)
+        records = [of_member(trained.records, index) for index in range(len(configs))]
+        return [
+            Member(
+                config,
+                params_of_member(trained.params_M, index),
+                records[index],
+                next((each["step"] for each in records[index] if each.get("loss", 0.0) is None), None),
+                test,
+                about["notes"][index],
+                trained.steps,
+                trained.seconds / len(configs),
+                about["processor_seconds"],
+            )
+            for index, config in enumerate(configs)
+        ]
+
+
+def run_experiment(experiment: Experiment, asked: Asked) -> int:
+    """Trains and scores what is not done, and brings table and figure up to date after each unit; returns the exit code.
+
+    Raises:
+      UserError: a part without work, a table of another grid, a dataset or folder that cannot be used; before anything is
+        trained.
+      Interrupted: by a signal; the same command goes on.
+    """
+    work = Work(experiment, asked)
+    mine = _share(work, asked)
+    _check(work)
+    failed = 0
+    for number, unit in enumerate(mine, 1):
+        missing = work.missing(unit)
+        print(f"[{number}/{len(mine)}] {label(unit)}: {len(missing)} of {len(unit)} to do", flush=True)
+        try:
+            if missing:
+                work.complete(unit)
+        except BrokenPipeError:  # nobody reads what is told: no failure of this unit
+            raise
+        except (UserError, Diverged, MemoryError, OSError, jax.errors.JaxRuntimeError) as error:
+            failed += 1
+            print(f"gpicl: {label(unit)} failed: {one_line(error)}", file=sys.stderr, flush=True)
+        finally:
+            jax.clear_caches()
+    print(found(experiment, work.table.frame()))
+    print(f"table and figure: {work.table.path}, {work.table.path.with_suffix('.png')}", flush=True)
+    return int(failed > 0)
+
+
+def _share(work: Work, asked: Asked) -> list[list[Cell]]:
+    """Returns the units of work of this part."""
+    learners = dict.fromkeys(cell.axes.get("learner") for cell in work.cells)
+    for name in asked.learners:
+        if name not in learners:
+            raise UserError(f"no learner '{name}' in experiment {work.experiment.name}{nearest(name, learners)}")
+    wanted = [cell for cell in work.cells if not asked.learners or cell.axes["learner"] in asked.learners]
+    every, (index, parts) = units(wanted, work.experiment.together), asked.part
+    if not (mine := every[index - 1 :: parts]):
+        raise UserError(
+            f"--part {index}/{parts}: this grid has {len(every)} units of work, fewer than {index}; give fewer parts"
+        )
+    return mine
+
+
+def _check(work: Work) -> None:
+    """Refuses now what a unit would refuse later: datasets, folders, the table."""
+    by_data = {cell.config.data: cell.config for cell in work.cells}
+    for config in by_data.values():
+        for split in ("train", "validation"):
+            make_tasks(config, split)
+        held_out_tasks(config, work.experiment.datasets)
+    for folder in (work.runs_dir, work.asked.results_dir):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --runs-dir or --results-dir") from None
+    work.table.check()
+
+
+def label(unit: Sequence[Cell]) -> str:
+    """Returns what the cells of a unit have in common."""
+    common = [f"{name} {value}" for name, value in unit[0].axes.items() if all(cell.axes[name] == value for cell in unit)]
+    return ", ".join(common) or "all"
+
+
+def _told(cell: Cell, rows: list[Row]) -> str:
+    if rows[0].get("diverged"):
+        return f"diverged by step {rows[0]['diverged']}"
+    scored = [row for row in rows if row.get("last") not in (None, "")]
+    told = [" ".join(filter(None, [row.get("tasks"), row.get("dataset"), f"{float(row['last']):.3f}"])) for row in scored]
+    if any(row.get("last", 0.0) is None for row in rows):
+        told.append(f"elsewhere predictions are not finite: {advice(cell.config)}")
+    return ", ".join(told) or "done"

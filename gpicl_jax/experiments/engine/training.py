@@ -1,0 +1,90 @@
+"""All that the experiments ask of meta-training: members side by side, and steps that fit into a time."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from gpicl_jax.runs.folder import RunFolder
+from gpicl_jax.runs.metrics import read_metrics
+from gpicl_jax.sections import Config
+from gpicl_jax.training.loop import Watch, train
+from gpicl_jax.training.population import Population
+
+_TIMINGS = 3  # of which the fastest counts
+
+
+def clock() -> float:
+    """Returns seconds of the processor on a CPU, where other work changes them less than the wall's; else the wall's."""
+    return time.process_time() if jax.default_backend() == "cpu" else time.perf_counter()
+
+
+def fastest(run: Callable[[], Any]) -> float:
+    """Returns seconds of one call by `clock`, the fastest of a few, after one that compiles."""
+    times = []
+    for _ in range(1 + _TIMINGS):
+        begun = clock()
+        jax.block_until_ready(run())
+        times.append(clock() - begun)
+    return min(times[1:])
+
+
+class TrainedMembers(NamedTuple):
+    """What training leaves of M members: parameters [M, …], the records of all, wall seconds, and steps, 0 of learners without
+    meta-parameters."""
+
+    params_M: Any
+    records: list[dict[str, Any]]
+    seconds: float
+    steps: int
+
+
+def train_members(population: Population, folder: RunFolder, watch: Watch | None) -> TrainedMembers:
+    """Trains to the end, or goes on with it.
+
+    Args:
+      population: what to train.
+      folder: where; its lock must be held.
+      watch: see `Experiment.watch`.
+    """
+    params = population.state().params
+    if not jax.tree.leaves(params):
+        return TrainedMembers(params, [], 0.0, 0)
+    trained = train(population, folder, watch=watch)
+    records = read_metrics(folder.path)
+    seconds = max((record["seconds"] for record in records), default=0.0)
+    return TrainedMembers(population.members(trained.state.params), records, seconds, population.config.train.steps)
+
+
+def seconds_per_step(config: Config) -> float:
+    """Returns those of one meta-training step by `clock`, after compilation; 0 where nothing is meta-trained."""
+    population = Population([config])
+    state = population.state()
+    if not jax.tree.leaves(state.params):
+        return 0.0
+
+    def chunk() -> Any:
+        nonlocal state
+        state, metrics = population.chunk(state)
+        return metrics
+
+    return fastest(chunk) / config.train.chunk
+
+
+def steps_within(seconds: float, per_step: float, chunk: int) -> int:
+    """Returns how many steps fit into so many seconds: whole chunks, at least one.
+
+    Example:
+      >>> steps_within(60, 0.25, 100), steps_within(1, 0.25, 100)
+      (200, 100)
+    """
+    return max(1, int(seconds / per_step / chunk)) * chunk if per_step else chunk
+
+
+def with_steps(config: Config, steps: int) -> Config:
+    """Returns `config` with so many steps, validated once, at the end; the warm-up takes no more than a fifth of them."""
+    train = dataclasses.replace(config.train, steps=steps, validate_every=steps)
+    optimizer = dataclasses.replace(config.optimizer, warmup_steps=min(config.optimizer.warmup_steps, steps // 5))
+    return dataclasses.replace(config, train=train, optimizer=optimizer)

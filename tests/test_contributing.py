@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from gpicl_jax import registry
@@ -14,13 +15,14 @@ from gpicl_jax.registry import ROOMS, names, section_class
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", TEXT, flags=re.DOTALL))
 COMMANDS = [command for command in re.findall(r"^gpicl (train .*)$", TEXT, flags=re.MULTILINE)]
+EXPERIMENT = re.findall(r"^gpicl ((?:experiment|figure) .*)$", TEXT, flags=re.MULTILINE)
 SMALL = ("--tasks.length=20", "--tasks.tasks_per_step=4", "--tasks.sequences_per_task=1", "--train.chunk=5", "--train.steps=10")
 SMALL += ("--train.validate_every=10", "--eval.episodes=16", "--optimizer.warmup_steps=0")
 
 
 @pytest.fixture(autouse=True)
 def nothing_stays(monkeypatch):
-    for room in ROOMS:
+    for room in (*ROOMS, "experiment"):
         names(room)
         monkeypatch.setitem(registry._KNOWN, room, dict(registry._KNOWN[room]))
     monkeypatch.setattr(registry, "_IMPORTED", [])
@@ -29,7 +31,9 @@ def nothing_stays(monkeypatch):
 
 
 def test_every_example_has_a_command():
-    assert len(FILES) == len(COMMANDS) >= 4 and all(any(f"--import {name} " in each for each in COMMANDS) for name in FILES)
+    commands = [f"{each} " for each in (*COMMANDS, *EXPERIMENT)]
+    assert len(FILES) == 5 == len(COMMANDS) + 1
+    assert all(any(f"--import {name} " in each for each in commands) for name in FILES)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: re.search(r"--import (\w+)", command)[1])
@@ -44,3 +48,14 @@ def test_an_example_is_one_file_that_trains(command, tmp_path, monkeypatch, caps
         section, key = setting.split(".")
         found = getattr(config.sections[section], key)
         assert str(found) == value or found == (value,) or float(found) == float(value)
+
+
+def test_an_experiment_is_one_file_that_compares_and_draws(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    assert [main(shlex.split(command)) for command in EXPERIMENT] == [0, 0]
+    assert "| 8 | digits | 0." in capsys.readouterr().out
+    frame = pd.read_csv("results/gru_width/smoke.csv")
+    assert frame.width.tolist() == [4, 8] and frame["last"].between(0, 1).all()
+    assert Path("results/gru_width/smoke.png").is_file()

@@ -65,14 +65,23 @@ def _fault(kind: type) -> str:
     lacking = [method for method in base.needs if getattr(kind, method, None) is getattr(base, method, None)]
     if lacking:
         return f"has no {'method' if room in ROOMS else 'attribute'} {', '.join(lacking)}, which each {room} needs"
+    return _fault_of_fields(kind, base)
+
+
+def _fault_of_fields(kind: type, base: Any) -> str:
     if any(isinstance(value, dataclasses.Field) for value in vars(kind).values()):
         return "has a setting(…) but is no dataclass; write @dataclasses.dataclass(frozen=True) between @register and class"
-    makes_itself = "open" in vars(kind) or not dataclasses.is_dataclass(kind)
-    for field in () if makes_itself else dataclasses.fields(kind):
-        has_default = (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING)
-        if "about" not in field.metadata and field.name not in base.given and not has_default:
-            return f"has a field {field.name} that nobody gives; make it a setting(…), or use {', '.join(base.given)}"
+    if "open" in vars(kind) or not dataclasses.is_dataclass(kind):  # it makes itself
+        return ""
+    needed = [field.name for field in dataclasses.fields(kind) if "about" not in field.metadata and _has_no_default(field)]
+    for name in needed:
+        if name not in base.given:
+            return f"has a field {name} that nobody gives; make it a setting(…), or use {', '.join(base.given)}"
     return ""
+
+
+def _has_no_default(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _place(kind: type) -> str:

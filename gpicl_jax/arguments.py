@@ -131,6 +131,36 @@ def _add_experiment_arguments(experiment: argparse.ArgumentParser) -> None:
     experiment.add_argument("--seconds", type=float, metavar="N", help="comparison: of meta-training for each cell")
 
 
+def _add_bench_arguments(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("name", metavar="NAME", choices=BENCHMARKS, help=", ".join(BENCHMARKS))
+    bench.add_argument("--pytorch", action="store_true", help="measure our plain PyTorch version too")
+    bench.add_argument("--pytorch-repo", type=Path, metavar="PATH", help="clone of the public project: measure its tasks too")
+    bench.add_argument("--repeats", type=int, default=7, metavar="N", help="rounds that count (default: 7)")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write all that was found")
+    bench.add_argument("--results-dir", type=Path, metavar="DIR", help="bring NAME.csv and benchmarks.png there up to date")
+
+
+def _add_shared_arguments(importing: tuple[argparse.ArgumentParser, ...], of_data: tuple[argparse.ArgumentParser, ...]) -> None:
+    for each in importing:
+        each.add_argument(
+            "--import",
+            dest="imports",
+            type=Path,
+            action="append",
+            default=[],
+            metavar="FILE.py",
+            help="Python file of yours that registers models, learners, optimisers or experiments; it is run",
+        )
+    for each in of_data:
+        each.add_argument(
+            "--data.dir",
+            dest="data_dir",
+            default="",
+            metavar="DIR",
+            help="folder of prepared TFDS sets (default: the run's, TFDS_DATA_DIR, or ~/tensorflow_datasets)",
+        )
+
+
 def parser() -> argparse.ArgumentParser:
     """Of all commands."""
     made = _Parser(
@@ -167,33 +197,11 @@ def parser() -> argparse.ArgumentParser:
     figure.add_argument("--scale", default="smoke", help="which CSV of the folder (default: smoke)")
     figure.add_argument("--results-dir", type=Path, metavar="DIR", help="the experiment's folder (default: results/NAME)")
     bench = command("bench", "measure speed and memory, beside PyTorch if you like", _BENCH_HELP)
-    bench.add_argument("name", metavar="NAME", choices=BENCHMARKS, help=", ".join(BENCHMARKS))
-    bench.add_argument("--pytorch", action="store_true", help="measure our plain PyTorch version too")
-    bench.add_argument("--pytorch-repo", type=Path, metavar="PATH", help="clone of the public project: measure its tasks too")
-    bench.add_argument("--repeats", type=int, default=7, metavar="N", help="rounds that count (default: 7)")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="write all that was found")
-    bench.add_argument("--results-dir", type=Path, metavar="DIR", help="bring NAME.csv and benchmarks.png there up to date")
+    _add_bench_arguments(bench)
     datasets = command("datasets", "list the base datasets, and how to get those that are missing", _DATASETS_HELP)
     settings = command("settings", "list what a config can say", _SETTINGS_HELP)
     settings.add_argument("name", metavar="NAME", nargs="?", default="", help="a section, or a class of one: model.lstm")
-    for each in (train, evaluate, experiment, figure, bench, settings):
-        each.add_argument(
-            "--import",
-            dest="imports",
-            type=Path,
-            action="append",
-            default=[],
-            metavar="FILE.py",
-            help="Python file of yours that registers models, learners, optimisers or experiments; it is run",
-        )
-    for each in (evaluate, experiment, datasets):
-        each.add_argument(
-            "--data.dir",
-            dest="data_dir",
-            default="",
-            metavar="DIR",
-            help="folder of prepared TFDS sets (default: the run's, TFDS_DATA_DIR, or ~/tensorflow_datasets)",
-        )
+    _add_shared_arguments((train, evaluate, experiment, figure, bench, settings), (evaluate, experiment, datasets))
     return made
 
 

@@ -5,19 +5,16 @@ best one is measured on test tasks.
 """
 
 import dataclasses
-import itertools
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gpicl_jax.build import make_tasks
-from gpicl_jax.evaluation import Scores, drawn_in_parts, unseen_episode_keys
+from gpicl_jax.evaluation import Scores
 from gpicl_jax.experiments.engine import Cell, Experiment, Member, Row, markdown
 from gpicl_jax.experiments.engine.run import Asked, Work
-from gpicl_jax.experiments.engine.training import fastest, seconds_per_step, steps_within, with_steps
+from gpicl_jax.experiments.engine.training import seconds_per_prediction, seconds_per_step, steps_within, with_steps
 from gpicl_jax.experiments.engine.words import student
 from gpicl_jax.figures.style import legend_below, panels
 from gpicl_jax.paper import paper_comparison
@@ -27,7 +24,6 @@ from gpicl_jax.settings import UserError
 from gpicl_jax.training.divergence import Diverged, advice
 from gpicl_jax.training.step import num_params
 
-_TIMED_EPISODES = 64
 _TRIAL_SEED = 1000  # far from those of the cells
 
 
@@ -146,10 +142,7 @@ class Comparison(Experiment):
         finite = [row for row in rows if row.get("validation_last")]
         if not finite:
             raise Diverged(f"all {len(rows)} trials of {cell.axes['learner']} diverged; {advice(trials[0].config)}")
-        chance = 1 / cell.config.tasks.classes_per_task
-        above = [float(row["validation_last"]) - 4 * float(row["validation_standard_error"]) > chance for row in finite]
-        learned = list(itertools.compress(finite, above))
-        best = max(learned, key=lambda row: float(row["validation_last"])) if learned else finite[0]
+        best, learned = _best(finite, 1 / cell.config.tasks.classes_per_task)
         mark = "  ← chosen" if learned else "  ← kept: none is better than chance by four standard errors"
         for row in rows:
             told = f"{float(row['validation_last']):.3f}" if row in finite else "diverged"
@@ -184,7 +177,7 @@ class Comparison(Experiment):
             "training_seconds": trained.processor_seconds,
             "train_episodes": trained.steps * each_step,
             "seconds_per_1000_episodes": 1000 * per_step / each_step,
-            "microseconds_per_episode": 1e6 * _seconds_per_prediction(trained),
+            "microseconds_per_episode": 1e6 * seconds_per_prediction(trained.config, trained.test.learner, trained.params),
             "num_params": num_params(trained.params),
             "state_size": learner.state_size(tasks.length),
         }
@@ -256,14 +249,10 @@ def _check_finite(scores: Scores, config: Config, dataset: str) -> None:
         raise Diverged(f"predictions of {learner_name(config)} on {dataset} are not finite; {advice(config)}")
 
 
-def _seconds_per_prediction(trained: Member) -> float:
-    """Returns those of all rows of one episode; for a learner with cuts of all rows after the last cut."""
-    tasks, learner = make_tasks(trained.config, "validation"), trained.test.learner
-    episodes, learner_keys = next(iter(drawn_in_parts(tasks, unseen_episode_keys(0, "validation", _TIMED_EPISODES, 1))))
-    if cuts := learner.cuts(tasks.length):
-        episodes = episodes._replace(num_context=np.full_like(episodes.num_context, cuts[-1]))
-    predict = jax.jit(jax.vmap(jax.vmap(lambda episode, key: learner.predict(trained.params, episode, key=key))))
-    return fastest(lambda: predict(episodes, learner_keys)) / _TIMED_EPISODES
+def _best(rows: list[dict[str, str]], chance: float) -> tuple[dict[str, str], bool]:
+    """Returns the row that predicts best, and whether any is better than chance by four standard errors; else the first."""
+    learned = [row for row in rows if float(row["validation_last"]) - 4 * float(row["validation_standard_error"]) > chance]
+    return max(learned or rows[:1], key=lambda row: float(row["validation_last"])), bool(learned)
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
+from gpicl_jax.build import make_tasks
+from gpicl_jax.evaluation import drawn_in_parts, unseen_episode_keys
+from gpicl_jax.learners.base import Learner
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.sections import Config
@@ -14,6 +18,7 @@ from gpicl_jax.training.loop import Watch, train
 from gpicl_jax.training.population import Population
 
 _TIMINGS = 3  # of which the fastest counts
+_TIMED_EPISODES = 64
 
 
 def clock() -> float:
@@ -71,6 +76,16 @@ def seconds_per_step(config: Config) -> float:
         return metrics
 
     return fastest(chunk) / config.train.chunk
+
+
+def seconds_per_prediction(config: Config, learner: Learner, params: Any) -> float:
+    """Returns those of all rows of one episode by `clock`; for a learner with cuts of all rows after the last cut."""
+    tasks = make_tasks(config, "validation")
+    episodes, learner_keys = next(iter(drawn_in_parts(tasks, unseen_episode_keys(0, "validation", _TIMED_EPISODES, 1))))
+    if cuts := learner.cuts(tasks.length):
+        episodes = episodes._replace(num_context=np.full_like(episodes.num_context, cuts[-1]))
+    predict = jax.jit(jax.vmap(jax.vmap(lambda episode, key: learner.predict(params, episode, key=key))))
+    return fastest(lambda: predict(episodes, learner_keys)) / _TIMED_EPISODES
 
 
 def steps_within(seconds: float, per_step: float, chunk: int) -> int:

@@ -131,6 +131,13 @@ def _add_experiment_arguments(experiment: argparse.ArgumentParser) -> None:
     experiment.add_argument("--seconds", type=float, metavar="N", help="comparison: of meta-training for each cell")
 
 
+def _add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    evaluate.add_argument("--episodes", type=int, metavar="N", help="episodes of each kind of task (default: the run's)")
+    evaluate.add_argument("--checkpoint", choices=("latest", "best"), default="latest", help="best: on validation tasks")
+    evaluate.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="to test on (default: the run's own)")
+
+
 def _add_bench_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("name", metavar="NAME", choices=BENCHMARKS, help=", ".join(BENCHMARKS))
     bench.add_argument("--pytorch", action="store_true", help="measure our plain PyTorch version too")
@@ -140,8 +147,8 @@ def _add_bench_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--results-dir", type=Path, metavar="DIR", help="bring NAME.csv and benchmarks.png there up to date")
 
 
-def _add_shared_arguments(importing: tuple[argparse.ArgumentParser, ...], of_data: tuple[argparse.ArgumentParser, ...]) -> None:
-    for each in importing:
+def _add_import(*commands: argparse.ArgumentParser) -> None:
+    for each in commands:
         each.add_argument(
             "--import",
             dest="imports",
@@ -151,7 +158,10 @@ def _add_shared_arguments(importing: tuple[argparse.ArgumentParser, ...], of_dat
             metavar="FILE.py",
             help="Python file of yours that registers models, learners, optimisers or experiments; it is run",
         )
-    for each in of_data:
+
+
+def _add_data_dir(*commands: argparse.ArgumentParser) -> None:
+    for each in commands:
         each.add_argument(
             "--data.dir",
             dest="data_dir",
@@ -162,7 +172,7 @@ def _add_shared_arguments(importing: tuple[argparse.ArgumentParser, ...], of_dat
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of all commands."""
+    """Returns the parser of all commands."""
     made = _Parser(
         prog="gpicl",
         description="Meta-train a network that learns within its context, and test it on tasks it has never seen.",
@@ -186,10 +196,7 @@ def parser() -> argparse.ArgumentParser:
     train = command("train", "meta-train a learner", _TRAIN_HELP.format(names=", ".join(packaged_configs("*"))))
     _add_train_arguments(train)
     evaluate = command("evaluate", "meta-test a run again", _EVALUATE_HELP)
-    evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-    evaluate.add_argument("--episodes", type=int, metavar="N", help="episodes of each kind of task (default: the run's)")
-    evaluate.add_argument("--checkpoint", choices=("latest", "best"), default="latest", help="best: on validation tasks")
-    evaluate.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="to test on (default: the run's own)")
+    _add_evaluate_arguments(evaluate)
     experiment = command("experiment", "fill a table or figure: train and test all that it needs", _experiment_help)
     _add_experiment_arguments(experiment)
     figure = command("figure", "draw an experiment's figure again, from its CSV alone", _FIGURE_HELP)
@@ -201,7 +208,8 @@ def parser() -> argparse.ArgumentParser:
     datasets = command("datasets", "list the base datasets, and how to get those that are missing", _DATASETS_HELP)
     settings = command("settings", "list what a config can say", _SETTINGS_HELP)
     settings.add_argument("name", metavar="NAME", nargs="?", default="", help="a section, or a class of one: model.lstm")
-    _add_shared_arguments((train, evaluate, experiment, figure, bench, settings), (evaluate, experiment, datasets))
+    _add_import(train, evaluate, experiment, figure, bench, settings)
+    _add_data_dir(evaluate, experiment, datasets)
     return made
 
 

@@ -110,19 +110,18 @@ def test_what_is_done_is_not_done_again(asked, capsys):
 
 def test_one_that_fails_does_not_lose_the_others(asked, monkeypatch, capsys):
     monkeypatch.setitem(ROWS, "sgd", ("--learner.inner_rate=3e38",) * 2)
-    experiment = dataclasses.replace(TINY, overrides=(*TINY.overrides,))
-    monkeypatch.setattr(Comparison, "at", _descending(Comparison.at))
-    assert run_experiment(experiment, asked) == 1
+    monkeypatch.setattr(Comparison, "cell", _descending(Comparison.cell))
+    assert run_experiment(TINY, asked) == 1
     assert read(asked).learner.tolist() == ["mlp"]
     said = capsys.readouterr()
     assert "the inner loop of sgd ran with learner.inner_rate = 3e+38; try a smaller one" in said.err
     assert "learner sgd, size 4, channels 1, budget_seconds 0.04, seed 0 failed: all 1 trials of sgd diverged" in said.err
 
 
-def _descending(at):
+def _descending(cell):
     """The online learner of `sgd` descends its gradient plainly, which can diverge."""
-    plain = ("--learner.inner_optimizer=sgd",)
-    return lambda self, *overrides, **axes: at(self, *(plain if axes["learner"] == "sgd" else ()), *overrides, **axes)
+    plain = {"sgd": ("--learner.inner_optimizer=sgd",)}
+    return lambda self, axes, config, *overrides: cell(self, axes, config, *plain.get(axes["learner"], ()), *overrides)
 
 
 def test_a_cell_of_other_settings_is_refused_and_kept(asked):

@@ -300,8 +300,8 @@ class Mine(Experiment):
     axes = ("width", "seed")
     scales = {"smoke": {"widths": (8, 16), "datasets": ("digits",), "overrides": SMALL}}
 
-    def cells(self):
-        return [self.cell("digits", f"--model.width={width}", width=width, seed=0) for width in self.widths]
+    def table(self):
+        return {(width,): ("digits", f"--model.width={width}") for width in self.widths}
 
     def score(self, trained):
         return [ends(trained.unseen("digits"))]
@@ -337,5 +337,5 @@ def test_an_experiment_that_lacks_something_is_refused_when_it_is_registered():
     class Plain(Experiment):
         axes = ("seed",)
 
-    with pytest.raises(UserError, match=r"cannot register 'plain': .*Plain has no attribute scales, cells, score, summary, w"):
+    with pytest.raises(UserError, match=r"cannot register 'plain': .*Plain has no attribute scales, table, score, summary, w"):
         registry.register("plain")(Plain)

@@ -5,18 +5,18 @@ best one is measured on test tasks.
 """
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gpicl_jax.evaluation import Scores
-from gpicl_jax.experiments.engine import Cell, Experiment, Member, Row, markdown
+from gpicl_jax.experiments.engine import Cell, Experiment, Grid, Member, Row, markdown
 from gpicl_jax.experiments.engine.run import Asked, Work
 from gpicl_jax.experiments.engine.training import seconds_per_prediction, seconds_per_step, steps_within, with_steps
 from gpicl_jax.experiments.engine.words import student
-from gpicl_jax.figures.style import legend_below, panels
+from gpicl_jax.figures.style import finished, panels
 from gpicl_jax.paper import paper_comparison
 from gpicl_jax.registry import register
 from gpicl_jax.sections import Config, learner_name, short_name
@@ -58,13 +58,11 @@ class Comparison(Experiment):
     """Every learner under one protocol.
 
     Attributes:
-      configs: folder of the configs of the rows.
       sizes: of the images: height and width, channels.
       seconds: that a cell may meta-train, by `clock`, compilation apart; 0 is the number of steps of its config.
       trials: how many settings a learner may try.
     """
 
-    configs: str = "laptop"
     sizes: tuple[tuple[int, int], ...] = ((8, 1),)
     seconds: float = 0.0
     trials: int = 0
@@ -72,24 +70,19 @@ class Comparison(Experiment):
     axes = ("learner", "size", "channels", "budget_seconds", "seed")
     takes = ("learners", "datasets", "seconds")
     scales = {
-        "smoke": {
-            "datasets": ("digits", "random"),
-            "seconds": 2.0,
-            "trials": 2,
-            "overrides": ("--data.train=digits", "--eval.episodes=32", "--train.chunk=2", "--tasks.length=50"),
-        },
-        "laptop": {
-            "seeds": 3,
-            "datasets": ("mnist", "fashion_mnist", "kmnist", "random", "cifar10"),
-            "seconds": 600.0,
-            "trials": 3,
-        },
-        "paper": {
-            "seeds": 3,
-            "configs": "paper",
-            "sizes": ((14, 1), (32, 3)),
-            "datasets": ("mnist", "fashion_mnist", "kmnist", "random", "cifar10", "svhn_cropped"),
-        },
+        "smoke": dict(
+            datasets=("digits", "random"),
+            seconds=2.0,
+            trials=2,
+            overrides=("--data.train=digits", "--eval.episodes=32", "--train.chunk=2", "--tasks.length=50"),
+        ),
+        "laptop": dict(seeds=3, datasets=("mnist", "fashion_mnist", "kmnist", "random", "cifar10"), seconds=600.0, trials=3),
+        "paper": dict(
+            seeds=3,
+            configs="paper",
+            sizes=((14, 1), (32, 3)),
+            datasets=("mnist", "fashion_mnist", "kmnist", "random", "cifar10", "svhn_cropped"),
+        ),
     }
 
     def with_options(self, **given: Any) -> "Comparison":
@@ -99,18 +92,19 @@ class Comparison(Experiment):
             )
         return super().with_options(**given)
 
-    def at(self, *overrides: str, **axes: Any) -> Cell:
-        images = (f"--data.size={axes['size']}", f"--data.channels={axes['channels']}", f"--eval.seed={axes['seed']}")
-        return self.cell(f"comparison/{self.configs}/{axes['learner']}", *images, *overrides, **axes)
+    def table(self) -> Grid:
+        found = {}
+        for row, (size, channels) in itertools.product(ROWS, self.sizes):
+            images = (f"--data.size={size}", f"--data.channels={channels}")
+            found[row, size, channels, self.seconds] = (f"comparison/{self.configs}/{row}", *images)
+        return found
 
     def cells(self) -> list[Cell]:
         """All rows have their first seed before any has its second."""
-        return [
-            self.at(learner=row, size=size, channels=channels, budget_seconds=self.seconds, seed=seed)
-            for seed in range(self.seeds)
-            for size, channels in self.sizes
-            for row in ROWS
-        ]
+        return sorted(super().cells(), key=lambda cell: cell.axes["seed"])
+
+    def cell(self, axes: dict[str, Any], config: str, *overrides: str) -> Cell:
+        return super().cell(axes, config, *overrides, f"--eval.seed={axes['seed']}")
 
     def begin(self, cell: Cell, notes: dict[str, Any], asked: Asked) -> tuple[Config, dict[str, Any]]:
         """With the setting that its trials chose, and as many steps as fit into the time."""
@@ -121,13 +115,11 @@ class Comparison(Experiment):
             per_step = float(chosen["seconds_per_step"])
             notes = {"chosen": chosen["overrides"], "seconds_per_step": per_step}
             notes["steps"] = steps_within(self.seconds, per_step, cell.config.train.chunk)
-        return with_steps(self.at(notes["chosen"], **cell.axes).config, notes["steps"]), notes
+        settings = self.table()[tuple(cell.axes.values())[:-1]]
+        return with_steps(self.cell(cell.axes, *settings, notes["chosen"]).config, notes["steps"]), notes
 
     def _choose(self, cell: Cell, asked: Asked) -> dict[str, str]:
-        """Returns the row of the trial that predicts validation tasks best, by accuracy over the last tenth.
-
-        The first one, that of its config, stands where no other is better than guessing by four standard errors: on a plateau a
-        choice would be noise.
+        """Returns the row of the best trial of the cell's learner at its image size.
 
         Raises:
           Diverged: all trials did.
@@ -138,15 +130,15 @@ class Comparison(Experiment):
         for each in trials:
             if work.missing([each]):
                 work.complete([each])
-        rows = [work.table.rows()[each.key][0] for each in trials]
-        finite = [row for row in rows if row.get("validation_last")]
-        if not finite:
+        found = work.table.rows()
+        rows = [found[each.key][0] for each in trials]
+        best, learned = _best(rows, 1 / cell.config.tasks.classes_per_task)
+        if best is None:
             raise Diverged(f"all {len(rows)} trials of {cell.axes['learner']} diverged; {advice(trials[0].config)}")
-        best, learned = _best(finite, 1 / cell.config.tasks.classes_per_task)
-        mark = "  ← chosen" if learned else "  ← kept: none is better than chance by four standard errors"
+        mark = "chosen" if learned else "kept: none is better than chance by four standard errors"
         for row in rows:
-            told = f"{float(row['validation_last']):.3f}" if row in finite else "diverged"
-            print(f"    trial {row['overrides']}: {told}{mark if row is best else ''}", flush=True)
+            told = row.get("validation_last") or "diverged"
+            print(f"    trial {row['overrides']}: {told}{f'  ← {mark}' if row is best else ''}", flush=True)
         return best
 
     def left(self, there: list[dict[str, str]]) -> "Comparison | None":
@@ -160,7 +152,9 @@ class Comparison(Experiment):
         costs, rows = self._costs(trained), []
         for name in self.datasets:
             scores = trained.unseen(name, keep=False)
-            _check_finite(scores, trained.config, name)
+            if not scores.finite:
+                told = f"predictions of {learner_name(trained.config)} on {name} are not finite"
+                raise Diverged(f"{told}; {advice(trained.config)}")
             last, error = scores.last()
             found = {"dataset": short_name(name), "first": scores.first()[0], "last": last}
             last_row = scores.accuracy(slice(-1, None))[0]
@@ -177,7 +171,7 @@ class Comparison(Experiment):
             "training_seconds": trained.processor_seconds,
             "train_episodes": trained.steps * each_step,
             "seconds_per_1000_episodes": 1000 * per_step / each_step,
-            "microseconds_per_episode": 1e6 * seconds_per_prediction(trained.config, trained.test.learner, trained.params),
+            "microseconds_per_episode": 1e6 * seconds_per_prediction(learner, trained.params, trained.config),
             "num_params": num_params(trained.params),
             "state_size": learner.state_size(tasks.length),
         }
@@ -208,8 +202,7 @@ class Comparison(Experiment):
             axes.set(title=dataset, xlabel="accuracy", xlim=(0, 1.02))
             axes.grid(axis="y", linewidth=0.3)
         figure.axes[0].set_yticks(range(len(learners)), learners)
-        legend_below(figure)
-        return figure
+        return finished(figure, 4)
 
 
 class Trials(Experiment):
@@ -220,13 +213,13 @@ class Trials(Experiment):
     axes = ("learner", "size", "channels", "overrides", "budget_seconds", "seed")
 
     def cells(self) -> list[Cell]:
-        common = {"budget_seconds": self.of.seconds / 4, "seed": _TRIAL_SEED}
-        return [
-            self.of.at(trial, learner=row, size=size, channels=channels, overrides=trial, **common)
-            for size, channels in self.of.sizes
-            for row, trials in ROWS.items()
-            for trial in trials[: self.of.trials]
-        ]
+        found = []
+        for (row, size, channels, seconds), settings in self.of.table().items():
+            for trial in ROWS[row][: self.of.trials]:
+                axes = {"learner": row, "size": size, "channels": channels, "overrides": trial}
+                axes |= {"budget_seconds": seconds / 4, "seed": _TRIAL_SEED}
+                found.append(self.of.cell(axes, *settings, trial))
+        return found
 
     def begin(self, cell: Cell, notes: dict[str, Any], asked: Asked) -> tuple[Config, dict[str, Any]]:
         if not notes:
@@ -244,15 +237,17 @@ class Trials(Experiment):
         return [costs | {"validation_last": last, "validation_standard_error": error, "validation_loss": loss}]
 
 
-def _check_finite(scores: Scores, config: Config, dataset: str) -> None:
-    if not scores.finite:
-        raise Diverged(f"predictions of {learner_name(config)} on {dataset} are not finite; {advice(config)}")
+def _best(rows: list[dict[str, str]], chance: float) -> tuple[dict[str, str] | None, bool]:
+    """Returns the trial that predicts validation tasks best, by accuracy over the last tenth, and whether it has learned.
 
-
-def _best(rows: list[dict[str, str]], chance: float) -> tuple[dict[str, str], bool]:
-    """Returns the row that predicts best, and whether any is better than chance by four standard errors; else the first."""
-    learned = [row for row in rows if float(row["validation_last"]) - 4 * float(row["validation_standard_error"]) > chance]
-    return max(learned or rows[:1], key=lambda row: float(row["validation_last"])), bool(learned)
+    The first one, that of its config, stands where no other is better than guessing by four standard errors: on a plateau a
+    choice would be noise.
+    """
+    scores = [(float(row["validation_last"]), row) for row in rows if row.get("validation_last")]
+    learned = [(last, row) for last, row in scores if last > chance + 4 * float(row["validation_standard_error"])]
+    if learned:
+        return max(learned, key=lambda each: each[0])[1], True
+    return (scores[0][1] if scores else None), False
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
@@ -261,9 +256,9 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     grouped = frame.groupby(["learner", "size", "channels", "dataset"], sort=False)
     table = grouped["last"].agg(mean="mean", seeds="count", interval=student).reset_index()
     table["interval"] = table.interval.where(table.seeds > 1)
-    for name in ("last_row", "training_seconds", "wall_seconds", "train_episodes", "seconds_per_1000_episodes"):
+    times = ("training_seconds", "wall_seconds", "train_episodes", "seconds_per_1000_episodes", "microseconds_per_episode")
+    for name in ("last_row", *times):
         table[name] = grouped[name].mean().to_numpy()
-    table["microseconds_per_episode"] = grouped.microseconds_per_episode.mean().to_numpy()
     for name in ("num_params", "state_size", "chosen"):
         table[name] = grouped[name].first().to_numpy()
     return table

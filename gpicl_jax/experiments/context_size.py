@@ -3,9 +3,9 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gpicl_jax.experiments.engine import SMOKE, Cell, Experiment, Member, Row, ends, markdown, mean_and_deviation
+from gpicl_jax.experiments.engine import SMOKE, Experiment, Grid, Member, Row, ends, markdown, mean_and_deviation
 from gpicl_jax.experiments.symmetries import SMALL
-from gpicl_jax.figures.style import COLORS, MARKERS, legend_below, panels
+from gpicl_jax.figures.style import COLORS, MARKERS, finished, panels
 from gpicl_jax.registry import register
 
 _LAPTOP = (*SMALL, "--train.steps=1500", "--train.validate_every=1500", "--eval.episodes=256")
@@ -28,30 +28,20 @@ class ContextSize(Experiment):
 
     axes = ("length", "seed")
     scales = {
-        "smoke": {
-            "lengths": (20,),
-            "contexts": (5, 50),
-            "queries": 10,
-            "datasets": ("digits",),
-            "overrides": (*SMALL, *SMOKE, "--optimizer.warmup_steps=10"),
-        },
-        "laptop": {"seeds": 3, "together": 3, "datasets": _SETS, "overrides": _LAPTOP},
-        "paper": {
-            "seeds": 3,
-            "together": 3,
-            "lengths": (100, 400),
-            "datasets": _SETS,
-            "overrides": (*SMALL, "--train.steps=20000"),
-        },
+        "smoke": dict(
+            lengths=(20,),
+            contexts=(5, 50),
+            queries=10,
+            datasets=("digits",),
+            overrides=(*SMALL, *SMOKE, "--optimizer.warmup_steps=10"),
+        ),
+        "laptop": dict(seeds=3, together=3, datasets=_SETS, overrides=_LAPTOP),
+        "paper": dict(seeds=3, together=3, lengths=(100, 400), datasets=_SETS, overrides=(*SMALL, "--train.steps=20000")),
     }
 
-    def cells(self) -> list[Cell]:
+    def table(self) -> Grid:
         """The seeds of a length share a program."""
-        return [
-            self.cell("experiments/laptop/equivariant", f"--tasks.length={length}", length=length, seed=seed)
-            for length in self.lengths
-            for seed in range(self.seeds)
-        ]
+        return {(length,): ("experiments/laptop/equivariant", f"--tasks.length={length}") for length in self.lengths}
 
     def score(self, trained: Member) -> list[Row]:
         """A row for each dataset and context; accuracy is that of all queries."""
@@ -90,6 +80,4 @@ class ContextSize(Experiment):
                 axes.axvline(length - 1, color=COLORS[number], linewidth=1, linestyle=":")
             axes.set(title=dataset, xlabel="examples in the context", xscale="log")
         figure.axes[0].set_ylabel("accuracy of queries, unseen tasks")
-        legend_below(figure)
-        figure.suptitle(f"{self.scale}: the size of the context", fontsize=10)
-        return figure
+        return finished(figure, 4, f"{self.scale}: the size of the context")

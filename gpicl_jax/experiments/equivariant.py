@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gpicl_jax.evaluation import Scores
-from gpicl_jax.experiments.engine import SMOKE, Cell, Experiment, Member, Row, markdown, mean_and_deviation
-from gpicl_jax.figures.style import COLORS, MARKERS, legend_below, panels
+from gpicl_jax.experiments.engine import SMOKE, Experiment, Grid, Member, Row, markdown, mean_and_deviation
+from gpicl_jax.figures.style import COLORS, MARKERS, finished, panels
 from gpicl_jax.learners.base import final_rows
 from gpicl_jax.paper import paper_comparison
 from gpicl_jax.registry import register
@@ -38,27 +38,18 @@ class Equivariant(Experiment):
 
     axes = ("trained_on", "seed")
     scales = {
-        "smoke": {
-            "conditions": ("digits, 8×8×1",),
-            "datasets": ("digits", "random"),
-            "overrides": (*SMOKE, "--optimizer.warmup_steps=10", "--eval.episodes=64"),
-        },
-        "laptop": {"seeds": 3, "together": 3, "datasets": _SETS},
-        "paper": {
-            "seeds": 3,
-            "together": 3,
-            "datasets": _SETS,
-            "overrides": ("--tasks.tasks_per_step=64", "--train.steps=100000"),
-        },
+        "smoke": dict(
+            conditions=("digits, 8×8×1",),
+            datasets=("digits", "random"),
+            overrides=(*SMOKE, "--optimizer.warmup_steps=10", "--eval.episodes=64"),
+        ),
+        "laptop": dict(seeds=3, together=3, datasets=_SETS),
+        "paper": dict(seeds=3, together=3, datasets=_SETS, overrides=("--tasks.tasks_per_step=64", "--train.steps=100000")),
     }
 
-    def cells(self) -> list[Cell]:
+    def table(self) -> Grid:
         """The seeds of a condition share a program."""
-        return [
-            self.cell("experiments/laptop/equivariant", *CONDITIONS[condition], trained_on=condition, seed=seed)
-            for condition in self.conditions
-            for seed in range(self.seeds)
-        ]
+        return {(name,): ("experiments/laptop/equivariant", *CONDITIONS[name]) for name in self.conditions}
 
     def score(self, trained: Member) -> list[Row]:
         """A row for each dataset: the learner and the reference solvers on the same episodes; and kernel ridge's in pairs."""
@@ -106,9 +97,7 @@ class Equivariant(Experiment):
                     axes.axvline(value, color=COLORS[1 + number], linewidth=1, linestyle=("-", ":")[number], label=label)
             axes.set(title=dataset, xlabel="accuracy after 99 examples", ylim=(-len(conditions) + 0.5, 0.5))
         figure.axes[0].set_yticks([-place for place in range(len(conditions))], conditions)
-        legend_below(figure)
-        figure.suptitle(f"{self.scale}: unseen tasks, test images", fontsize=10)
-        return figure
+        return finished(figure, 4, f"{self.scale}: unseen tasks, test images")
 
 
 def _ends(scores: Scores) -> Row:

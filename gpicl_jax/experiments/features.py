@@ -6,17 +6,8 @@ The paper's: a ResNet, meta-trained on MNIST's features, about 45% on CIFAR-10 (
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gpicl_jax.experiments.engine import (
-    MANY_TASKS,
-    SMOKE,
-    Cell,
-    Experiment,
-    Member,
-    Row,
-    ends,
-    markdown,
-    mean_and_deviation,
-)
+from gpicl_jax.experiments.engine import MANY_TASKS, SMOKE, Experiment, Grid, Member, Row, ends, markdown
+from gpicl_jax.experiments.engine.words import mean_and_deviation
 from gpicl_jax.figures.style import COLORS
 from gpicl_jax.registry import register
 from gpicl_jax.settings import UserError
@@ -28,21 +19,18 @@ class Features(Experiment):
     """Learning in context in the feature space of a frozen network.
 
     Attributes:
-      configs: folder of the config.
       datasets: .npz files with `features` and `labels`: the first is trained on, all are tested on.
     """
-
-    configs: str = "laptop"
 
     axes = ("seed",)
     takes = ("datasets",)
     scales = {
-        "smoke": {"overrides": (*SMOKE, "--model.width=8")},
-        "laptop": {"seeds": 3, "together": 3},
-        "paper": {"seeds": 3, "together": 3, "configs": "paper"},
+        "smoke": dict(overrides=(*SMOKE, "--model.width=8")),
+        "laptop": dict(seeds=3, together=3),
+        "paper": dict(seeds=3, together=3, configs="paper"),
     }
 
-    def cells(self) -> list[Cell]:
+    def table(self) -> Grid:
         """One for each seed."""
         if not self.datasets:
             raise UserError(
@@ -50,8 +38,7 @@ class Features(Experiment):
             )
         train = self.datasets[0]
         data = (f"--data.train={train}", f"--data.features={load(train, 'train').num_features}")
-        config = f"experiments/{self.configs}/transformer"
-        return [self.cell(config, *data, MANY_TASKS, seed=seed) for seed in range(self.seeds)]
+        return {(): (f"experiments/{self.configs}/transformer", *data, MANY_TASKS)}
 
     def score(self, trained: Member) -> list[Row]:
         """Unseen tasks, test rows of every file."""

@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gpicl_jax.config import load_config
-from gpicl_jax.experiments.engine import Cell, Experiment, Member, Row, half_width, markdown
-from gpicl_jax.figures.style import COLORS, MARKERS, legend_below
+from gpicl_jax.experiments.engine import Experiment, Grid, Member, Row, half_width, markdown
+from gpicl_jax.figures.style import COLORS, MARKERS, finished
 from gpicl_jax.learners.maml import Maml
 from gpicl_jax.registry import register
 from gpicl_jax.training.step import num_params
@@ -53,22 +53,20 @@ class FewShot(Experiment):
 
     axes = ("learner", "problem", "seed")
     scales = {
-        "smoke": {"problems": (("5way_1shot", _SMOKE),), "entrants": ("maml", "context_query")},
-        "laptop": {
-            "problems": (("5way_1shot", ("--train.steps=16000",)), ("5way_5shot", ("--train.steps=2000",))),
-            "overrides": _LAPTOP,
-        },
-        "paper": {"seeds": 3, "together": 3},
+        "smoke": dict(problems=(("5way_1shot", _SMOKE),), entrants=("maml", "context_query")),
+        "laptop": dict(
+            problems=(("5way_1shot", ("--train.steps=16000",)), ("5way_5shot", ("--train.steps=2000",))), overrides=_LAPTOP
+        ),
+        "paper": dict(seeds=3, together=3),
     }
 
-    def cells(self) -> list[Cell]:
+    def table(self) -> Grid:
         """The seeds of a learner and a problem share a program."""
-        return [
-            self.cell(*_config(learner, problem), *settings, learner=learner, problem=problem, seed=seed)
+        return {
+            (learner, problem): (*_config(learner, problem), *settings)
             for problem, settings in self.problems
             for learner in self.entrants
-            for seed in range(self.seeds)
-        ]
+        }
 
     def score(self, trained: Member) -> list[Row]:
         """Accuracy over all queries of test problems, whose characters no meta-training saw: a row for each number of inner
@@ -119,8 +117,7 @@ class FewShot(Experiment):
         axes.set_xticks(range(len(problems)), names)
         axes.set(xlim=(-0.5, len(problems) - 0.5), ylabel="accuracy on test problems, %")
         axes.set_title(f"{self.scale}: Omniglot, characters never seen")
-        legend_below(figure, 3)
-        return figure
+        return finished(figure, 3)
 
 
 def _config(learner: str, problem: str) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gpicl_jax.experiments.engine import MANY_TASKS, SMOKE, Cell, Experiment, Member, Row, markdown, mean_and_deviation
-from gpicl_jax.figures.style import COLORS, THIN, legend_below, panels
+from gpicl_jax.experiments.engine import MANY_TASKS, SMOKE, Experiment, Grid, Member, Row, markdown, mean_and_deviation
+from gpicl_jax.figures.style import COLORS, THIN, finished, panels
 from gpicl_jax.paper import paper_learning_curve
 from gpicl_jax.registry import register
 
@@ -20,34 +20,23 @@ class LearningCurves(Experiment):
     """Accuracy at each position, trained on one dataset, tested on another.
 
     Attributes:
-      configs: folder of the configs.
       datasets: each is trained on, and all are tested on.
     """
 
-    configs: str = "laptop"
-
     axes = ("learner", "trained_on", "seed")
     scales = {
-        "smoke": {"together": 4, "datasets": ("digits", "random"), "overrides": (*SMOKE, "--model.width=8")},
-        "laptop": {"seeds": 4, "together": 4, "datasets": _SETS},
-        "paper": {"seeds": 8, "together": 8, "datasets": _SETS, "configs": "paper"},
+        "smoke": dict(together=4, datasets=("digits", "random"), overrides=(*SMOKE, "--model.width=8")),
+        "laptop": dict(seeds=4, together=4, datasets=_SETS),
+        "paper": dict(seeds=8, together=8, datasets=_SETS, configs="paper"),
     }
 
-    def cells(self) -> list[Cell]:
+    def table(self) -> Grid:
         """The seeds of a learner and a dataset share a program."""
-        return [
-            self.cell(
-                f"experiments/{self.configs}/{learner}",
-                MANY_TASKS,
-                f"--data.train={dataset}",
-                learner=learner,
-                trained_on=dataset,
-                seed=seed,
-            )
+        return {
+            (learner, dataset): (f"experiments/{self.configs}/{learner}", MANY_TASKS, f"--data.train={dataset}")
             for learner in _LINES
             for dataset in self.datasets
-            for seed in range(self.seeds)
-        ]
+        }
 
     def score(self, trained: Member) -> list[Row]:
         """A row for each dataset and position."""
@@ -85,9 +74,7 @@ class LearningCurves(Experiment):
             axes.axvline(frame.length.min(), **THIN, label="longest episode of training")
             axes.set(title=f"tested on {dataset}", xlabel="examples seen + 1", ylim=(0, 1), xscale="log")
         figure.axes[0].set_ylabel("accuracy, unseen tasks")
-        legend_below(figure, 2)
-        figure.suptitle(f"{self.scale}: mean, smallest and largest of the seeds", fontsize=10)
-        return figure
+        return finished(figure, 2, f"{self.scale}: mean, smallest and largest of the seeds")
 
 
 def _panel(axes: Axes, frame: pd.DataFrame, dataset: str) -> None:

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from gpicl_jax.build import make_tasks
 from gpicl_jax.evaluation import Scores, drawn_in_parts, unseen_episode_keys
-from gpicl_jax.experiments.engine import Cell, Experiment, Member, Row, half_width, markdown
-from gpicl_jax.figures.style import COLORS, THIN, legend_below, styled
+from gpicl_jax.experiments.engine import Cell, Experiment, Grid, Member, Row, half_width, markdown
+from gpicl_jax.figures.style import COLORS, THIN, finished, styled
 from gpicl_jax.registry import register
 from gpicl_jax.tasks.augmented import stream
 
@@ -74,18 +74,18 @@ class OmniglotMaml(Experiment):
 
     axes = ("condition", "seed")
     scales = {
-        "smoke": {"together": 2, "conditions": (_BASE, "logits", next(iter(SEARCH))), "overrides": _SMOKE},
-        "laptop": {"seeds": 4, "together": 2, "overrides": _SMALL},
-        "paper": {"seeds": 3, "together": 3},
+        "smoke": dict(together=2, conditions=(_BASE, "logits", next(iter(SEARCH))), overrides=_SMOKE),
+        "laptop": dict(seeds=4, together=2, overrides=_SMALL),
+        "paper": dict(seeds=3, together=3),
     }
 
+    def table(self) -> Grid:
+        """Conditions that differ in the meta-optimiser's step size alone share a program."""
+        return {(condition,): ("omniglot/study", *CONDITIONS[condition]) for condition in self.conditions}
+
     def cells(self) -> list[Cell]:
-        """The search has one seed; conditions that differ in the meta-optimiser's step size alone share a program."""
-        return [
-            self.cell("omniglot/study", *CONDITIONS[condition], condition=condition, seed=seed)
-            for condition in self.conditions
-            for seed in range(1 if condition in SEARCH else self.seeds)
-        ]
+        """The search has one seed."""
+        return [cell for cell in super().cells() if cell.axes["condition"] not in SEARCH or not cell.axes["seed"]]
 
     def score(self, trained: Member) -> list[Row]:
         """Adaptation to meta-test problems from the weights before and after meta-training, on the same problems.
@@ -162,8 +162,7 @@ class OmniglotMaml(Experiment):
         gain.axvline(0, **THIN)
         accuracy.set(xlabel="accuracy after adaptation, meta-test problems", title=self.scale)
         gain.set(xlabel="gained by meta-training, 95% interval")
-        legend_below(figure, 2)
-        return figure
+        return finished(figure, 2)
 
     def curves(self, runs: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> dict[str, Figure]:
         """The study's own plots."""
@@ -233,8 +232,7 @@ def meta_losses(frame: pd.DataFrame, conditions: list[str]) -> Figure:
         axes.set_title("raw" if window == 1 else f"mean over {window} meta-steps")
     for axes in grid[-1]:
         axes.set_xlabel("meta-step")
-    legend_below(figure, 3)
-    return figure
+    return finished(figure, 3)
 
 
 @styled
@@ -257,6 +255,4 @@ def inner_losses(frame: pd.DataFrame, column: str, condition: str) -> Figure:
             smooth = np.convolve(losses, np.full(_INNER_WINDOW, 1 / _INNER_WINDOW), "valid")
             axes.plot(_INNER_WINDOW + np.arange(len(smooth)), smooth, color=COLORS[1], linewidth=1, label="mean over 5 steps")
         axes_p[0].set_ylabel(f"step {row.step:.0f}", fontsize=7)
-    figure.suptitle(f"{condition}: {column.replace('_', ' ')} along the inner loop, one problem a column", fontsize=10)
-    legend_below(figure, 2)
-    return figure
+    return finished(figure, 2, f"{condition}: {column.replace('_', ' ')} along the inner loop, one problem a column")

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gpicl_jax.experiments.engine import SMOKE, Cell, Experiment, Member, Row, ends, markdown, mean_and_deviation
+from gpicl_jax.experiments.engine import SMOKE, Experiment, Grid, Member, Row, ends, markdown, mean_and_deviation
 from gpicl_jax.experiments.engine.survival import kaplan_meier_median, steps_to_leave
-from gpicl_jax.figures.style import COLORS, THIN, legend_below
+from gpicl_jax.figures.style import COLORS, THIN, finished
 from gpicl_jax.registry import register
 from gpicl_jax.training.step import num_params
 
@@ -35,35 +35,27 @@ class Plateau(Experiment):
     """Steps to leave the loss plateau: the paper's remedies, and the architecture's.
 
     Attributes:
-      configs: folder of the config.
       conditions: keys of `CONDITIONS`.
     """
 
-    configs: str = "laptop"
     conditions: tuple[tuple[str, str], ...] = tuple(CONDITIONS)
 
     axes = ("kind", "condition", "seed")
     validation_permute = 1.0
     scales = {
-        "smoke": {
-            "seeds": 2,
-            "together": 4,
-            "conditions": (("paper", "none"), ("paper", "90% keep labels"), ("architecture", "paired")),
-            "overrides": (*SMOKE, "--train.validate_every=20", "--eval.episodes=64"),
-        },
-        "laptop": {"seeds": 6, "together": 24},
-        "paper": {"seeds": 8, "together": 8, "configs": "paper"},
+        "smoke": dict(
+            seeds=2,
+            together=4,
+            conditions=(("paper", "none"), ("paper", "90% keep labels"), ("architecture", "paired")),
+            overrides=(*SMOKE, "--train.validate_every=20", "--eval.episodes=64"),
+        ),
+        "laptop": dict(seeds=6, together=24),
+        "paper": dict(seeds=8, together=8, configs="paper"),
     }
 
-    def cells(self) -> list[Cell]:
+    def table(self) -> Grid:
         """Conditions that differ in traced numbers alone share a program."""
-        return [
-            self.cell(
-                f"experiments/{self.configs}/plateau", *CONDITIONS[kind, condition], kind=kind, condition=condition, seed=seed
-            )
-            for kind, condition in self.conditions
-            for seed in range(self.seeds)
-        ]
+        return {key: (f"experiments/{self.configs}/plateau", *CONDITIONS[key]) for key in self.conditions}
 
     def score(self, trained: Member) -> list[Row]:
         """When it left the plateau (empty: it did not); what it was worth at the end, on unseen, permuted tasks."""
@@ -107,8 +99,7 @@ class Plateau(Experiment):
         steps.set(xlabel="steps to leave the plateau (▷: not before the cap)", xlim=(0, 1.05 * cap))
         steps.set_title(f"{self.scale}: runs, median, 95% interval")
         accuracy.set(xlabel="accuracy, last tenth, unseen tasks", title="at the cap", xlim=(0, None))
-        legend_below(figure, 3)
-        return figure
+        return finished(figure, 3)
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:

@@ -4,8 +4,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gpicl_jax.config import load_config
-from gpicl_jax.experiments.engine import SMOKE, Cell, Experiment, Member, Row, markdown
-from gpicl_jax.figures.style import COLORS, MARKERS, legend_below
+from gpicl_jax.experiments.engine import SMOKE, Experiment, Grid, Member, Row, markdown
+from gpicl_jax.figures.style import COLORS, MARKERS, finished
 from gpicl_jax.registry import register
 
 _MNIST = ("--data.train=mnist", "--data.size=8", "--data.channels=1")
@@ -40,26 +40,25 @@ class SampleEfficiency(Experiment):
 
     axes = ("learner", "seed")
     scales = {
-        "smoke": {
-            "episodes": (("equivariant", 640), ("Transformer", 1280)),
-            "every": 640,
-            "accuracies": (0.5, 0.8),
-            "overrides": (*SMOKE, "--optimizer.warmup_steps=10"),
-        },
-        "laptop": {},
-        "paper": {"seeds": 3, "together": 3, "episodes": tuple((name, _PAPER) for name in LEARNERS), "every": 160_000},
+        "smoke": dict(
+            episodes=(("equivariant", 640), ("Transformer", 1280)),
+            every=640,
+            accuracies=(0.5, 0.8),
+            overrides=(*SMOKE, "--optimizer.warmup_steps=10"),
+        ),
+        "laptop": dict(),
+        "paper": dict(seeds=3, together=3, episodes=tuple((name, _PAPER) for name in LEARNERS), every=160000),
     }
 
-    def cells(self) -> list[Cell]:
+    def table(self) -> Grid:
         """The seeds of a learner share a program."""
-        made = []
+        found = {}
         for learner, episodes in self.episodes:
-            name, settings = LEARNERS[learner]
-            a_step = load_config(name, settings).tasks.tasks_per_step
-            settings = (*settings, *self.overrides)  # which replace data.train
-            settings += (f"--train.steps={episodes // a_step}", f"--train.validate_every={self.every // a_step}")
-            made += [self.cell(name, *settings, learner=learner, seed=seed) for seed in range(self.seeds)]
-        return made
+            config, settings = LEARNERS[learner]
+            a_step = load_config(config, settings).tasks.tasks_per_step
+            steps = (f"--train.steps={episodes // a_step}", f"--train.validate_every={self.every // a_step}")
+            found[(learner,)] = (config, *settings, *self.overrides, *steps)  # which replace data.train
+        return found
 
     def score(self, trained: Member) -> list[Row]:
         """A row for each accuracy: the episodes until a validation reached it over its last tenth; NaN where none did."""
@@ -104,6 +103,4 @@ class SampleEfficiency(Experiment):
         axes.axvline(_PAPER, color="black", linewidth=1, linestyle=":", label="the paper's runs")
         axes.set(xscale="log", xlabel="episodes of meta-training", ylim=(-len(learners) + 0.4, 0.4))
         axes.set_yticks([-place - 0.15 for place in range(len(learners))], learners)
-        legend_below(figure)
-        figure.suptitle(f"{self.scale}: validation accuracy over the last tenth", fontsize=10)
-        return figure
+        return finished(figure, 4, f"{self.scale}: validation accuracy over the last tenth")

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gpicl_jax.experiments.engine import SMOKE, Cell, Experiment, Member, Row, ends, markdown
+from gpicl_jax.experiments.engine import SMOKE, Experiment, Grid, Member, Row, ends, markdown
 from gpicl_jax.paper import paper_map
 from gpicl_jax.registry import register
 
@@ -19,55 +19,40 @@ class Scaling(Experiment):
     """Model size × number of tasks, seen and unseen tasks.
 
     Attributes:
-      configs: folder of the configs.
       sizes: widths, by model.
       log2_tasks: numbers of tasks.
       permute: chances of a task to permute its labels, in training and at test.
     """
 
-    configs: str = "laptop"
     sizes: tuple[tuple[str, tuple[int, ...]], ...] = (("transformer", _POWERS[1:6]), ("mlp", _POWERS[1:8]))
     log2_tasks: tuple[int, ...] = tuple(range(0, 17, 2))
     permute: tuple[float, ...] = (0.0, 1.0)
 
     axes = ("permute", "model", "size", "num_tasks", "seed")
     scales = {
-        "smoke": {
-            "together": 3,
-            "sizes": (("mlp", (4,)), ("transformer", (8,))),
-            "log2_tasks": (0, 2, 10),
-            "permute": (0.0,),
-            "overrides": SMOKE,
-        },
-        "laptop": {"together": 9},
-        "paper": {
-            "together": 26,
-            "configs": "paper",
-            "sizes": (("transformer", _POWERS[:9]), ("mlp", _POWERS)),
-            "log2_tasks": tuple(range(26)),
-        },
+        "smoke": dict(
+            together=3, sizes=(("mlp", (4,)), ("transformer", (8,))), log2_tasks=(0, 2, 10), permute=(0.0,), overrides=SMOKE
+        ),
+        "laptop": dict(together=9),
+        "paper": dict(
+            together=26, configs="paper", sizes=(("transformer", _POWERS[:9]), ("mlp", _POWERS)), log2_tasks=tuple(range(26))
+        ),
     }
 
-    def cells(self) -> list[Cell]:
+    def table(self) -> Grid:
         """A column of the map, with its seeds, shares a program."""
-        return [
-            self.cell(
+        return {
+            (permute, model, size, 2**power): (
                 f"experiments/{self.configs}/{model}",
                 f"--model.width={size}",
                 f"--tasks.num_tasks={2**power}",
                 f"--tasks.permute_labels_prob={permute}",
-                permute=permute,
-                model=model,
-                size=size,
-                num_tasks=2**power,
-                seed=seed,
             )
             for permute in self.permute
             for model, sizes in self.sizes
             for size in sizes
-            for seed in range(self.seeds)
             for power in self.log2_tasks
-        ]
+        }
 
     def score(self, trained: Member) -> list[Row]:
         """Seen and unseen tasks, test images of the training set."""

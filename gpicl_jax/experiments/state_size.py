@@ -5,18 +5,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gpicl_jax.experiments.engine import (
-    MANY_TASKS,
-    SMOKE,
-    Cell,
-    Experiment,
-    Member,
-    Row,
-    ends,
-    markdown,
-    mean_and_deviation,
-)
-from gpicl_jax.figures.style import COLORS, MARKERS, legend_below, panels
+from gpicl_jax.experiments.engine import MANY_TASKS, SMOKE, Experiment, Grid, Member, Row, ends, markdown
+from gpicl_jax.experiments.engine.words import mean_and_deviation
+from gpicl_jax.figures.style import COLORS, MARKERS, finished, panels
 from gpicl_jax.registry import register
 from gpicl_jax.training.step import num_params
 
@@ -44,38 +35,32 @@ class StateSize(Experiment):
     """Accuracy on unseen tasks against state size and number of parameters.
 
     Attributes:
-      configs: folder of the comparison's configs.
       sizes: items of `SIZES`.
     """
 
-    configs: str = "laptop"
     sizes: tuple[tuple[str, Any], ...] = tuple(SIZES.items())
 
     axes = ("learner", "size", "seed")
     scales = {
-        "smoke": {
-            "together": 4,
-            "sizes": tuple((name, SIZES[name][:1]) for name in ("transformer", "lstm")),
-            "overrides": (MANY_TASKS, *SMOKE),
-        },
-        "laptop": {"seeds": 2, "together": 2, "overrides": (MANY_TASKS, *_STEPS)},
-        "paper": {"seeds": 3, "together": 3, "configs": "paper", "overrides": (MANY_TASKS,)},
+        "smoke": dict(
+            together=4,
+            sizes=tuple((name, SIZES[name][:1]) for name in ("transformer", "lstm")),
+            overrides=(MANY_TASKS, *SMOKE),
+        ),
+        "laptop": dict(seeds=2, together=2, overrides=(MANY_TASKS, *_STEPS)),
+        "paper": dict(seeds=3, together=3, configs="paper", overrides=(MANY_TASKS,)),
     }
 
-    def cells(self) -> list[Cell]:
+    def table(self) -> Grid:
         """The seeds of one size share a program."""
-        return [
-            self.cell(
+        return {
+            (learner, ", ".join(f"{name} {value}" for name, value in size.items())): (
                 f"comparison/{self.configs}/{learner}",
                 *(f"--model.{name}={value}" for name, value in size.items()),
-                learner=learner,
-                size=", ".join(f"{name} {value}" for name, value in size.items()),
-                seed=seed,
             )
             for learner, sizes in self.sizes
             for size in sizes
-            for seed in range(self.seeds)
-        ]
+        }
 
     def score(self, trained: Member) -> list[Row]:
         """Unseen tasks, test images; both sizes."""
@@ -110,6 +95,4 @@ class StateSize(Experiment):
                 axes.scatter(rows[column], rows["last"], s=26, alpha=0.75, linewidths=0, **style)
             axes.set(xscale="log", xlabel="numbers in the state" if column == "state_size" else "parameters")
         figure.axes[0].set_ylabel("accuracy over the last tenth, unseen tasks")
-        figure.suptitle(f"{self.scale}: accuracy and size", fontsize=10)
-        legend_below(figure, 5)
-        return figure
+        return finished(figure, 5, f"{self.scale}: accuracy and size")

@@ -3,8 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gpicl_jax.experiments.engine import SMOKE, Cell, Experiment, Member, Row, ends, markdown, mean_and_deviation
-from gpicl_jax.figures.style import COLORS, MARKERS, legend_below, panels
+from gpicl_jax.experiments.engine import SMOKE, Experiment, Grid, Member, Row, ends, markdown, mean_and_deviation
+from gpicl_jax.figures.style import COLORS, MARKERS, finished, panels
 from gpicl_jax.registry import register
 
 # An example of one stream gets a width with which it costs about as much as ten streams.
@@ -34,37 +34,21 @@ class Symmetries(Experiment):
 
     axes = ("model", "train_episodes", "seed")
     scales = {
-        "smoke": {
-            "episodes": (800,),
-            "datasets": ("digits",),
-            "overrides": (*SMALL, *SMOKE, "--optimizer.warmup_steps=10"),
-        },
-        "laptop": {"seeds": 3, "together": 3, "datasets": ("mnist", "fashion_mnist"), "overrides": SMALL},
-        "paper": {
-            "seeds": 5,
-            "together": 5,
-            "episodes": (2000, 15000, 200000),
-            "datasets": ("mnist", "fashion_mnist", "kmnist"),
-            "overrides": SMALL,
-        },
+        "smoke": dict(episodes=(800,), datasets=("digits",), overrides=(*SMALL, *SMOKE, "--optimizer.warmup_steps=10")),
+        "laptop": dict(seeds=3, together=3, datasets=("mnist", "fashion_mnist"), overrides=SMALL),
+        "paper": dict(
+            seeds=5, together=5, episodes=(2000, 15000, 200000), datasets=("mnist", "fashion_mnist", "kmnist"), overrides=SMALL
+        ),
     }
 
-    def cells(self) -> list[Cell]:
+    def table(self) -> Grid:
         """The seeds of a model and a number of episodes share a program."""
-        return [
-            self.cell(
-                "experiments/laptop/equivariant",
-                f"--model.name={name}",
-                *wider,
-                *(f"--train.{each}={episodes // _TASKS_PER_STEP}" for each in ("steps", "validate_every")),
-                model=name,
-                train_episodes=episodes,
-                seed=seed,
-            )
-            for name, wider in MODELS.items()
-            for episodes in self.episodes
-            for seed in range(self.seeds)
-        ]
+        found = {}
+        for name, wider in MODELS.items():
+            for episodes in self.episodes:
+                steps = (f"--train.{each}={episodes // _TASKS_PER_STEP}" for each in ("steps", "validate_every"))
+                found[name, episodes] = ("experiments/laptop/equivariant", f"--model.name={name}", *wider, *steps)
+        return found
 
     def score(self, trained: Member) -> list[Row]:
         """A row for each dataset, unseen tasks."""
@@ -92,6 +76,4 @@ class Symmetries(Experiment):
                 axes.scatter(rows["last"], heights, s=26, alpha=0.75, linewidths=0, **style)
             axes.set(title=dataset, xlabel="accuracy over the last tenth, unseen tasks", ylim=(-len(models) + 0.5, 0.5))
         figure.axes[0].set_yticks([-place for place in range(len(models))], [name.replace("_", " ") for name in models])
-        legend_below(figure)
-        figure.suptitle(f"{self.scale}: what each symmetry is worth", fontsize=10)
-        return figure
+        return finished(figure, 4, f"{self.scale}: what each symmetry is worth")

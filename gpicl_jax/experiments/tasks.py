@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gpicl_jax.build import make_tasks
-from gpicl_jax.experiments.engine import Cell, Experiment, Member, Row, markdown
+from gpicl_jax.experiments.engine import Experiment, Grid, Member, Row, markdown
 from gpicl_jax.figures.style import COLORS
 from gpicl_jax.hyper import hyper_from
 from gpicl_jax.models.layers import shifted_tokens
@@ -27,13 +27,13 @@ class Tasks(Experiment):
     axes = ("seed",)
     trains = False
     scales = {
-        "smoke": {"overrides": ("--data.train=digits", "--data.size=8")},
-        "laptop": {"overrides": ("--data.train=mnist", "--data.size=8")},
-        "paper": {"overrides": ("--data.train=mnist", "--data.size=14")},
+        "smoke": dict(overrides=("--data.train=digits", "--data.size=8")),
+        "laptop": dict(overrides=("--data.train=mnist", "--data.size=8")),
+        "paper": dict(overrides=("--data.train=mnist", "--data.size=14")),
     }
 
-    def cells(self) -> list[Cell]:
-        return [self.cell("digits_transformer", f"--tasks.length={_EXAMPLES}", seed=seed) for seed in range(self.seeds)]
+    def table(self) -> Grid:
+        return {(): ("digits_transformer", f"--tasks.length={_EXAMPLES}")}
 
     def score(self, trained: Member) -> list[Row]:
         """A row for each task: statistics of its matrix A, times √X."""

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gpicl_jax.experiments.engine import SMOKE, Cell, Experiment, Member, Row, ends, markdown
+from gpicl_jax.experiments.engine import SMOKE, Cell, Experiment, Grid, Member, Row, ends, markdown
 from gpicl_jax.figures.style import COLORS, MARKERS, THIN
 from gpicl_jax.paper import paper_transition
 from gpicl_jax.registry import register
@@ -17,51 +17,41 @@ class Transition(Experiment):
     """Accuracy gained within an episode against the number of tasks.
 
     Attributes:
-      configs: folder of the config.
       learner: name of the config.
       log2_tasks: numbers of tasks.
       datasets: one, of unseen tasks that meta-training never saw.
     """
 
-    configs: str = "laptop"
     learner: str = "transformer"
     log2_tasks: tuple[float, ...] = ()
 
     axes = ("num_tasks", "seed")
     scales = {
-        "smoke": {
-            "seeds": 2,
-            "together": 2,
-            "log2_tasks": (0, 10),
-            "datasets": ("random",),
-            "overrides": (*SMOKE, "--model.width=8"),
-        },
-        "laptop": {
-            "seeds": 8,
-            "together": 14,
-            "log2_tasks": (2, 6, 6.5, 7, 7.5, 8, 12),
-            "datasets": ("fashion_mnist",),
-            "overrides": ("--model.width=16", _UNPERMUTED),
-        },
-        "paper": {
-            "seeds": 8,
-            "together": 26,
-            "configs": "paper",
-            "log2_tasks": tuple(range(26)),
-            "datasets": ("fashion_mnist",),
-            "overrides": (_UNPERMUTED,),
-        },
+        "smoke": dict(seeds=2, together=2, log2_tasks=(0, 10), datasets=("random",), overrides=(*SMOKE, "--model.width=8")),
+        "laptop": dict(
+            seeds=8,
+            together=14,
+            log2_tasks=(2, 6, 6.5, 7, 7.5, 8, 12),
+            datasets=("fashion_mnist",),
+            overrides=("--model.width=16", _UNPERMUTED),
+        ),
+        "paper": dict(
+            seeds=8,
+            together=26,
+            configs="paper",
+            log2_tasks=tuple(range(26)),
+            datasets=("fashion_mnist",),
+            overrides=(_UNPERMUTED,),
+        ),
     }
+
+    def table(self) -> Grid:
+        config = f"experiments/{self.configs}/{self.learner}"
+        return {(number,): (config, f"--tasks.num_tasks={number}") for number in (round(2**each) for each in self.log2_tasks)}
 
     def cells(self) -> list[Cell]:
         """They share one program, but for what is too much at once."""
-        return [
-            self.cell(
-                f"experiments/{self.configs}/{self.learner}", f"--tasks.num_tasks={num_tasks}", num_tasks=num_tasks, seed=seed
-            )
-            for seed in range(self.seeds)
-            for num_tasks in (round(2**power) for power in self.log2_tasks)
-        ]
+        return sorted(super().cells(), key=lambda cell: cell.axes["seed"])
 
     def score(self, trained: Member) -> list[Row]:
         """Seen tasks, unseen tasks, unseen tasks of another dataset."""

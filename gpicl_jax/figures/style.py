@@ -67,7 +67,10 @@ def panels(names: Sequence[str], width: float, height: float, *, sharey: bool = 
     return figure, dict(zip(names, figure.subplots(1, len(names), squeeze=False, sharey=sharey)[0], strict=True))
 
 
-def legend_below(figure: Figure, ncols: int = 4) -> None:
-    """Puts one legend for all panels below them, each label once."""
+def finished(figure: Figure, ncols: int, title: str = "") -> Figure:
+    """Returns the figure with one legend for all panels below them, each label once, and a title above."""
     entries = {label: mark for axes in figure.axes for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=ncols)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure

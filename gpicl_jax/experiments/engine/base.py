@@ -20,6 +20,8 @@ from gpicl_jax.training.step import TrainState
 SMOKE = ("--data.train=digits", "--train.steps=40", "--train.chunk=20", "--train.validate_every=40", "--eval.episodes=256")
 MANY_TASKS = f"--tasks.num_tasks={MAX_TASKS}"  # as good as infinitely many, and traced: members may have fewer
 
+Grid = dict[tuple[Any, ...], tuple[str, ...]]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
@@ -39,7 +41,8 @@ class Experiment:
       data_dir: folder of prepared TFDS sets.
       seeds: meta-training seeds, 0 to `seeds` − 1.
       together: members of one program at most.
-      overrides: settings that replace those of the cells' configs.
+      configs: folder of the cells' configs.
+      overrides: settings that replace those of these configs.
       datasets: to meta-test on; they must be there before anything is trained.
     """
 
@@ -48,10 +51,11 @@ class Experiment:
     data_dir: str = ""
     seeds: int = 1
     together: int = 1
+    configs: str = "laptop"
     overrides: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
 
-    room, needs, given = "experiment", ("scales", "axes", "cells", "score", "summary"), ("name", "scale")
+    room, needs, given = "experiment", ("scales", "axes", "table", "score", "summary"), ("name", "scale")
     scales = axes = None
     takes = ()
     trains = True
@@ -66,9 +70,23 @@ class Experiment:
         """The name of its folder among the runs and the results."""
         return self.name.replace("-", "_")
 
-    def cells(self) -> list[Cell]:
-        """Returns what is trained, in the order of the table."""
+    def table(self) -> Grid:
+        """Returns by values of all axes but the seed, in order: the name of a config, and settings that replace its own."""
         raise NotImplementedError
+
+    def cells(self) -> list[Cell]:
+        """Returns what is trained, in the order of the CSV."""
+        grid, names = self.table().items(), self.axes[:-1]
+        return [
+            self.cell({**dict(zip(names, values, strict=True)), "seed": seed}, *settings)
+            for values, settings in grid
+            for seed in range(self.seeds)
+        ]
+
+    def cell(self, axes: dict[str, Any], config: str, *overrides: str) -> Cell:
+        """Returns the cell at `axes`, with the settings of a config, of this experiment, and of the cell; later ones count."""
+        settings = (f"--data.dir={self.data_dir}", *self.overrides, *overrides, f"--train.seed={axes['seed']}")
+        return Cell(axes, load_config(config, settings))
 
     def score(self, trained: Member) -> list[Row]:
         """Returns the rows of a trained member, without the columns of the axes."""
@@ -110,11 +128,6 @@ class Experiment:
     def left(self, there: list[dict[str, str]]) -> "Experiment | None":
         """Returns the experiment that scores what a cell lacks, of which some rows are there; None where it lacks nothing."""
         return None if there else self
-
-    def cell(self, config: str, *overrides: str, **axes: Any) -> Cell:
-        """Returns the cell at `axes`, with the settings of a config, of this experiment, and of the cell; later ones count."""
-        settings = (f"--data.dir={self.data_dir}", *self.overrides, *overrides, f"--train.seed={axes['seed']}")
-        return Cell(axes, load_config(config, settings))
 
     def with_options(self, **given: Any) -> "Experiment":
         """Returns the experiment with options of the command line; empty ones change nothing.

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ from gpicl_jax.hyper import hyper_from
 from gpicl_jax.learners.base import Learner, check_fits
 from gpicl_jax.sections import Config, final_permute_prob
 from gpicl_jax.solvers import CHOICE_EPISODES, choose_params, make_solvers
-from gpicl_jax.tasks import EpisodeKeys, TaskDistribution
+from gpicl_jax.tasks import EpisodeKeys
 
 _SEEN_TASKS = 64
 
@@ -108,7 +109,8 @@ class Test:
 
     def __init__(self, config: Config, learner: Learner) -> None:
         self.learner, self._config, self._evaluator = learner, config, Evaluator(learner)
-        self._kept, self._tasks = functools.cache(self._draw_all), functools.cache(self._make_tasks)  # live as long as it
+        self._kept = functools.cache(lambda *kind: list(self._draw(*kind)))  # caches live as long as it
+        self._tasks = functools.cache(functools.partial(make_tasks, config, "test"))
         self._chosen, self.with_context = functools.cache(self._choose), functools.cache(self._with_context)
 
     def with_learner(self, learner: Learner) -> "Test":
@@ -122,12 +124,9 @@ class Test:
         """Returns the test of the same learner, whose contexts are all of one size."""
         return self.with_learner(dataclasses.replace(self.learner, num_context=num_context))
 
-    def unseen(self, params: Any, dataset: str, permute: float, length: int, num_context: int, *, keep: bool) -> Scores:
-        tasks = dataclasses.replace(self._tasks(dataset), length=length, num_context=num_context)
-        check_fits(self.learner, tasks)
-        keys, kind = self._keys("test"), (dataset, permute, length, num_context)
-        parts = self._kept(*kind) if keep else drawn_in_parts(tasks, keys, permute)
-        return score_together({"": (self._evaluator, params)}, parts, keys)[""]
+    def unseen(self, params: Any, *kind: Any, keep: bool) -> Scores:
+        parts = self._kept(*kind) if keep else self._draw(*kind)
+        return score_together({"": (self._evaluator, params)}, parts, self._keys("test"))[""]
 
     def validation(self, params: Any) -> Scores:
         tasks = make_tasks(self._config, "validation")
@@ -136,8 +135,8 @@ class Test:
     def beside_solvers(self, params: Any, dataset: str, permute: float) -> dict[str, Scores]:
         """Episodes are drawn again each time: those of large images would not all fit into memory."""
         keys, solvers = self._keys("test"), make_solvers(self._config.tasks.classes_per_task)
-        entrants = {"learner": (self._evaluator, params)}
-        entrants |= {name: (solvers[name], chosen) for name, chosen in self._chosen().items()}
+        chosen = {name: (solvers[name], settings) for name, settings in self._chosen().items()}
+        entrants = {"learner": (self._evaluator, params)} | chosen
         return score_together(entrants, drawn_in_parts(self._tasks(dataset), keys, permute), keys)
 
     def seen(self, params: Any, config: Config) -> Scores:
@@ -156,12 +155,10 @@ class Test:
         num_tasks = settings.episodes // settings.sequences_per_task
         return unseen_episode_keys(settings.seed, split, num_tasks, settings.sequences_per_task)
 
-    def _draw_all(self, dataset: str, permute: float, length: int, num_context: int) -> list[Any]:
+    def _draw(self, dataset: str, permute: float, length: int, num_context: int) -> Iterator[Any]:
         tasks = dataclasses.replace(self._tasks(dataset), length=length, num_context=num_context)
-        return list(drawn_in_parts(tasks, self._keys("test"), permute))
-
-    def _make_tasks(self, dataset: str) -> TaskDistribution:
-        return make_tasks(self._config, "test", dataset)
+        check_fits(self.learner, tasks)
+        return drawn_in_parts(tasks, self._keys("test"), permute)
 
 
 def ends(scores: Scores, **about: Any) -> Row:

@@ -104,7 +104,8 @@ class Work:
         trained = train_members(population, folder, self.experiment.watch(population))
         if "processor_seconds" not in about:  # later commands find it trained
             folder.write_json("members.json", about := about | {"processor_seconds": clock() - begun})
-        test = Test(configs[0], population.learner)
+        common = {"steps": trained.steps, "seconds": trained.seconds / len(configs)}
+        common |= {"processor_seconds": about["processor_seconds"], "test": Test(configs[0], population.learner)}
         records = [of_member(trained.records, index) for index in range(len(configs))]
         return [
             Member(
@@ -112,11 +113,8 @@ class Work:
                 params_of_member(trained.params_M, index),
                 records[index],
                 next((each["step"] for each in records[index] if each.get("loss", 0.0) is None), None),
-                test,
-                about["notes"][index],
-                trained.steps,
-                trained.seconds / len(configs),
-                about["processor_seconds"],
+                notes=about["notes"][index],
+                **common,
             )
             for index, config in enumerate(configs)
         ]

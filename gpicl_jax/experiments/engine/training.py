@@ -78,14 +78,14 @@ def seconds_per_step(config: Config) -> float:
     return fastest(chunk) / config.train.chunk
 
 
-def seconds_per_prediction(config: Config, learner: Learner, params: Any) -> float:
+def seconds_per_prediction(learner: Learner, params: Any, config: Config) -> float:
     """Returns those of all rows of one episode by `clock`; for a learner with cuts of all rows after the last cut."""
     tasks = make_tasks(config, "validation")
-    episodes, learner_keys = next(iter(drawn_in_parts(tasks, unseen_episode_keys(0, "validation", _TIMED_EPISODES, 1))))
+    episodes, keys = next(iter(drawn_in_parts(tasks, unseen_episode_keys(0, "validation", _TIMED_EPISODES, 1))))
     if cuts := learner.cuts(tasks.length):
         episodes = episodes._replace(num_context=np.full_like(episodes.num_context, cuts[-1]))
     predict = jax.jit(jax.vmap(jax.vmap(lambda episode, key: learner.predict(params, episode, key=key))))
-    return fastest(lambda: predict(episodes, learner_keys)) / _TIMED_EPISODES
+    return fastest(lambda: predict(episodes, keys)) / _TIMED_EPISODES
 
 
 def steps_within(seconds: float, per_step: float, chunk: int) -> int:

@@ -59,10 +59,8 @@ def test_trials_are_chosen_on_validation_tasks_and_cells_measured_on_test_tasks(
     monkeypatch.setattr(
         members, "drawn_in_parts", lambda tasks, *rest: splits.append(tasks.source.num_images) or drawn_in_parts(tasks, *rest)
     )
-    validation = members.Test.validation
-    monkeypatch.setattr(
-        members.Test, "validation", lambda self, params: splits.append("validation") or validation(self, params)
-    )
+    validation = members.Member.validation
+    monkeypatch.setattr(members.Member, "validation", lambda self: splits.append("validation") or validation(self))
     experiment = dataclasses.replace(TINY, trials=2, seeds=2, overrides=(*TINY.overrides, "--eval.episodes=1024"))
     assert run_experiment(experiment, dataclasses.replace(asked, learners=("sgd",))) == 0
     assert splits == ["validation", "validation", 397, 397]

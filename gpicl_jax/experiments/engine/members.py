@@ -76,15 +76,31 @@ class Member:
         permute = final_permute_prob(self.config) if permute_labels_prob is None else permute_labels_prob
         test = self.test.with_context(num_context) if num_context else self.test
         kind = (dataset, permute, length or self.config.tasks.length, num_context or self.config.tasks.num_context)
-        return test.unseen(self.params, *kind, keep=keep)
+        parts = test.kept(*kind) if keep else test.draw(*kind)
+        return score_together({"": (test.evaluator, self.params)}, parts, test.keys("test"))[""]
 
     def validation(self) -> Scores:
         """Returns the scores on unseen tasks of validation images."""
-        return self.test.validation(self.params)
+        tasks = make_tasks(self.config, "validation")
+        return self.test.evaluator(self.params, tasks, self.test.keys("validation"), final_permute_prob(self.config))
 
     def beside_solvers(self, dataset: str) -> dict[str, Scores]:
-        """Returns the scores of `learner` and of the reference solvers by name, on the same tasks as `unseen`."""
-        return self.test.beside_solvers(self.params, dataset, final_permute_prob(self.config))
+        """Returns the scores of `learner` and of the reference solvers by name, on the same tasks as `unseen`.
+
+        Episodes are drawn again each time: those of large images would not all fit into memory.
+        """
+        keys, solvers = self.test.keys("test"), make_solvers(self.config.tasks.classes_per_task)
+        entrants = {name: (solvers[name], settings) for name, settings in self.test.chosen().items()}
+        parts = drawn_in_parts(self.test.tasks(dataset), keys, final_permute_prob(self.config))
+        return score_together({"learner": (self.test.evaluator, self.params)} | entrants, parts, keys)
+
+    def seen(self) -> Scores:
+        """Returns the scores on test images of the first 64 training tasks, or of all again and again where there are fewer."""
+        config = self.config
+        ids_T = np.arange(_SEEN_TASKS) % config.tasks.num_tasks  # always as many: no shape changes, nothing is compiled anew
+        keys = seen_episode_keys(hyper_from(config), config.eval.seed, ids_T, config.eval.episodes)
+        tasks = dataclasses.replace(self.test.tasks(config.data.train[0]), entries=config.tasks.entries)
+        return self.test.evaluator(self.params, tasks, keys, final_permute_prob(config))
 
     def with_params(self, params: Any) -> "Member":
         """Returns other weights in the same learner."""
@@ -94,13 +110,9 @@ class Member:
         """Returns the same weights in a learner that uses them in another way."""
         return dataclasses.replace(self, test=self.test.with_learner(learner))
 
-    def seen(self) -> Scores:
-        """Returns the scores on test images of the first 64 training tasks, or of all again and again where there are fewer."""
-        return self.test.seen(self.params, self.config)
-
 
 class Test:
-    """Scores members of one population; episodes and programs are made once.
+    """What the members of one population are scored with; tasks, episodes and programs are made once.
 
     Args:
       config: of any member.
@@ -108,57 +120,37 @@ class Test:
     """
 
     def __init__(self, config: Config, learner: Learner) -> None:
-        self.learner, self._config, self._evaluator = learner, config, Evaluator(learner)
-        self._kept = functools.cache(lambda *kind: list(self._draw(*kind)))  # caches live as long as it
-        self._tasks = functools.cache(functools.partial(make_tasks, config, "test"))
-        self._chosen, self.with_context = functools.cache(self._choose), functools.cache(self._with_context)
+        self._config, cache = config, functools.cache  # caches live as long as it
+        self.tasks = cache(functools.partial(make_tasks, config, "test"))
+        self.kept, self.chosen = cache(lambda *kind: list(self.draw(*kind))), cache(self._choose)
+        self._use(learner)
+
+    def _use(self, learner: Learner) -> None:
+        self.learner, self.evaluator = learner, Evaluator(learner)
+        self.with_context = functools.cache(lambda size: self.with_learner(dataclasses.replace(learner, num_context=size)))
 
     def with_learner(self, learner: Learner) -> "Test":
         """Returns the test of another learner on the same episodes."""
         other = copy.copy(self)
-        other.learner, other._evaluator = learner, Evaluator(learner)
-        other.with_context = functools.cache(other._with_context)  # the one that was copied is of the old learner
+        other._use(learner)
         return other
 
-    def _with_context(self, num_context: int) -> "Test":
-        """Returns the test of the same learner, whose contexts are all of one size."""
-        return self.with_learner(dataclasses.replace(self.learner, num_context=num_context))
-
-    def unseen(self, params: Any, *kind: Any, keep: bool) -> Scores:
-        parts = self._kept(*kind) if keep else self._draw(*kind)
-        return score_together({"": (self._evaluator, params)}, parts, self._keys("test"))[""]
-
-    def validation(self, params: Any) -> Scores:
-        tasks = make_tasks(self._config, "validation")
-        return self._evaluator(params, tasks, self._keys("validation"), final_permute_prob(self._config))
-
-    def beside_solvers(self, params: Any, dataset: str, permute: float) -> dict[str, Scores]:
-        """Episodes are drawn again each time: those of large images would not all fit into memory."""
-        keys, solvers = self._keys("test"), make_solvers(self._config.tasks.classes_per_task)
-        chosen = {name: (solvers[name], settings) for name, settings in self._chosen().items()}
-        entrants = {"learner": (self._evaluator, params)} | chosen
-        return score_together(entrants, drawn_in_parts(self._tasks(dataset), keys, permute), keys)
-
-    def seen(self, params: Any, config: Config) -> Scores:
-        ids_T = np.arange(_SEEN_TASKS) % config.tasks.num_tasks  # always as many: no shape changes, nothing is compiled anew
-        keys = seen_episode_keys(hyper_from(config), config.eval.seed, ids_T, config.eval.episodes)
-        tasks = dataclasses.replace(self._tasks(config.data.train[0]), entries=config.tasks.entries)
-        return self._evaluator(params, tasks, keys, final_permute_prob(config))
-
-    def _choose(self) -> dict[str, Any]:
-        solvers = make_solvers(self._config.tasks.classes_per_task)
-        keys = unseen_episode_keys(self._config.eval.seed, "validation", CHOICE_EPISODES, 1)
-        return choose_params(solvers, make_tasks(self._config, "validation"), keys)
-
-    def _keys(self, split: str) -> EpisodeKeys:
+    def keys(self, split: str) -> EpisodeKeys:
+        """Returns the keys of the episodes of `test` or `validation`."""
         settings = self._config.eval
         num_tasks = settings.episodes // settings.sequences_per_task
         return unseen_episode_keys(settings.seed, split, num_tasks, settings.sequences_per_task)
 
-    def _draw(self, dataset: str, permute: float, length: int, num_context: int) -> Iterator[Any]:
-        tasks = dataclasses.replace(self._tasks(dataset), length=length, num_context=num_context)
+    def draw(self, dataset: str, permute: float, length: int, num_context: int) -> Iterator[Any]:
+        """Returns the test episodes of a dataset; `kept` keeps them."""
+        tasks = dataclasses.replace(self.tasks(dataset), length=length, num_context=num_context)
         check_fits(self.learner, tasks)
-        return drawn_in_parts(tasks, self._keys("test"), permute)
+        return drawn_in_parts(tasks, self.keys("test"), permute)
+
+    def _choose(self) -> dict[str, Any]:
+        """Returns the settings of the reference solvers that validation tasks choose."""
+        keys = unseen_episode_keys(self._config.eval.seed, "validation", CHOICE_EPISODES, 1)
+        return choose_params(make_solvers(self._config.tasks.classes_per_task), make_tasks(self._config, "validation"), keys)
 
 
 def ends(scores: Scores, **about: Any) -> Row:

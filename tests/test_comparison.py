@@ -70,6 +70,25 @@ def test_trials_are_chosen_on_validation_tasks_and_cells_measured_on_test_tasks(
     assert cells.seed.tolist() == [0, 1] and cells["last"][0] != cells["last"][1]
 
 
+def test_all_rows_are_tested_on_the_same_tasks_whatever_their_meta_training(monkeypatch):
+    """At the paper's size some train with labels that are seldom permuted."""
+    paper = dataclasses.replace(make_experiment("comparison", "paper"), datasets=("digits",))
+    cells = [cell for cell in paper.cells() if cell.config.tasks.permute_labels_prob < 1]
+    given = []
+    monkeypatch.setattr(Comparison, "_costs", lambda *_: {})
+    monkeypatch.setattr(
+        members.Member, "unseen", lambda self, dataset, permute_labels_prob=None, **kw: given.append(permute_labels_prob)
+    )
+    for cell in cells[:2]:
+        with pytest.raises(AttributeError):  # of the scores that are none
+            paper.score(members.Member(cell.config, {}, [], None, members.Test(cell.config, None)))
+    assert given == [1.0, 1.0]
+
+
+def test_a_dataset_that_is_named_twice_counts_once():
+    assert TINY.with_options(datasets=("random", "random")).datasets == ("random",)
+
+
 def test_the_steps_fill_the_time_and_are_kept(asked, monkeypatch):
     """At 0.01 s a step; a command that goes on with a run does not measure again."""
     monkeypatch.setattr("gpicl_jax.experiments.comparison.seconds_per_step", lambda config: 0.01)

@@ -187,7 +187,7 @@ remat_blocks = false
         ("vsml", 3, "shifted", {"name": "vsml", "hidden": (16, 16), "remat": True}),
     ],
 )
-def test_a_config_of_the_old_form_loads_where_it_asks_for_nothing_that_its_classes_lack(tmp_path, name, layers, layout, found):
+def test_a_config_that_an_older_run_wrote_loads(tmp_path, name, layers, layout, found):
     path = tmp_path / "config.toml"
     path.write_text(OLD.format(name=name, layers=layers, heads=8, layout=layout))
     config = load_config(str(path))
@@ -195,7 +195,9 @@ def test_a_config_of_the_old_form_loads_where_it_asks_for_nothing_that_its_class
     assert changed_settings(config, load_config(str(path))) == {} and make_learner(config)
     path.write_text(to_toml(config))
     assert load_config(str(path)) == config
-    path.write_text(OLD.format(name="lstm", layers=4, heads=2, layout="shifted"))
+    path.write_text(OLD.format(name=name, layers=layers, heads=2, layout=layout))  # which an LSTM ignored
+    assert load_config(str(path)).model.name == config.model.name
+    path.write_text("[model]\nname = 'lstm'\nnum_heads = 8\n")  # of a person, who must be told
     with pytest.raises(UserError, match=r"model.name = 'lstm' has no setting model.num_heads"):
         load_config(str(path))
 

@@ -151,7 +151,7 @@ class Comparison(Experiment):
         """A row for each dataset: accuracy on unseen tasks and test images of the first row, the last tenth, the last row."""
         costs, rows = self._costs(trained), []
         for name in self.datasets:
-            scores = trained.unseen(name, keep=False)
+            scores = trained.unseen(name, keep=False, permute_labels_prob=1.0)  # one protocol for all rows
             if not scores.finite:
                 told = f"predictions of {learner_name(trained.config)} on {name} are not finite"
                 raise Diverged(f"{told}; {advice(trained.config)}")

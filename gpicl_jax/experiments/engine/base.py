@@ -135,6 +135,7 @@ class Experiment:
         Raises:
           UserError: one that it does not take.
         """
+        given = {option: tuple(dict.fromkeys(value)) if isinstance(value, tuple) else value for option, value in given.items()}
         given = {option: value for option, value in given.items() if value}
         for option in given:
             if option not in self.takes:

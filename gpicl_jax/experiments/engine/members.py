@@ -80,9 +80,9 @@ class Member:
         return score_together({"": (test.evaluator, self.params)}, parts, test.keys("test"))[""]
 
     def validation(self) -> Scores:
-        """Returns the scores on unseen tasks of validation images."""
+        """Returns the scores on unseen tasks of validation images, whose labels are all permuted."""
         tasks = make_tasks(self.config, "validation")
-        return self.test.evaluator(self.params, tasks, self.test.keys("validation"), final_permute_prob(self.config))
+        return self.test.evaluator(self.params, tasks, self.test.keys("validation"), 1.0)
 
     def beside_solvers(self, dataset: str) -> dict[str, Scores]:
         """Returns the scores of `learner` and of the reference solvers by name, on the same tasks as `unseen`.

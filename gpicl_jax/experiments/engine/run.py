@@ -71,6 +71,8 @@ class Work:
             lacking = self.missing(unit)  # another process may have done some meanwhile
             if not lacking:
                 return
+            if len(lacking) < len(unit):  # the others are a population of their own
+                return self.complete([cell for cell, *_ in lacking])
             rows = self._train(folder, lacking)
             with RunFolder(self.runs_dir).lock(wait=True):  # other parts write the same file
                 self.table.add(rows)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpicl_jax.sections import Config
+from gpicl_jax.settings import UserError
 
 Hyper = Any  # a NamedTuple of the traced settings of a config, by name: learning_rate, num_tasks, seed, …
 
@@ -26,6 +27,8 @@ def hyper_from(config: Config) -> Hyper:
         value = getattr(config.sections[section], field.name)
         if value == field.metadata.get("word"):
             value = field.metadata["maximum"]
+        if field.name in values:
+            raise UserError(f"{section}.{field.name} is traced, and so is another setting of this name; rename it")
         values[field.name] = np.float32(value) if field.type is float else np.int32(value)
     return _hyper_type(tuple(values))(**values)
 

@@ -15,7 +15,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from gpicl_jax.settings import UserError, nearest, one_line
+from gpicl_jax.settings import UserError, checked, nearest, one_line
 
 ROOMS = {
     "model": "gpicl_jax.models",
@@ -71,8 +71,17 @@ def _fault(kind: type) -> str:
 def _fault_of_fields(kind: type, base: Any) -> str:
     if any(isinstance(value, dataclasses.Field) for value in vars(kind).values()):
         return "has a setting(…) but is no dataclass; write @dataclasses.dataclass(frozen=True) between @register and class"
+    for field in settings_of(kind).values():
+        if field.name == "name":
+            return "has a setting called name, which is that of the class; rename it"
+        try:
+            checked(f"the default of {field.name}", field.default, field)
+        except UserError as error:
+            return f"has a wrong setting: {error}"
     if "open" in vars(kind) or not dataclasses.is_dataclass(kind):  # it makes itself
         return ""
+    if getattr(kind, "has_splits", False):
+        return "has splits, but no open(split, …) that tells them apart; write it"
     needed = [field.name for field in dataclasses.fields(kind) if "about" not in field.metadata and _has_no_default(field)]
     for name in needed:
         if name not in base.given:
@@ -136,8 +145,8 @@ def find(room: str, name: str) -> Any:
     Raises:
       UserError: there is none.
     """
-    if name not in _KNOWN[room] and name not in names(room):
-        hint = nearest(name, names(room))
+    if not isinstance(name, str) or (name not in _KNOWN[room] and name not in names(room)):
+        hint = nearest(str(name), names(room))
         given = f"{room}.name = {name!r}" if room in ROOMS else f"no {room} '{name}'"
         raise UserError(f"{given}{hint} (a class in a file of yours needs --import FILE.py)")
     return _KNOWN[room][name]

@@ -85,6 +85,17 @@ def test_all_rows_are_tested_on_the_same_tasks_whatever_their_meta_training(monk
     assert given == [1.0, 1.0]
 
 
+def test_scores_of_a_run_that_is_gone_are_not_mixed_with_those_of_another(asked, capsys):
+    asked = dataclasses.replace(asked, learners=("mlp",))
+    assert run_experiment(TINY, asked) == 0
+    for note in asked.runs_dir.rglob("members.json"):
+        note.unlink()
+    before = (asked.results_dir / "smoke.csv").read_bytes()
+    assert run_experiment(TINY.with_options(datasets=("random",)), asked) == 1
+    assert "lacks the run that they are of; give its --runs-dir" in capsys.readouterr().err
+    assert (asked.results_dir / "smoke.csv").read_bytes() == before
+
+
 def test_a_dataset_that_is_named_twice_counts_once():
     assert TINY.with_options(datasets=("random", "random")).datasets == ("random",)
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
 
 from gpicl_jax import registry
@@ -15,11 +16,14 @@ from gpicl_jax.experiments.engine import make_experiment
 from gpicl_jax.experiments.engine.table import Table
 from gpicl_jax.hyper import compiled_part, hyper_from
 from gpicl_jax.learners.base import Learner
+from gpicl_jax.learners.in_context import InContext
 from gpicl_jax.models.base import SequenceModel
 from gpicl_jax.optimizers import Optimizer
 from gpicl_jax.registry import ROOMS, find, names, register, section_class, settings_of
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError, setting
+from gpicl_jax.tasks import Episode
+from gpicl_jax.tasks.sources.base import Source
 from tests.helpers import TINY, tiny_config
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -37,8 +41,6 @@ def nothing_stays(monkeypatch):
 
 @pytest.mark.parametrize("name", names("optimizer"))
 def test_every_optimizer_is_an_object_of_its_own_class_and_moves_otherwise_than_the_others(name):
-    import jax.numpy as jnp
-
     def moved(name):
         config = tiny_config(f"--optimizer.name={name}", "--optimizer.learning_rate=0.1")
         optimizer = make_optimizer(config)
@@ -103,6 +105,12 @@ def test_a_digest_is_of_values_alone():
     assert settings_digest(config) == settings_digest(load_config("digits", ("--data.dir=elsewhere",)))
     assert settings_digest(config) != settings_digest(load_config("digits", ("--model.width=33",)))
     assert settings_digest(config) == "970ea5b7"
+
+
+def test_a_name_that_is_no_text_is_one_line():
+    for name in (1, True, float("nan"), [1]):
+        with pytest.raises(UserError, match=r"model.name = .*"):
+            config_from_dict({"model": {"width": 8}}, {"model": {"name": name}})
 
 
 def test_what_is_traced_is_said_by_the_setting():
@@ -202,6 +210,20 @@ def test_a_config_that_an_older_run_wrote_loads(tmp_path, name, layers, layout, 
         load_config(str(path))
 
 
+class TooWide(SequenceModel):
+    """A logit too many."""
+
+    def __call__(self, x_LX, y_L):
+        return jnp.zeros((len(y_L), self.num_classes + 1))
+
+
+def test_logits_of_another_shape_are_refused():
+    learner = InContext(TooWide(num_classes=10), 4, 5)
+    episode = Episode(jnp.zeros((5, 4)), jnp.zeros(5, jnp.int32), jnp.int32(5))
+    with pytest.raises(UserError, match=r"TooWide returned logits of shape \[5, 11\]; expected \[L, C\] = \[5, 10\]"):
+        learner.predict({}, episode, key=None)
+
+
 class Half(SequenceModel):
     def __call__(self, x_LX, y_L):
         return x_LX
@@ -217,6 +239,15 @@ class Wanting(SequenceModel):
         return 0
 
 
+def dataclass_of(called, base, /, **members):
+    """A class of one room whose settings and attributes are given; it does all that its room needs."""
+    methods = {method: lambda self, *_: None for method in base.needs}
+    kinds = {"name": str, "rank": int}
+    annotations = {key: kinds[key] for key in members if key in kinds}
+    made = type(called, (base,), {"__annotations__": annotations, **methods, **members})
+    return dataclasses.dataclass(frozen=True, kw_only=True)(made)
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
@@ -226,6 +257,9 @@ class Wanting(SequenceModel):
         (type("Idle", (Learner,), {}), "idle", "has no method init, predict, state_size"),
         (type("Plain", (find("optimizer", "adam"),), {"b3": setting(1.0, "x")}), "plain", "is no dataclass"),
         (find("model", "lstm"), "transformer", "have this name; rename one"),
+        (dataclass_of("Named", Optimizer, name=setting("x", "y")), "named", "has a setting called name"),
+        (dataclass_of("Wrong", Optimizer, rank=setting("eight", "y")), "wrong", "the default of rank = 'eight' is of type str"),
+        (dataclass_of("Split", Source, has_splits=True, num_features=4), "split", "has splits, but no open"),
     ],
 )
 def test_a_class_that_cannot_work_is_refused_when_it_is_registered(kind, name, message):

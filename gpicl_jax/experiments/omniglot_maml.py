@@ -92,8 +92,8 @@ class OmniglotMaml(Experiment):
 
         `last` is the accuracy on the four test drawings; `loss` the mean cross-entropy of logits on them, nats; `gain` and
         `gain_standard_error` are of the accuracy after less that before, problem by problem. Errors are over problems.
-        `validation_loss` is the learner's own, on validation problems at the end of meta-training. There is no accuracy and no
-        gain where an inner loop diverged.
+        `validation_loss` is the mean cross-entropy of logits on validation problems at the end of meta-training. There is no
+        accuracy and no gain where an inner loop diverged.
         """
         config, learner = trained.config, trained.test.learner
         untrained = trained.with_params(jax.jit(learner.init)(stream(config.train.seed, "init")))

@@ -79,6 +79,20 @@ class Learner:
         ...
 
 
+def checked_logits(model: Model, logits_LC: jax.Array, length: int) -> jax.Array:
+    """Returns the logits of a model.
+
+    Raises:
+      UserError: they are not of shape [L, C].
+    """
+    if logits_LC.shape != (length, model.num_classes):
+        raise UserError(
+            f"{type(model).__name__} returned logits of shape {list(logits_LC.shape)}; expected [L, C] = "
+            f"{[length, model.num_classes]}"
+        )
+    return logits_LC
+
+
 def score_rows(logits_LC: jax.Array, y_L: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy (nats) and 0/1 accuracy of every row, float32 [L] each.
 

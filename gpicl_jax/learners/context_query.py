@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from gpicl_jax.learners.base import FIRST_POSITIONS, Learner, Metrics, Params, last_rows
+from gpicl_jax.learners.base import FIRST_POSITIONS, Learner, Metrics, Params, checked_logits, last_rows
 from gpicl_jax.models.base import ContextModel
 from gpicl_jax.registry import register
 from gpicl_jax.tasks.episode import Episode
@@ -81,7 +81,8 @@ class ContextQuery(FromContext):
 
     def predict(self, params: Params, episode: Episode, *, key: jax.Array) -> jax.Array:
         del key  # nothing random in the forward pass
-        return self.model.apply({"params": params}, episode.x_LX, episode.y_L, episode.num_context)
+        logits_LC = self.model.apply({"params": params}, episode.x_LX, episode.y_L, episode.num_context)
+        return checked_logits(self.model, logits_LC, len(episode.y_L))
 
     def state_size(self, length: int) -> int:
         return self.model.state_size(self.num_features, length)

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from gpicl_jax.learners.base import Learner, Params
+from gpicl_jax.learners.base import Learner, Params, checked_logits
 from gpicl_jax.models.base import SequenceModel
 from gpicl_jax.registry import register
 from gpicl_jax.tasks.episode import Episode
@@ -41,7 +41,8 @@ class InContext(Learner):
 
     def predict(self, params: Params, episode: Episode, *, key: jax.Array) -> jax.Array:
         del key  # nothing random in the forward pass
-        return self.model.apply({"params": params}, episode.x_LX, episode.y_L)
+        logits_LC = self.model.apply({"params": params}, episode.x_LX, episode.y_L)
+        return checked_logits(self.model, logits_LC, len(episode.y_L))
 
     def state_size(self, length: int) -> int:
         return self.model.state_size(self.num_features, length)

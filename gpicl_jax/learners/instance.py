@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from gpicl_jax.learners.base import Learner, Params
+from gpicl_jax.learners.base import Learner, Params, checked_logits
 from gpicl_jax.models.base import RowModel
 from gpicl_jax.registry import register
 from gpicl_jax.tasks.episode import Episode
@@ -37,7 +37,8 @@ class Instance(Learner):
 
     def predict(self, params: Params, episode: Episode, *, key: jax.Array) -> jax.Array:
         del key  # nothing random in the forward pass
-        return self.model.apply({"params": params}, episode.x_LX)
+        logits_LC = self.model.apply({"params": params}, episode.x_LX)
+        return checked_logits(self.model, logits_LC, len(episode.y_L))
 
     def state_size(self, length: int) -> int:
         return 0

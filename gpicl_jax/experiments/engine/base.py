@@ -158,4 +158,6 @@ def make_experiment(name: str, scale: str) -> Experiment:
     kind = find("experiment", name)
     if scale not in kind.scales:
         raise UserError(f"no scale '{scale}' of experiment {name}{nearest(scale, kind.scales)}")
+    for field in set(kind.scales[scale]) - {each.name for each in dataclasses.fields(kind)}:
+        raise UserError(f"scale '{scale}' of experiment {name} sets {field}, which {kind.__name__} lacks")
     return kind(name=name, scale=scale, **kind.scales[scale])

@@ -73,6 +73,11 @@ class Work:
                 return
             if len(lacking) < len(unit):  # the others are a population of their own
                 return self.complete([cell for cell, *_ in lacking])
+            if any(there for *_, there in lacking) and not (folder.path / "members.json").is_file():
+                raise UserError(
+                    f"{self.table.path} has scores of {label(unit)}, but {self.runs_dir} lacks the run that they are of; "
+                    "give its --runs-dir, or another --results-dir"
+                )
             rows = self._train(folder, lacking)
             with RunFolder(self.runs_dir).lock(wait=True):  # other parts write the same file
                 self.table.add(rows)
@@ -91,10 +96,13 @@ class Work:
         about["notes"] = [notes for _, notes in begun]
         folder.write_json("members.json", about)
         members = self._members(folder, [config for config, _ in begun], about)
-        commit, rows = (record["commit"] or "")[:7], []
+        commit, dirty, _ = (record["commit"] or "").partition("-dirty")
+        rows = []
         for (cell, scorer, there), one in zip(lacking, members, strict=True):
             new = scorer.score(one) if one.diverged is None else [{"diverged": one.diverged}]
-            each = {"steps": one.steps, "seconds": one.seconds, "commit": commit}
+            if not new:
+                raise UserError(f"experiment {self.experiment.name} scored nothing of {cell}; its score must return rows")
+            each = {"steps": one.steps, "seconds": one.seconds, "commit": commit[:7] + dirty}
             rows.append((cell, [*there, *(row | each for row in new)]))
         return rows
 

@@ -10,7 +10,10 @@ from gpicl_jax import __version__
 from gpicl_jax.config import packaged_configs
 from gpicl_jax.settings import UserError
 
-BENCHMARKS = ("tasks", "step", "population", "maml", "study", "inference", "features")
+_BENCH_FILES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((Path(__file__).parent / "bench").glob("*.py"))}
+BENCHMARKS = {  # the files of bench/ that say what they take, and the first lines of their docstrings
+    name: content.split('"""')[1].split("\n")[0] for name, content in _BENCH_FILES.items() if "\nTAKES = " in content
+}
 
 _TRAIN_HELP = """\
 example:
@@ -41,6 +44,9 @@ example:
   gpicl figure scaling --scale laptop
 """
 _BENCH_HELP = """\
+benchmarks:
+{names}
+
 examples:
   gpicl bench step --pytorch
   gpicl bench tasks --pytorch-repo ~/gpicl --json tasks.json
@@ -203,7 +209,8 @@ def parser() -> argparse.ArgumentParser:
     figure.add_argument("name", metavar="NAME", help="see gpicl experiment --help")
     figure.add_argument("--scale", default="smoke", help="which CSV of the folder (default: smoke)")
     figure.add_argument("--results-dir", type=Path, metavar="DIR", help="the experiment's folder (default: results/NAME)")
-    bench = command("bench", "measure speed and memory, beside PyTorch if you like", _BENCH_HELP)
+    benchmarks = "\n".join(f"  {name:<11}{about}" for name, about in BENCHMARKS.items())
+    bench = command("bench", "measure speed and memory, beside PyTorch if you like", _BENCH_HELP.format(names=benchmarks))
     _add_bench_arguments(bench)
     datasets = command("datasets", "list the base datasets, and how to get those that are missing", _DATASETS_HELP)
     settings = command("settings", "list what a config can say", _SETTINGS_HELP)

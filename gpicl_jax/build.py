@@ -32,13 +32,13 @@ def make_source(config: Config, name: str, split: str) -> Source:
     return source
 
 
-def make_tasks(config: Config, split: str, name: str | None = None) -> TaskDistribution:
-    """The tasks of one split of `data.train`, or of another base dataset.
+def make_tasks(config: Config, split: str, name: str | None = None, source: Source | None = None) -> TaskDistribution:
+    """The tasks of one split of `data.train`, of another base dataset, or over a source that is given.
 
     Only the training split draws from a finite task set, and has matrices of the law that the config names; all others are
     normal, so that learners of different laws are measured by the same tasks.
     """
-    sources = [make_source(config, each, split) for each in ([name] if name else config.data.train)]
+    sources = [source] if source else [make_source(config, each, split) for each in ([name] if name else config.data.train)]
     settings = config.tasks
     try:
         return TaskDistribution(

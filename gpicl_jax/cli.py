@@ -144,12 +144,9 @@ def _figure(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace, overrides: tuple[str, ...], arguments: list[str]) -> int:
-    from gpicl_jax.bench.asked import Asked
+    from gpicl_jax.bench.program import Asked
     from gpicl_jax.bench.run import run_bench
-    from gpicl_jax.training.population import one_device_a_core
 
-    if options.name in ("population", "maml", "study"):
-        one_device_a_core()
     return run_bench(
         options.name,
         overrides,

@@ -1,6 +1,7 @@
 """`gpicl bench`: what it promises to find, the sameness of both sides, the harness itself. No speed is asserted."""
 
 import collections
+import dataclasses
 import importlib.util
 import json
 import math
@@ -12,9 +13,8 @@ import pandas as pd
 import pytest
 
 from gpicl_jax.arguments import BENCHMARKS
-from gpicl_jax.bench import features, maml, measure, memory, population, program, roofline, study
-from gpicl_jax.bench.measure import Side, by_turns
-from gpicl_jax.bench.rows import Row, text, timing_rows
+from gpicl_jax.bench import features, maml, measure, population, program, step, study, tasks
+from gpicl_jax.bench.measure import Row, Side, by_turns, text, timing_rows
 from gpicl_jax.build import make_learner, make_optimizer
 from gpicl_jax.cli import main
 from gpicl_jax.config import load_config
@@ -84,10 +84,10 @@ def quick(monkeypatch):
     monkeypatch.setattr(population, "MEMBERS", 3)
     monkeypatch.setattr(study, "INNER_STEPS", (1,))
     monkeypatch.setattr(features, "_SIZES", (features._SIZES[0], features._SIZES[-1]))
-    monkeypatch.setattr(roofline, "PRODUCT", {"cpu": 64})
-    monkeypatch.setattr(roofline, "COPIED", 2**10)
-    for name, value in {"OURS": (2**4, 2**24), "THEIRS": (2**4,), "TURNS": 1}.items():
-        monkeypatch.setattr(memory, name, value)
+    monkeypatch.setattr(step, "PRODUCT", {"cpu": 64})
+    monkeypatch.setattr(step, "COPIED", 2**10)
+    for name, value in {"OURS": (4, 24), "THEIRS": (4,), "TURNS": 1}.items():
+        monkeypatch.setattr(tasks, name, value)
 
 
 @pytest.fixture
@@ -100,13 +100,13 @@ def losses(monkeypatch):
             losses.append(float(loss := side.run()))
             return loss
 
-        return side._replace(run=run)
+        return dataclasses.replace(side, run=run)
 
     def sides(order, *arguments):
-        return [
-            listen(side, found[order].setdefault(side.name.removesuffix(f", {order}"), [])) if "jax" in side.name else side
-            for side in make_sides(order, *arguments)
-        ]
+        return {
+            name: listen(side, found[order].setdefault(name, [])) if "jax" in name else side
+            for name, side in make_sides(order, *arguments).items()
+        }
 
     monkeypatch.setattr(maml, "make_sides", sides)
     return found
@@ -150,25 +150,21 @@ def test_a_benchmark_finds_what_it_promises(name, quick, losses, tmp_path, capsy
 def test_sides_take_turns_and_the_first_round_does_not_count(monkeypatch):
     monkeypatch.setattr(measure, "SHORTEST", 0.0)
     calls = []
-    timings = by_turns([Side(name, lambda name=name: calls.append(name)) for name in "abc"], 3)
+    sides = [Side(lambda name=name: calls.append(name)) for name in "abc"]
+    by_turns(3, dict(enumerate(sides[:2])), {"last": sides[2]})
     assert "".join(calls[-9:]) == "abcabcabc" and len(calls) > 9
-    assert all(len(seconds_R) == 3 for seconds_R in timings.values())
+    assert all(side.seconds_R.shape == (3,) for side in sides)
 
 
 def test_ratios_are_taken_round_by_round():
     """A machine that slows down in round 2 slows both sides: the ratio has no spread."""
-    sides = [Side("ours, X", print), Side("theirs, X", print)]
-    rows = timing_rows(
-        "t",
-        sides,
-        {"ours, X": np.array([1.0, 10.0, 1.0]), "theirs, X": np.array([3.0, 30.0, 3.0])},
-        "u/s",
-        ["theirs, X"],
-        case=", X",
-    )
-    assert Row("t", "ours", "× theirs", 3.0, 3.0, 3.0) in rows
-    assert [row.side for row in rows if row.quantity == "u/s"] == ["ours", "theirs"]
-    assert not any(row.side == "theirs" and row.quantity.startswith("×") for row in rows)
+    ours, theirs = (Side(print, seconds_R=np.array(seconds_R)) for seconds_R in ([1.0, 10.0, 1.0], [3.0, 30.0, 3.0]))
+    rows = timing_rows("t", {"jax": ours, "pytorch": theirs}, "u/s")  # PyTorch's sides are compared with where none are named
+    assert Row("t", "jax", "× pytorch", 3.0, 3.0, 3.0) in rows
+    assert [row.side for row in rows if row.quantity == "u/s"] == ["jax", "pytorch"]
+    assert not any(row.side == "pytorch" and row.quantity.startswith("×") for row in rows)
+    rows = timing_rows("t", {"jax": ours}, "µs/unit", {"other": theirs})
+    assert rows == [Row("t", "jax", "µs/unit", 1e6, 1e6, 8.2e6), Row("t", "jax", "× other", 3.0, 3.0, 3.0)]
 
 
 def test_operations_by_hand_are_xlas():
@@ -183,7 +179,8 @@ def test_operations_by_hand_are_xlas():
         return jax.vmap(lambda episode: learner.loss(params, episode, key=jax.random.key(0))[0])(episodes_B).mean()
 
     xlas = jax.jit(jax.grad(loss)).lower(params, shapes).cost_analysis()["flops"]
-    by_hand = roofline.flops_by_hand(config) - 2.0 * 2 * 64 * 196**2  # the projection is not in it
+    flops, _ = step.work_by_hand(config, num_params(params))
+    by_hand = flops - 2.0 * 2 * 64 * 196**2  # the projection is not in it
     assert 0.85 * xlas < by_hand < xlas
 
 
@@ -206,10 +203,9 @@ def as_torch(torch, *leaves):
 def test_pytorchs_transformer_is_the_same_and_so_is_its_training(activation, optimizer):
     """The same weights give the same logits, and the same steps the same losses."""
     torch = pytest.importorskip("torch", reason=NO_TORCH)
+    from gpicl_jax.bench.pytorch import training_side
     from gpicl_jax.bench.pytorch.tasks import tokens
-    from gpicl_jax.bench.pytorch.training import make_optimizer as pytorch_optimizer
-    from gpicl_jax.bench.pytorch.training import train_step
-    from gpicl_jax.bench.pytorch.transformer import Transformer, transplant
+    from gpicl_jax.bench.pytorch.transformer import Transformer, add_gradient, transplant
 
     config = tokens_config(f"--model.activation={activation}", f"--optimizer.name={optimizer}", "--optimizer.weight_decay=0.1")
     learner, optimizer, hyper, key = make_learner(config), make_optimizer(config), hyper_from(config), jax.random.key(0)
@@ -236,11 +232,10 @@ def test_pytorchs_transformer_is_the_same_and_so_is_its_training(activation, opt
     logits_BLC = jax.vmap(lambda episode: learner.predict(params, episode, key=key))(episodes_B)
     with torch.no_grad():
         np.testing.assert_allclose(module(tokens_BLT).numpy(), logits_BLC, atol=2e-5)
-    adam = pytorch_optimizer(config, module)
+    side = training_side(config, module, lambda: add_gradient(module, (tokens_BLT, y_BL.long())))
     for _ in range(4):
         params, opt_state, ours = step(params, opt_state)
-        theirs = train_step(module, adam, lambda: (tokens_BLT, y_BL.long()))
-        np.testing.assert_allclose(theirs.item(), ours, rtol=1e-4)
+        np.testing.assert_allclose(side.run().item(), ours, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "first_order"), [("maml", "false"), ("maml", "true"), ("study", "false")])
@@ -251,21 +246,18 @@ def test_pytorchs_maml_has_the_same_meta_gradient(name, first_order):
 
     overrides = ("--learner.inner_rate=0.3", f"--learner.first_order={first_order}")
     config = load_config(f"bench/{name}", (*TINY[name], *overrides))
-    learner, episodes_B = make_learner(config), maml.problems(config)
-    params = jax.tree.map(lambda leaf: leaf + 0.1, learner.init(jax.random.key(0)))
-    gradient, loss = jax.jit(maml.mean_gradient(learner, config.train.accumulate))(params, None, episodes_B, None)
+    parts = program.Program(config)
+    episodes_B = maml.problems(parts)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, parts.learner.init(jax.random.key(0)))
+    gradient, metrics = jax.jit(parts.given_gradient(config.train.accumulate))(params, None, episodes_B, None)
     model, expected = make_model(config), make_model(config)
     transplant(model, params)
     transplant(expected, gradient)
-    given = make_problems(episodes_B, "cpu", maml.inner_rows(config))
-    np.testing.assert_allclose(meta_gradient(model, given, config), loss, rtol=1e-5)
+    given = make_problems(parts, episodes_B, "cpu")
+    np.testing.assert_allclose(meta_gradient(model, given, config), metrics["loss"], rtol=1e-5)
     assert torch.is_grad_enabled()
     for (name, leaf), slope in zip(model.named_parameters(), expected.parameters(), strict=True):
         np.testing.assert_allclose(leaf.grad.numpy(), slope.detach().numpy(), rtol=1e-3, atol=1e-5, err_msg=name)
-
-
-def random_images():
-    return program.random_images(load_config("bench/tasks", SIZES))
 
 
 @pytest.mark.parametrize("how", ["batch", "lean_batch"])
@@ -275,7 +267,7 @@ def test_pytorchs_tasks_are_projections_and_permutations(how, quick):
     from gpicl_jax.bench.pytorch.tasks import StoredTasks, bytes_per_task
 
     config = load_config("bench/tasks", ("--data.size=6", "--tasks.length=50"))
-    tasks = StoredTasks(program.random_images(config), 50, 10, "cpu")
+    tasks = StoredTasks(program.random_tasks(config), "cpu")
     tasks.images_NX = torch.eye(36)[torch.arange(10) % 36]
     tasks.labels_N = torch.arange(10)
     tokens_BLT, y_BL = getattr(tasks, how)(64)
@@ -319,7 +311,8 @@ def test_the_public_projects_generator_is_called_in_its_clone(tmp_path, quick):
     from gpicl_jax.bench.pytorch.project import Project
 
     (tmp_path / "datagen.py").write_text(PROJECT)
-    tokens_BLT, y_BL = Project(tmp_path, random_images(), 24, "cpu").batch(5)
+    tasks = program.random_tasks(load_config("bench/tasks", (*SIZES, "--tasks.length=24")))
+    tokens_BLT, y_BL = Project(tmp_path, tasks).batch(5)
     assert tokens_BLT.shape == (5, 24, 26) and y_BL.shape == (5, 24)
     assert torch.get_float32_matmul_precision() == "highest"
     assert importlib.util.find_spec("wandb") is None or importlib.util.find_spec("wandb").loader is not None

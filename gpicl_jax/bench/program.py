@@ -1,79 +1,132 @@
-"""The parts of a training program on random images, put together as `training.trainer.Trainer` puts them."""
+"""What benchmarks share: what is asked for, and a training program on random images in parts."""
 
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 
-from gpicl_jax.build import make_optimizer
+from gpicl_jax.build import make_learner, make_optimizer, make_tasks
 from gpicl_jax.config import as_dict, config_from_dict
-from gpicl_jax.learners.base import Learner
-from gpicl_jax.sections import IDENTITY, INFINITE, Config
+from gpicl_jax.hyper import Hyper, hyper_from
+from gpicl_jax.sections import Config
 from gpicl_jax.tasks import Episode, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.sources.images import ImageDataset
-from gpicl_jax.training.step import TrainChunk, batch_gradient, draw_batch_keys, gradient_in_parts, train_chunk
+from gpicl_jax.training import step as training
+from gpicl_jax.training.step import BatchGradient, Metrics, TrainChunk, TrainState, gradient_in_parts
 
+SIZES = ("data.size", "data.channels", "tasks.tasks_per_step", "tasks.length", "tasks.classes_per_task")
 NUM_IMAGES = 60_000
 
 
-def random_images(config: Config) -> ImageDataset:
-    """60,000 random uint8 images of 10 classes, of the size that `[data]` says."""
-    random = np.random.default_rng(0)
-    num_features = config.data.num_features
-    images_NX = random.integers(0, 256, (NUM_IMAGES, num_features), dtype=np.uint8)
-    return ImageDataset.build(images_NX, random.integers(0, 10, NUM_IMAGES), mean=127.5, std=73.9, name="random images")
+class Asked(NamedTuple):
+    """What a person asked `gpicl bench` for.
+
+    Attributes:
+      pytorch: whether our plain PyTorch version is timed too.
+      pytorch_repo: folder of the public PyTorch project, whose own task generator is timed too.
+      repeats: rounds that count.
+    """
+
+    pytorch: bool = False
+    pytorch_repo: Path | None = None
+    repeats: int = 7
+
+    @property
+    def torch(self) -> bool:
+        """Whether PyTorch is needed."""
+        return self.pytorch or self.pytorch_repo is not None
+
+    def makers(self, tasks: TaskDistribution) -> dict[str, Any]:
+        """Returns what makes such tasks in PyTorch, by name: our plain version, the public project."""
+        makers = {}
+        if self.pytorch:
+            from gpicl_jax.bench.pytorch.tasks import StoredTasks
+
+            makers["pytorch"] = StoredTasks(tasks)
+        if self.pytorch_repo is not None:
+            from gpicl_jax.bench.pytorch.project import Project
+
+            makers["pytorch, the public project"] = Project(self.pytorch_repo, tasks)
+        return makers
 
 
-def random_tasks(config: Config, images: ImageDataset, entries: str = "") -> TaskDistribution:
-    """The tasks that `[tasks]` describes, over `images`; with matrices of another law where `entries` are given."""
-    settings = config.tasks
-    return TaskDistribution(
-        source=images,
-        length=settings.length,
-        classes_per_task=settings.classes_per_task,
-        num_context=settings.num_context,
-        balanced=settings.balanced,
-        clutter=settings.clutter,
-        feature_scales=settings.feature_scales,
-        infinite=settings.num_tasks == INFINITE,
-        identity=settings.entries == IDENTITY,
-        entries=entries or ("normal" if settings.entries == IDENTITY else settings.entries),
-    )
-
-
-def with_tasks(config: Config, **changes: Any) -> Config:
-    """`config` with other settings in `[tasks]`, checked.
+def changed(config: Config, **sections: dict[str, Any]) -> Config:
+    """Returns `config` with other settings, by section.
 
     Raises:
       UserError: they do not go together.
     """
-    settings = as_dict(config)
-    settings["tasks"] |= changes
-    return config_from_dict(settings)
+    return config_from_dict(as_dict(config), sections)
 
 
-def shape_of(config: Config) -> tuple[int, int]:
-    """(T, S): tasks of a batch, and episodes of each."""
-    return config.tasks.tasks_per_step, config.tasks.sequences_per_task
+class Program:
+    """A training program, put together as `training.trainer.Trainer` does it.
 
+    Args:
+      config: checked settings.
+      tasks: what it draws from; by default what `[tasks]` describes, over 60,000 random uint8 images of 10 classes.
 
-def make_chunk(config: Config, learner: Learner) -> TrainChunk:
-    """`train.chunk` training steps in one scan."""
-    gradient = gradient_in_parts(batch_gradient(learner), config.train.accumulate)
-    return train_chunk(config, make_optimizer(config), gradient)
+    Attributes:
+      hyper: the traced settings.
+      init: maps them to the state before the first step; compiled.
+      chunk: takes `train.chunk` training steps in one scan.
+      shape: (T, S), tasks of a batch, and episodes of each.
+    """
 
+    def __init__(self, config: Config, tasks: TaskDistribution | None = None) -> None:
+        self.config, self.hyper, self.tasks = config, hyper_from(config), tasks or random_tasks(config)
+        self.learner, self._optimizer = make_learner(config), make_optimizer(config)
+        self.init = jax.jit(lambda hyper: training.init_state(self.learner, self._optimizer, hyper))
+        gradient = gradient_in_parts(training.batch_gradient(self.learner), config.train.accumulate)
+        self.chunk = training.train_chunk(config, self._optimizer, gradient)
+        self.shape = config.tasks.tasks_per_step, config.tasks.sequences_per_task
 
-def draw_batch(config: Config) -> Callable[..., Episode]:
-    """`draw(tasks, step, hyper)`: the episodes of one step with axes [T, S], as a training step draws them."""
+    def changed(self, **sections: dict[str, Any]) -> "Program":
+        """Returns the program of other settings over the same tasks; see the function `changed`."""
+        return Program(changed(self.config, **sections), self.tasks)
 
-    def draw(tasks, step, hyper):
-        keys = draw_batch_keys(tasks, step, hyper, shape_of(config))
+    def draw(self, tasks: TaskDistribution, step: jax.Array, hyper: Hyper) -> Episode:
+        """Draws the episodes of one step, with axes [T, S], as a training step does."""
+        keys = training.draw_batch_keys(tasks, step, hyper, self.shape)
         return draw_episodes(tasks, keys.task_T, keys.sequence_TS, hyper.permute_labels_prob)
 
-    return draw
+    def first_batch(self) -> Episode:
+        """Returns the episodes of step 0, with axis [B]."""
+        episodes_TS = jax.jit(self.draw)(self.tasks, np.int32(0), self.hyper)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), episodes_TS)
+
+    def given_gradient(self, parts: int) -> BatchGradient:
+        """Returns `gradient(params, None, episodes_B, hyper)`: of the mean loss of episodes that are given in place of keys.
+
+        They are taken in `parts` equal parts, one after another.
+        """
+
+        def of_part(params: Any, _: None, episodes_b: Episode, __: Hyper) -> tuple[Any, Metrics]:
+            def mean_loss(params: Any) -> jax.Array:
+                key = jax.random.key(0)  # of the order of inner batches
+                return jax.vmap(lambda episode: self.learner.loss(params, episode, key=key)[0])(episodes_b).mean()
+
+            loss, gradient = jax.value_and_grad(mean_loss)(params)
+            return gradient, {"loss": loss}
+
+        return gradient_in_parts(of_part, parts)
+
+    def given_step(self, gradient: BatchGradient) -> TrainChunk:
+        """Returns `step(state, episodes_B, hyper)`: a training step that draws nothing."""
+
+        def step(state: TrainState, episodes_B: Episode, hyper: Hyper) -> tuple[TrainState, Metrics]:
+            gradients, metrics = gradient(state.params, None, episodes_B, hyper)
+            updates, opt_state = self._optimizer(hyper).update(gradients, state.opt_state, state.params)
+            return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state), metrics
+
+        return step
 
 
-def flat_batch(episodes_TS: Episode) -> Episode:
-    """[T, S, …] → [B, …]."""
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), episodes_TS)
+def random_tasks(config: Config) -> TaskDistribution:
+    """Returns the training tasks of `config` over random images."""
+    random, shape = np.random.default_rng(0), (NUM_IMAGES, config.data.num_features)
+    images_NX, labels_N = random.integers(0, 256, shape, dtype=np.uint8), random.integers(0, 10, NUM_IMAGES)
+    images = ImageDataset.build(images_NX, labels_N, mean=127.5, std=73.9, name="random images")
+    return make_tasks(config, "train", source=images)

@@ -1,25 +1,23 @@
 """`gpicl bench`: measures, prints, writes."""
 
-import importlib
+import importlib.util
+import json
+import os
+import tempfile
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-from gpicl_jax.bench.asked import Asked
-from gpicl_jax.bench.machine import describe
-from gpicl_jax.bench.rows import text, write_json, write_results
+import pandas as pd
+
+from gpicl_jax.bench.measure import Row, text, threads
+from gpicl_jax.bench.program import Asked
 from gpicl_jax.config import load_config
+from gpicl_jax.figures import benchmarks
+from gpicl_jax.files import write_atomic
+from gpicl_jax.runs.folder import describe_run
 from gpicl_jax.settings import UserError
-
-_SIZES = ("data.size", "data.channels", "tasks.tasks_per_step", "tasks.length", "tasks.classes_per_task")
-# Of each benchmark: the settings, or whole sections of them, that it follows.
-_TAKES = {
-    "tasks": (*_SIZES, "tasks.sequences_per_task"),
-    "step": (*_SIZES, "model", "optimizer", "train.chunk"),
-    "population": (*_SIZES, "model", "optimizer", "train.chunk", "train.steps"),
-    "maml": (*_SIZES, "model", "learner", "optimizer"),
-    "study": (*_SIZES, "model", "learner", "optimizer", "train.accumulate"),
-    "inference": (*_SIZES, "model", "learner"),
-    "features": (*_SIZES[2:], "model", "optimizer", "train.chunk", "train.accumulate"),
-}
+from gpicl_jax.training.population import one_device_a_core
 
 
 def run_bench(
@@ -28,7 +26,8 @@ def run_bench(
     """Measures one benchmark and prints its tables; returns the exit code.
 
     Args:
-      name: a module of this room with a `measure(config, asked)`; its sizes are those of the package's config `bench/NAME`.
+      name: a file of this room with `measure(config, asked)`, which returns rows, and `TAKES`, the settings that it follows, or
+        whole sections of them; `ONE_DEVICE_A_CORE` says that it cuts a CPU. Its sizes are those of the config `bench/NAME`.
       overrides: of that config, `--section.key=value`.
       asked: what to compare with.
       command: for the record.
@@ -38,45 +37,71 @@ def run_bench(
     Raises:
       UserError: a setting or an option is wrong, or a file cannot be written; said before anything is measured.
     """
-    asked.check()
-    config = load_config(f"bench/{name}", overrides)
-    _check_taken(name, overrides)
-    _check_writable(json_file, "--json")
-    _check_writable(results and results / f"{name}.csv", "--results-dir")
-    record = describe(command)
+    _check_asked(asked)
+    config, benchmark = load_config(f"bench/{name}", overrides), importlib.import_module(f"gpicl_jax.bench.{name}")
+    _check_taken(name, benchmark.TAKES, overrides)
+    if json_file:
+        _check_writable(json_file, "--json")
+    if results:
+        _check_writable(results / f"{name}.csv", "--results-dir")
+    if hasattr(benchmark, "ONE_DEVICE_A_CORE"):
+        one_device_a_core()
+    record = _describe(command)
     print(f"{record['devices'][0]}, {record['threads']} threads, jax {record['packages']['jax']}", end="")
     print(f", torch {record['packages']['torch']}" if asked.torch else "", end="")
     print(f", load average {record['load_average']:.1f}; medians of {asked.repeats} rounds (10th–90th percentile)", flush=True)
-    rows = importlib.import_module(f"gpicl_jax.bench.{name}").measure(config, asked)
+    rows = benchmark.measure(config, asked)
     if json_file:
-        write_json(json_file, name, record, rows)
+        content = {"benchmark": name, **record, "rows": [row._asdict() for row in rows]}
+        write_atomic(json_file, lambda file: file.write(json.dumps(content, indent=2, ensure_ascii=False).encode()))
     if results:
-        write_results(results, name, record, rows)
+        _write_results(results, name, record, rows)
     print(text(rows))
     return 0
 
 
-def _check_taken(name: str, overrides: tuple[str, ...]) -> None:
+def _describe(command: list[str]) -> dict[str, Any]:
+    """Returns what a measurement ran on: versions, devices, threads, and how busy the machine was."""
+    record = describe_run(command, "pmap")
+    del record["parallel"]
+    record["packages"]["torch"] = metadata.version("torch") if importlib.util.find_spec("torch") else None
+    return {**record, "threads": threads(), "load_average": os.getloadavg()[0]}
+
+
+def _check_asked(asked: Asked) -> None:
+    if asked.repeats < 2:
+        raise UserError(f"--repeats {asked.repeats}; expected 2 or more, for a spread")
+    if asked.torch and importlib.util.find_spec("torch") is None:
+        option = "--pytorch" if asked.pytorch else "--pytorch-repo"
+        raise UserError(f"{option} needs PyTorch; install it with: pip install torch")
+
+
+def _check_taken(name: str, takes: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Refuses what would change nothing."""
     for override in overrides:
         setting = override[2:].split("=")[0]
-        if not {setting, setting.split(".")[0]} & set(_TAKES[name]):
+        if not {setting, setting.split(".")[0]} & set(takes):
             raise UserError(
-                f"{override} changes nothing of gpicl bench {name}, which draws random images; "
-                f"it takes {', '.join(_TAKES[name])}"
+                f"{override} changes nothing of gpicl bench {name}, which draws random images; it takes {', '.join(takes)}"
             )
 
 
-def _check_writable(file: Path | None, option: str) -> None:
-    if file is None:
-        return
+def _check_writable(file: Path, option: str) -> None:
     if file.is_dir():
         raise UserError(f"{option} {file} is a folder; expected the name of a file")
     try:
         if option == "--results-dir":
             file.parent.mkdir(parents=True, exist_ok=True)
-        probe = file.parent / f".{file.name}.probe"
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=file.parent).close()
     except OSError as error:
         raise UserError(f"{option}: cannot write {file}: {error.strerror}") from None
+
+
+def _write_results(folder: Path, name: str, record: dict[str, Any], rows: list[Row]) -> None:
+    """Writes `NAME.csv` anew in `folder`, and its figure from all the tables there."""
+    versions = {each: record["packages"].get(each) or "–" for each in ("jax", "torch")}
+    frame = pd.DataFrame(rows).assign(**versions, device=record["devices"][0], threads=record["threads"])
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / f"{name}.csv", lambda file: frame.to_csv(file, index=False))
+    figure = benchmarks(pd.concat([pd.read_csv(file) for file in sorted(folder.glob("*.csv"))], ignore_index=True))
+    write_atomic(folder / "benchmarks.png", lambda file: figure.savefig(file, format="png"))

@@ -1,131 +1,151 @@
-"""`gpicl bench step`: training steps with generation, generation's share of them, and the machine's own limit."""
+"""Training steps with generation, generation's share of them, and the machine's own limit.
 
-from collections.abc import Callable
-from typing import Any
+The limit is the least time that a step could take on this machine, from its work and from what the machine does of plain work.
+By hand, a step of B episodes of L tokens, H heads of E, K = H·E, does
+
+    2·B·L·(3·[(N·(4·D·K + 2·D·F) + C·D) + N·2·L·K] + 2·(X + C)·D)  +  2·B·L·X²
+
+floating-point operations: every product once forward and twice backward (the tokens need no gradient: embedding once and
+once), attention over all L × L pairs, and the projection of the images. Drawing random words is integer work, and is not
+counted. It must move, in floats of 4 bytes,
+
+    10·P  +  4·B·L·N·(4·D + 4·K + 2·F + H·L)
+
+where the P parameters are read forward and backward and Adam reads four numbers of each and writes three, the gradient being
+written before; activations and their gradients are written and read once, matrices never leave the cache.
+"""
+
+import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpicl_jax.bench.asked import Asked
-from gpicl_jax.bench.measure import Side, Timings, by_turns, compile_apart, spread
-from gpicl_jax.bench.program import draw_batch, make_chunk, random_images, random_tasks, with_tasks
-from gpicl_jax.bench.roofline import roofline_rows, roofline_sides
-from gpicl_jax.bench.rows import Row, timing_rows
-from gpicl_jax.build import make_learner, make_optimizer
-from gpicl_jax.hyper import hyper_from
+from gpicl_jax.bench.measure import Row, Side, by_turns, compile_apart, compiled_side, row, timing_rows, training_side
+from gpicl_jax.bench.program import SIZES, Asked, Program
 from gpicl_jax.sections import ENTRIES, Config
-from gpicl_jax.tasks.sources.images import ImageDataset
-from gpicl_jax.training.step import init_state
+from gpicl_jax.training.step import num_params
 
-_GENERATION = "generation alone"
+TAKES = (*SIZES, "model", "optimizer", "train.chunk")
+PRODUCT = {"cpu": 2048}  # rows of the matrices
+COPIED = 2**26  # floats
 
 
 def measure(config: Config, asked: Asked) -> list[Row]:
-    """Steps/s at B and 2 B episodes, a matrix for each or one for all; generation alone; the roofline.
+    """Measures steps/s at B and 2 B episodes, a matrix for each or one for all; generation alone; the roofline.
 
     B is `tasks.tasks_per_step`.
 
     Raises:
-      UserError: PyTorch is asked for and not there, or `config` asks for what its side does not have.
+      UserError: `config` asks for what PyTorch's side does not have.
     """
-    images, size = random_images(config), config.tasks.tasks_per_step
+    program, size, own = Program(config), config.tasks.tasks_per_step, config.tasks.entries
     one, two, shared = (
-        with_tasks(config, tasks_per_step=tasks, sequences_per_task=sequences)
-        for tasks, sequences in ((size, 1), (2 * size, 1), (1, 2 * size))
+        program.changed(tasks={"tasks_per_step": num_tasks, "sequences_per_task": sequences})
+        for num_tasks, sequences in ((size, 1), (2 * size, 1), (1, 2 * size))
     )
-    theirs = _pytorch_sides(config, asked, images)
-    single, double = (step_side(f"jax, B = {each.tasks.tasks_per_step}", each, images) for each in (one, two))
-    of_one = step_side(f"jax, one task, B = {2 * size}", shared, images)
-    draws = {kind: _draw_side(f"jax, {kind}, B = {size}", one, images, kind) for kind in ENTRIES}
-    draw_shared = _draw_side(f"jax, {config.tasks.entries}, one task, B = {2 * size}", shared, images)
-    limits = roofline_sides()
-    sides = [single, double, of_one, *theirs[size], *theirs[2 * size], *draws.values(), draw_shared, *limits]
-    timings = by_turns(sides, asked.repeats)
-    rows = []
-    for each, ours in ((size, single), (2 * size, double)):
-        names = [side.name for side in theirs[each]]
-        rows += timing_rows(_title(config, each), [ours, *theirs[each]], timings, "steps/s", names, case=f", B = {each}")
-    rows += timing_rows("training steps of episodes that share one matrix", [of_one], timings, "steps/s", [double.name])
-    shares = _shares(timings, single.name, {kind: side.name for kind, side in draws.items()}, config.tasks.entries)
-    shares[draw_shared.name] = timings[draw_shared.name] / timings[of_one.name]
-    rows += timing_rows(_GENERATION, [*draws.values(), draw_shared], timings, "batches/s")
-    rows += [Row(_GENERATION, name, "share of a step", *spread(share_R)) for name, share_R in shares.items()]
-    return rows + roofline_rows(one, images, timings, single.name, limits)
+    theirs, limits = _pytorch_sides(program, asked), _limits()
+    steps = {each.shape[0]: {"jax": step_side(each), **theirs.get(each.shape[0], {})} for each in (one, two)}
+    of_one, draw_shared = {f"jax, one task, B = {2 * size}": step_side(shared)}, _draw_side(shared, own)
+    draws = {f"jax, {kind}, B = {size}": _draw_side(one, kind) for kind in ENTRIES}
+    draws[f"jax, {own}, one task, B = {2 * size}"] = draw_shared
+    by_turns(asked.repeats, *steps.values(), of_one, draws, limits)
+    rows, model = [], config.model
+    for each, sides in steps.items():
+        table = f"training steps of {each} episodes of {config.tasks.length} × {config.data.num_features}, generation included "
+        rows += timing_rows(table + f"(width {model.width}, {model.num_layers} layers)", sides, "steps/s")
+    table, against = "training steps of episodes that share one matrix", {f"jax, B = {2 * size}": steps[2 * size]["jax"]}
+    rows += timing_rows(table, of_one, "steps/s", against)
+    rows += timing_rows("generation alone", draws, "batches/s")
+    step_R, (shared_R,) = steps[size]["jax"].seconds_R, (side.seconds_R for side in of_one.values())
+    rest_R = step_R - draws[f"jax, {own}, B = {size}"].seconds_R  # it is the same where tasks are made in another way
+    for name, side in draws.items():
+        whole_R = shared_R if side is draw_shared else rest_R + side.seconds_R
+        rows.append(row("generation alone", name, "share of a step", side.seconds_R / whole_R))
+    return rows + _roofline_rows(one, step_R, limits)
 
 
-def _title(config: Config, size: int) -> str:
-    model, width = config.model, config.data.num_features
-    return (
-        f"training steps of {size} episodes of {config.tasks.length} × {width}, generation included "
-        f"(width {model.width}, {model.num_layers} layers)"
-    )
+def step_side(program: Program) -> Side:
+    """Returns chunks of training steps, one after another; its unit is a step."""
+    hyper = jax.device_put(program.hyper)
+    state = program.init(hyper)
+    compiled = compile_apart(program.chunk, state, program.tasks, hyper, donate=(0,))
+    return training_side(compiled, state, program.tasks, hyper, amount=program.config.train.chunk)
 
 
-def _shares(timings: Timings, step: str, draws: dict[str, str], own: str) -> dict[str, np.ndarray]:
-    """Of a step whose tasks were made in the other way: the rest of the step is the same."""
-    rest_R = timings[step] - timings[draws[own]]
-    return {name: timings[name] / (rest_R + timings[name]) for name in draws.values()}
-
-
-def step_side(name: str, config: Config, images: ImageDataset) -> Side:
-    """Chunks of training steps, one after another; its unit is a step."""
-    learner, tasks = make_learner(config), random_tasks(config, images)
-    hyper = jax.device_put(hyper_from(config))
-    state = jax.jit(lambda hyper: init_state(learner, make_optimizer(config), hyper))(hyper)
-    compiled = compile_apart(make_chunk(config, learner), state, tasks, hyper, donate=(0,))
-
-    def run() -> Any:
-        nonlocal state
-        state, metrics = compiled.run(state, tasks, hyper)
-        return metrics["loss"]
-
-    return Side(name, run, config.train.chunk, compiled)
-
-
-def _draw_side(name: str, config: Config, images: ImageDataset, entries: str = "") -> Side:
-    """As many batches in one scan as the step has; each is drawn whole, and the next begins where it ends."""
-    draw, tasks, hyper = draw_batch(config), random_tasks(config, images, entries), jax.device_put(hyper_from(config))
+def _draw_side(program: Program, entries: str) -> Side:
+    """Returns as many batches in one scan as the step has; each is drawn whole, and the next begins where it ends."""
+    chunk, tasks = program.config.train.chunk, dataclasses.replace(program.tasks, entries=entries)
 
     def draw_all(tasks, hyper, start):
         def body(largest, step):
-            episodes = draw(tasks, step, hyper)
+            episodes = program.draw(tasks, step, hyper)
             used = jnp.abs(episodes.x_LX).max() + episodes.y_L.max()  # nothing of them may be left out
             return jnp.maximum(largest, used), None
 
-        return jax.lax.scan(body, jnp.float32(0), start + jnp.arange(config.train.chunk))[0]
+        return jax.lax.scan(body, jnp.float32(0), start + jnp.arange(chunk))[0]
 
-    compiled = compile_apart(draw_all, tasks, hyper, np.int32(0))
-    return Side(name, lambda: compiled.run(tasks, hyper, np.int32(0)), config.train.chunk, compiled)
+    return compiled_side(draw_all, tasks, jax.device_put(program.hyper), np.int32(0), amount=chunk)
 
 
-def _pytorch_sides(config: Config, asked: Asked, images: ImageDataset) -> dict[int, list[Side]]:
-    """By batch size: one step each, with tasks made as the public project makes them, and with the lean generator."""
-    makers, size = {}, config.tasks.tasks_per_step
-    if asked.torch:
-        from gpicl_jax.bench.pytorch.tasks import batch_makers
+def _pytorch_sides(program: Program, asked: Asked) -> dict[int, dict[str, Side]]:
+    """Returns by B one step each, with tasks made as the public project makes them, with the lean generator, by the project."""
+    if not asked.torch:
+        return {}
+    from gpicl_jax.bench.pytorch.transformer import transformer_side
 
-        makers = batch_makers(config, asked, images)
+    makers, (size, _) = asked.makers(program.tasks), program.shape
+    draws = {name: maker.batch for name, maker in makers.items()}
+    if asked.pytorch:
+        draws["pytorch, lean"] = makers["pytorch"].lean_batch
     return {
-        each: [
-            _pytorch_side(f"{name}, B = {each}", config, lambda make=make, each=each: make(each))
-            for name, make in makers.items()
-        ]
+        each: {name: transformer_side(program.config, functools.partial(draw, each)) for name, draw in sorted(draws.items())}
         for each in (size, 2 * size)
     }
 
 
-def _pytorch_side(name: str, config: Config, draw: Callable[[], Any]) -> Side:
-    from gpicl_jax.bench.pytorch import device_of_torch, wait
-    from gpicl_jax.bench.pytorch.training import make_optimizer, train_step
-    from gpicl_jax.bench.pytorch.transformer import Transformer
+def _limits() -> dict[str, Side]:
+    """Returns a large square float32 product, and a copy of a long array: their units are operations and bytes."""
+    size = PRODUCT.get(jax.default_backend(), 8192)
+    square, long = jax.random.normal(jax.random.key(0), (size, size)), jnp.ones(COPIED)
+    return {
+        f"product of {size} × {size}": compiled_side(jnp.matmul, square, square, amount=2.0 * size**3),
+        "copy": compiled_side(lambda x: x + 1, long, amount=2.0 * 4 * COPIED),
+    }
 
-    device = device_of_torch()
-    module = Transformer(config).to(device)
-    optimizer = make_optimizer(config, module)
 
-    def run() -> None:
-        train_step(module, optimizer, draw)
-        wait(device)
+def work_by_hand(config: Config, params: int) -> tuple[float, float]:
+    """Returns operations and bytes of a step with `tasks.sequences_per_task` = 1, see the top of the file."""
+    model, tasks, num_features = config.model, config.tasks, config.data.num_features
+    wide, mlp_width = model.num_heads * model.head_size, model.mlp_width or 4 * model.width
+    rows, classes = tasks.tasks_per_step * tasks.length, tasks.classes_per_task
+    blocks = model.num_layers * (4 * model.width * wide + 2 * model.width * mlp_width + 2 * tasks.length * wide)
+    products = 3 * (blocks + classes * model.width) + 2 * (num_features + classes) * model.width + num_features**2
+    kept = model.num_layers * (4 * model.width + 4 * wide + 2 * mlp_width + model.num_heads * tasks.length)
+    return 2.0 * rows * products, 4.0 * (10 * params + 4 * rows * kept)
 
-    return Side(name, run)
+
+def _roofline_rows(program: Program, step_R: np.ndarray, limits: dict[str, Side]) -> list[Row]:
+    """Returns work by hand and as XLA counts it, the machine's rates, the bound, and the share of it that a step reaches."""
+    step, state = program.given_step(program.given_gradient(1)), jax.eval_shape(program.init, program.hyper)
+    # Its episodes are given: no loop is in it, and XLA's count is whole.
+    update = compile_apart(lambda *given: step(*given, program.hyper)[0][:2], state, jax.eval_shape(program.first_batch))
+    (name, product), (other, copy) = ((name, side.seconds_R) for name, side in limits.items())
+    found = {
+        f"{name}, GFLOP/s": 1e-9 / product,
+        f"{other}, GB/s": 1e-9 / copy,
+        "a step without generation, as XLA counts: GFLOP": update.flops / 1e9,
+        "a step without generation, as XLA counts: GB": update.bytes / 1e9,
+    }
+    if program.config.model.name == "transformer" and program.config.model.layout == "shifted":
+        flops, moved = work_by_hand(program.config, num_params(state.params))
+        bound_R = np.maximum(flops * product, moved * copy)
+        found |= {
+            "a step by hand: GFLOP": flops / 1e9,
+            "a step by hand: GB": moved / 1e9,
+            "a step at the machine's rates, ms": 1e3 * bound_R,
+            "a step as measured, ms": 1e3 * step_R,
+            "share of the bound that is reached": bound_R / step_R,
+        }
+    return [row("roofline", name, "value", values) for name, values in found.items()]

@@ -1,41 +1,33 @@
-"""`gpicl bench study`: a meta-step of MAML with the convolutional network of the study on Omniglot, and its memory."""
-
-import dataclasses
+"""A meta-step of MAML with the convolutional network of the study on Omniglot, and its memory."""
 
 import jax
 
 from gpicl_jax.bench import maml
-from gpicl_jax.bench.asked import Asked
-from gpicl_jax.bench.measure import compile_apart
-from gpicl_jax.bench.rows import Row, number
-from gpicl_jax.build import make_learner
+from gpicl_jax.bench.measure import Row, compile_apart, row
+from gpicl_jax.bench.program import Asked, Program
 from gpicl_jax.sections import Config
 
+TAKES = (*maml.TAKES, "train.accumulate")
+ONE_DEVICE_A_CORE = True
 INNER_STEPS = (15, 45, 135)
 
 
 def measure(config: Config, asked: Asked) -> list[Row]:
-    """What `bench.maml` measures; then the memory of one problem's meta-gradient against the number of inner steps."""
-    return maml.measure(config, asked) + memory_rows(config)
+    """Measures what `bench.maml` does, then the memory of one problem's meta-gradient against the number of inner steps.
 
-
-def memory_rows(config: Config) -> list[Row]:
-    """Megabytes that XLA plans beside weights and gradient, of second order, with and without recomputed steps."""
-    episode = jax.tree.map(lambda leaf: leaf[0], maml.problems(config))
-    rows = []
+    That is what XLA plans beside weights and gradient, of second order, with and without recomputed steps.
+    """
+    rows, table = maml.measure(config, asked), "memory of one problem, second order"
+    program = Program(config)
+    episode = jax.tree.map(lambda leaf: leaf[0], maml.problems(program))
     for steps in INNER_STEPS:
         for remat, word in ((False, "jax"), (True, "jax, remat")):
-            inner = dataclasses.replace(config.learner, inner_steps=steps, first_order=False, remat=remat)
-            learner = make_learner(dataclasses.replace(config, learner=inner))
-            params = jax.jit(learner.init)(jax.random.key(0))
+            inner = {"inner_steps": steps, "first_order": False, "remat": remat}
+            learner = program.changed(learner=inner).learner
 
-            def meta_gradient(params, episode, learner=learner):
-                return jax.grad(lambda params: learner.loss(params, episode, key=jax.random.key(0))[0])(params)
+            def loss(params, episode, learner=learner):
+                return learner.loss(params, episode, key=jax.random.key(0))[0]
 
-            temporaries = compile_apart(meta_gradient, params, episode).temp_bytes
-            rows.append(
-                number(
-                    "memory of one problem, second order", f"{word}, {steps} inner steps", "temporaries MB", temporaries / 1e6
-                )
-            )
+            compiled = compile_apart(jax.grad(loss), jax.jit(learner.init)(jax.random.key(0)), episode)
+            rows.append(row(table, f"{word}, {steps} inner steps", "temporaries MB", compiled.temp_bytes / 1e6))
     return rows

@@ -15,7 +15,7 @@ def benchmarks(frame: pd.DataFrame) -> Figure:
     """Rates of JAX and PyTorch as bars with their spread, a panel for each table of them; memory against number of tasks.
 
     Args:
-      frame: rows of `bench.rows.Row`, of one or several benchmarks, with `device`, `threads`, `jax`, `torch`.
+      frame: rows of `bench.measure.Row`, of one or several benchmarks, with `device`, `threads`, `jax`, `torch`.
     """
     rates = frame[frame.quantity.isin(("tasks/s", "episodes/s", "steps/s"))]
     tables = list(dict.fromkeys(rates.table))

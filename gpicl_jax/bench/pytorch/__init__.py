@@ -1,9 +1,13 @@
 """The plain PyTorch versions that `gpicl bench --pytorch` times: eager mode, same networks and sizes. Imported only then."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import torch
 
-from gpicl_jax.bench.machine import threads
+from gpicl_jax.bench.measure import Side, threads
+from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 
 
@@ -27,7 +31,43 @@ def device_of_torch() -> str:
     return "cuda"
 
 
-def wait(device: str) -> None:
-    """Until the device has done all that it was given."""
-    if device == "cuda":
+def wait() -> None:
+    """Waits until the device has done all that it was given."""
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
+
+
+def make_optimizer(config: Config, module: torch.nn.Module) -> torch.optim.Optimizer:
+    """Returns the same Adam as `build.make_optimizer`.
+
+    Raises:
+      UserError: `[optimizer]` asks for another.
+    """
+    settings = config.optimizer
+    plain = (settings.schedule, settings.warmup_steps, settings.eps_root, settings.clip) == ("constant", 0, 0.0, 0.0)
+    if settings.name not in ("adam", "adamw") or not plain:
+        raise UserError(
+            "the PyTorch side has a plain Adam; leave optimizer.schedule, warmup_steps, eps_root and clip as they are, "
+            "with optimizer.name = adam or adamw, or leave out --pytorch"
+        )
+    common = {"lr": settings.learning_rate, "betas": (settings.b1, settings.b2), "eps": settings.eps}
+    if settings.name == "adam":
+        return torch.optim.Adam(module.parameters(), **common)
+    return torch.optim.AdamW(module.parameters(), **common, weight_decay=settings.weight_decay)
+
+
+def training_side(config: Config, module: torch.nn.Module, add_gradient: Callable[[], Any]) -> Side:
+    """Returns a side that trains `module`: each call lets `add_gradient` add to gradients of zero, and takes a step.
+
+    A call returns what `add_gradient` does: the loss.
+    """
+    optimizer = make_optimizer(config, module)
+
+    def run() -> Any:
+        optimizer.zero_grad()
+        loss = add_gradient()
+        optimizer.step()
+        wait()
+        return loss
+
+    return Side(run)

@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from gpicl_jax.bench.measure import Side
+from gpicl_jax.bench.program import Program
+from gpicl_jax.bench.pytorch import device_of_torch, training_side
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode
@@ -98,9 +102,18 @@ def _loss(logits_LC: torch.Tensor, y_L: torch.Tensor, squash: bool) -> torch.Ten
     return functional.cross_entropy(logits_LC, y_L)
 
 
-def make_problems(episodes_B: Episode, device: str, rows_Kb: np.ndarray | None = None) -> list[Problem]:
-    """Episodes with leading axis [B] as a list of problems; inner steps see the rows `rows_Kb`, or the whole context."""
+def make_problems(program: Program, episodes_B: Episode, device: str) -> list[Problem]:
+    """Returns episodes with leading axis [B] as a list of problems, whose inner steps see the rows that JAX's see."""
     x_BLX, y_BL = (torch.tensor(np.asarray(leaf)).to(device) for leaf in (episodes_B.x_LX, episodes_B.y_L))
     problems = zip(x_BLX, y_BL, map(int, episodes_B.num_context), strict=True)
-    rows_K = None if rows_Kb is None else list(torch.tensor(rows_Kb).to(device))
+    rows_K = None
+    if program.config.learner.inner_batch:
+        rows_K = list(torch.tensor(np.asarray(program.learner.batches(jax.random.key(0)))).to(device))
     return [(x, y.long(), rows_K or [slice(0, cut)], cut) for x, y, cut in problems]
+
+
+def maml_side(program: Program, episodes_B: Episode) -> Side:
+    """Returns meta-steps on the given problems."""
+    config, device = program.config, device_of_torch()
+    model, problems = make_model(config).to(device), make_problems(program, episodes_B, device)
+    return training_side(config, model, lambda: meta_gradient(model, problems, config))

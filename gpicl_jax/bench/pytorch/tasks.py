@@ -1,36 +1,30 @@
 """Tasks in plain PyTorch: stored one after another, as the public project designs it, and a lean batch with nothing stored."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import torch
 from torch.nn import functional
 
-from gpicl_jax.bench.asked import Asked
 from gpicl_jax.bench.pytorch import device_of_torch, wait
 from gpicl_jax.sections import Config
-from gpicl_jax.tasks.sources.images import ImageDataset
+from gpicl_jax.tasks import TaskDistribution
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-STORED, LEAN, PROJECT = "pytorch", "pytorch, lean", "pytorch, the public project"
 
 
 class StoredTasks:
     """Tasks as tensors in memory: each has the tokens [x_i, onehot y_{i−1}] and the labels of one episode.
 
     Args:
-      dataset: images; kept here as standardised float32, so that a task pays for no conversion.
-      length: L.
-      num_classes: C.
-      device: `cpu` or `cuda`.
+      tasks: of images, which are kept here as standardised float32, so that a task pays for no conversion.
+      device: `cpu` or `cuda`; JAX's by default.
     """
 
-    def __init__(self, dataset: ImageDataset, length: int, num_classes: int, device: str) -> None:
+    def __init__(self, tasks: TaskDistribution, device: str = "") -> None:
+        dataset, device = tasks.source, device or device_of_torch()
         pixels_NX = torch.tensor(np.asarray(dataset.images_NX), device=device)
         self.images_NX = pixels_NX.float().sub_(float(dataset.mean)).div_(float(dataset.std))
         self.labels_N = torch.tensor(np.asarray(dataset.labels_N), device=device).long()
-        self.length, self.num_classes, self.device = length, num_classes, device
+        self.length, self.num_classes, self.device = tasks.length, tasks.classes_per_task, device
 
     def make_one(self) -> Batch:
         """One task: tokens [L, X + C], labels [L]."""
@@ -45,7 +39,7 @@ class StoredTasks:
     def make(self, num_tasks: int) -> list[Batch]:
         """Tasks one after another, kept in a list."""
         made = [self.make_one() for _ in range(num_tasks)]
-        wait(self.device)
+        wait()
         return made
 
     def batch(self, num_tasks: int) -> Batch:
@@ -75,28 +69,3 @@ def bytes_per_task(config: Config) -> int:
     """What a stored task keeps: float32 tokens and int64 labels."""
     length, num_features = config.tasks.length, config.data.num_features
     return length * (4 * (num_features + config.tasks.classes_per_task) + 8)
-
-
-def task_makers(config: Config, asked: Asked, images: ImageDataset) -> dict[str, Callable[[int], Any]]:
-    """Functions that make and keep so many tasks, by name: of our plain version and of the public project."""
-    device, makers = device_of_torch(), {}
-    if asked.pytorch:
-        makers[STORED] = StoredTasks(images, config.tasks.length, config.tasks.classes_per_task, device).make
-    if asked.pytorch_repo is not None:
-        from gpicl_jax.bench.pytorch.project import Project
-
-        makers[PROJECT] = Project(asked.pytorch_repo, images, config.tasks.length, device).make
-    return makers
-
-
-def batch_makers(config: Config, asked: Asked, images: ImageDataset) -> dict[str, Callable[[int], Batch]]:
-    """Functions that make the batch of a training step, by name: as the public project is designed, lean, by the project."""
-    device, makers = device_of_torch(), {}
-    if asked.pytorch:
-        tasks = StoredTasks(images, config.tasks.length, config.tasks.classes_per_task, device)
-        makers |= {STORED: tasks.batch, LEAN: tasks.lean_batch}
-    if asked.pytorch_repo is not None:
-        from gpicl_jax.bench.pytorch.project import Project
-
-        makers[PROJECT] = Project(asked.pytorch_repo, images, config.tasks.length, device).batch
-    return makers

@@ -1,5 +1,6 @@
 """The paper's Transformer in plain PyTorch: the same parameters as `models.Transformer`, under the same names."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,8 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from gpicl_jax.bench.measure import Side
+from gpicl_jax.bench.pytorch import device_of_torch, training_side
+from gpicl_jax.bench.pytorch.tasks import Batch, tokens
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
+from gpicl_jax.tasks import Episode
 
 
 class Attention(nn.Module):
@@ -94,9 +99,8 @@ def transplant(module: nn.Module, params: Any) -> None:
     state, wanted = {}, module.state_dict()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         *inside, last = (key.key for key in path)
+        name = ".".join([*inside, {"kernel": "weight", "scale": "weight"}.get(last, last)])
         value = torch.tensor(np.asarray(leaf))
-        name = {"kernel": "weight", "scale": "weight"}.get(last, last)
-        name = ".".join([*inside, name])
         if last == "kernel":
             value = value.T.contiguous()
         if name in wanted and wanted[name].ndim == 4:
@@ -104,3 +108,32 @@ def transplant(module: nn.Module, params: Any) -> None:
             value = value.reshape(outputs, height, width, channels).permute(0, 3, 1, 2)
         state[name] = value
     module.load_state_dict(state)
+
+
+def add_gradient(module: nn.Module, batch: Batch) -> torch.Tensor:
+    """Adds the gradient of the loss, a mean over all rows, to the parameters' `grad`; returns the loss."""
+    tokens_BLT, y_BL = batch
+    loss = functional.cross_entropy(module(tokens_BLT).flatten(0, 1), y_BL.flatten())
+    loss.backward()
+    return loss.detach()
+
+
+def transformer_side(config: Config, draw: Callable[[], Batch]) -> Side:
+    """Returns training steps, each of a batch that it draws."""
+    module = Transformer(config).to(device_of_torch())
+    return training_side(config, module, lambda: add_gradient(module, draw()))
+
+
+def prediction_side(config: Config, params: Any, episodes_B: Episode) -> Side:
+    """Returns the logits [B, L, C] of the given episodes, with the given Flax parameters."""
+    device, module = device_of_torch(), Transformer(config)
+    transplant(module, params)
+    module = module.to(device)
+    x_BLX, y_BL = (torch.tensor(np.asarray(leaf)).to(device) for leaf in (episodes_B.x_LX, episodes_B.y_L))
+
+    @torch.inference_mode()
+    def run() -> np.ndarray:
+        given = tokens(x_BLX, y_BL.long(), config.tasks.classes_per_task, config.model.label_scale)
+        return module(given).cpu().numpy()
+
+    return Side(run, len(y_BL))

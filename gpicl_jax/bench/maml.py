@@ -30,7 +30,7 @@ def measure(config: Config, asked: Asked) -> list[Row]:
         raise UserError(f"gpicl bench maml measures learner.name = 'maml'; leave {config.learner.name!r} out")
     if asked.pytorch_repo is not None:
         raise UserError("the public project has no MAML; use --pytorch, our plain PyTorch version")
-    if asked.pytorch and config.model.dtype != "float32":
+    if asked.pytorch and getattr(config.model, "dtype", "float32") != "float32":
         raise UserError("the PyTorch side's MAML is in float32; leave model.dtype as it is, or leave out --pytorch")
     program = Program(config)
     episodes_B = problems(program)

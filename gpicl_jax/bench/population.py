@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpicl_jax.bench.measure import Row, Side, by_turns, compile_apart, row, timing_rows, training_side
-from gpicl_jax.bench.program import SIZES, Asked, Program, changed
+from gpicl_jax.bench.program import SIZES, Asked, Program, changed, model_size
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.population import Population, hypers_of
@@ -33,7 +33,7 @@ def measure(config: Config, asked: Asked) -> list[Row]:
     make_sides = _compiled(config)
     sides, last = make_sides(), "one after another"
     by_turns(asked.repeats, sides)
-    table = f"{MEMBERS} members of width {config.model.width}, {config.model.num_layers} layers"
+    table = f"{MEMBERS} members of {model_size(config)}"
     rows = timing_rows(table, sides, "member-steps/s", {last: sides[last]})
     sides, quantity = make_sides(), f"largest |Δ loss| after {config.train.steps} steps"
     for _ in range(config.train.steps // config.train.chunk):

@@ -61,6 +61,18 @@ def changed(config: Config, **sections: dict[str, Any]) -> Config:
     return config_from_dict(as_dict(config), sections)
 
 
+def model_size(config: Config) -> str:
+    """Returns the model's width and layers for a title, or its name where it counts no layers.
+
+    Example:
+      >>> from gpicl_jax.config import load_config
+      >>> model_size(load_config("bench/step")), model_size(load_config("bench/step", ("--model.name=lstm",)))
+      ('width 256, 4 layers', 'lstm')
+    """
+    model = config.model
+    return f"width {model.width}, {model.num_layers} layers" if hasattr(model, "num_layers") else model.name
+
+
 class Program:
     """A training program, put together as `training.trainer.Trainer` does it.
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpicl_jax.bench.measure import Row, Side, by_turns, compile_apart, compiled_side, row, timing_rows, training_side
-from gpicl_jax.bench.program import SIZES, Asked, Program
+from gpicl_jax.bench.program import SIZES, Asked, Program, model_size
 from gpicl_jax.sections import ENTRIES, Config
 from gpicl_jax.training.step import num_params
 
@@ -51,10 +51,10 @@ def measure(config: Config, asked: Asked) -> list[Row]:
     draws = {f"jax, {kind}, B = {size}": _draw_side(one, kind) for kind in ENTRIES}
     draws[f"jax, {own}, one task, B = {2 * size}"] = draw_shared
     by_turns(asked.repeats, *steps.values(), of_one, draws, limits)
-    rows, model = [], config.model
+    rows = []
     for each, sides in steps.items():
         table = f"training steps of {each} episodes of {config.tasks.length} × {config.data.num_features}, generation included "
-        rows += timing_rows(table + f"(width {model.width}, {model.num_layers} layers)", sides, "steps/s")
+        rows += timing_rows(table + f"({model_size(config)})", sides, "steps/s")
     table, against = "training steps of episodes that share one matrix", {f"jax, B = {2 * size}": steps[2 * size]["jax"]}
     rows += timing_rows(table, of_one, "steps/s", against)
     rows += timing_rows("generation alone", draws, "batches/s")

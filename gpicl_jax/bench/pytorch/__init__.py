@@ -43,9 +43,8 @@ def make_optimizer(config: Config, module: torch.nn.Module) -> torch.optim.Optim
     Raises:
       UserError: `[optimizer]` asks for another.
     """
-    settings = config.optimizer
-    plain = (settings.schedule, settings.warmup_steps, settings.eps_root, settings.clip) == ("constant", 0, 0.0, 0.0)
-    if settings.name not in ("adam", "adamw") or not plain:
+    settings, plain = config.optimizer, {"schedule": "constant", "warmup_steps": 0, "eps_root": 0.0, "clip": 0.0}
+    if settings.name not in ("adam", "adamw") or any(getattr(settings, key) != value for key, value in plain.items()):
         raise UserError(
             "the PyTorch side has a plain Adam; leave optimizer.schedule, warmup_steps, eps_root and clip as they are, "
             "with optimizer.name = adam or adamw, or leave out --pytorch"

@@ -1,7 +1,6 @@
 """The arguments of `gpicl`: its commands, their options and their help."""
 
 import argparse
-import ast
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -39,10 +38,6 @@ examples:
 
 What is done is not done again: run the same command again to go on.
 """
-_FIGURE_HELP = """\
-example:
-  gpicl figure scaling --scale laptop
-"""
 _BENCH_HELP = """\
 benchmarks:
 {names}
@@ -55,17 +50,12 @@ examples:
 Images are random; sizes may follow as --section.key=value; what a benchmark does not follow is refused.
 Both sides use all processors that this process may use: taskset -c 0,1 gpicl bench … gives them two.
 """
-_DATASETS_HELP = """\
-example:
-  gpicl datasets --data.dir ~/tensorflow_datasets
-"""
-
-
 _SETTINGS_HELP = """\
 examples:
   gpicl settings                  names and sections
   gpicl settings tasks            the settings of one section
-  gpicl settings model.lstm       those of one model, learner or optimizer
+  gpicl settings model            all models, and what they are; likewise learner, optimizer, dataset, source, experiment
+  gpicl settings model.lstm       the settings of one model, learner, optimizer or source; lstm alone will do
 """
 
 
@@ -87,136 +77,104 @@ def experiments() -> dict[str, str]:
       >>> experiments()["scaling"]
       'Model size × number of tasks, seen and unseen tasks.'
     """
-    found = {}
-    for path in (Path(__file__).parent / "experiments").glob("**/*.py"):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            for mark in getattr(node, "decorator_list", ()):
-                if isinstance(mark, ast.Call) and getattr(mark.func, "id", "") == "register":
-                    found[mark.args[0].value] = (ast.get_docstring(node) or "").split("\n")[0]
-    return dict(sorted(found.items()))
+    texts = (path.read_text(encoding="utf-8") for path in (Path(__file__).parent / "experiments").glob("**/*.py"))
+    registered = re.compile(r'^@register\("(.+)"\)\nclass .*:\n    """(.+?)(?:""")?$', flags=re.MULTILINE)
+    return dict(sorted(each for text in texts for each in registered.findall(text)))
 
 
 def _experiment_help() -> str:
-    width = max(map(len, experiments()))
-    return _EXPERIMENT_HELP.format(names="\n".join(f"  {name:<{width}}  {about}" for name, about in experiments().items()))
+    return _EXPERIMENT_HELP.format(names=_listed(experiments()))
 
 
-def _add_train_arguments(train: argparse.ArgumentParser) -> None:
-    train.add_argument("config", metavar="CONFIG")
-    train.add_argument("--run-dir", type=Path, metavar="DIR", help="the run's folder (default: runs/CONFIG-DATE-TIME)")
-    train.add_argument("--resume", action="store_true", help="continue the run in --run-dir, bit for bit")
-    train.add_argument("--parallel", choices=("pmap", "jit"), default="pmap", help="how several devices share a step")
-    train.add_argument("--profile-steps", metavar="A:B", help="trace the chunks of steps A to B into the run's profile/")
-    train.add_argument("--compile-cache", type=Path, metavar="DIR", help="keep compiled programs in DIR for later runs")
-    train.add_argument(
-        "--distributed",
-        choices=("off", "auto", "slurm", "manual"),
-        default="off",
-        help="how several processes find each other: auto (TPU pods and other clusters), slurm (under srun), manual",
-    )
-    train.add_argument("--coordinator", metavar="HOST:PORT", help="manual: where process 0 listens")
-    train.add_argument("--num-processes", type=int, metavar="N", help="manual: how many there are")
-    train.add_argument("--process-id", type=int, metavar="I", help="manual: which this one is, 0 to N − 1")
+def _listed(abouts: dict[str, str]) -> str:
+    width = max(map(len, abouts))
+    return "\n".join(f"  {name:<{width}}  {about}" for name, about in abouts.items())
 
 
-def _add_experiment_arguments(experiment: argparse.ArgumentParser) -> None:
-    experiment.add_argument("name", metavar="NAME", help="see below")
-    experiment.add_argument("--scale", default="smoke", help="smoke (minutes), laptop (hours), paper (a GPU); default: smoke")
-    experiment.add_argument("--seeds", type=int, metavar="N", help="meta-training seeds (default: the scale's)")
-    experiment.add_argument("--part", default="1/1", metavar="I/N", help="only the I-th of every N units of work")
-    experiment.add_argument("--runs-dir", type=Path, metavar="DIR", help="for the runs (default: runs/NAME)")
-    experiment.add_argument("--results-dir", type=Path, metavar="DIR", help="for table and figure (default: results/NAME)")
-    experiment.add_argument("--learners", nargs="+", default=[], metavar="NAME", help="comparison: rows (default: all)")
-    experiment.add_argument(
-        "--datasets",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="comparison: to test on; features: all to test on, the first to train on",
-    )
-    experiment.add_argument("--seconds", type=float, metavar="N", help="comparison: of meta-training for each cell")
+def _add_train(train: argparse.ArgumentParser) -> None:
+    add = train.add_argument
+    add("config", metavar="CONFIG")
+    add("--run-dir", type=Path, metavar="DIR", help="the run's folder (default: runs/CONFIG-DATE-TIME)")
+    add("--resume", action="store_true", help="continue the run in --run-dir, bit for bit")
+    add("--parallel", choices=("pmap", "jit"), default="pmap", help="how several devices share a step")
+    add("--profile-steps", metavar="A:B", help="trace the chunks of steps A to B into the run's profile/")
+    add("--compile-cache", type=Path, metavar="DIR", help="keep compiled programs in DIR for later runs")
+    found = "how several processes find each other: auto (TPU pods and other clusters), slurm (under srun), manual"
+    add("--distributed", choices=("off", "auto", "slurm", "manual"), default="off", help=found)
+    add("--coordinator", metavar="HOST:PORT", help="manual: where process 0 listens")
+    add("--num-processes", type=int, metavar="N", help="manual: how many there are")
+    add("--process-id", type=int, metavar="I", help="manual: which this one is, 0 to N − 1")
 
 
-def _add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
-    evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-    evaluate.add_argument("--episodes", type=int, metavar="N", help="episodes of each kind of task (default: the run's)")
-    evaluate.add_argument("--checkpoint", choices=("latest", "best"), default="latest", help="best: on validation tasks")
-    evaluate.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="to test on (default: the run's own)")
+def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    add = evaluate.add_argument
+    add("run_dir", type=Path, metavar="RUN_DIR")
+    add("--episodes", type=int, metavar="N", help="episodes of each kind of task (default: the run's)")
+    add("--checkpoint", choices=("latest", "best"), default="latest", help="best: on validation tasks")
+    add("--datasets", nargs="+", default=[], metavar="NAME", help="to test on (default: the run's own)")
 
 
-def _add_bench_arguments(bench: argparse.ArgumentParser) -> None:
-    bench.add_argument("name", metavar="NAME", choices=BENCHMARKS, help=", ".join(BENCHMARKS))
-    bench.add_argument("--pytorch", action="store_true", help="measure our plain PyTorch version too")
-    bench.add_argument("--pytorch-repo", type=Path, metavar="PATH", help="clone of the public project: measure its tasks too")
-    bench.add_argument("--repeats", type=int, default=7, metavar="N", help="rounds that count (default: 7)")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="write all that was found")
-    bench.add_argument("--results-dir", type=Path, metavar="DIR", help="bring NAME.csv and benchmarks.png there up to date")
+def _add_experiment(experiment: argparse.ArgumentParser) -> None:
+    add = experiment.add_argument
+    add("name", metavar="NAME", help="see below")
+    add("--scale", default="smoke", help="smoke (minutes), laptop (hours), paper (a GPU); default: smoke")
+    add("--seeds", type=int, metavar="N", help="meta-training seeds (default: the scale's)")
+    add("--part", default="1/1", metavar="I/N", help="only the I-th of every N units of work")
+    add("--runs-dir", type=Path, metavar="DIR", help="for the runs (default: runs/NAME)")
+    add("--results-dir", type=Path, metavar="DIR", help="for table and figure (default: results/NAME)")
+    add("--learners", nargs="+", default=[], metavar="NAME", help="comparison: rows (default: all)")
+    tested = "comparison: to test on; features: all to test on, the first to train on"
+    add("--datasets", nargs="+", default=[], metavar="NAME", help=tested)
+    add("--seconds", type=float, metavar="N", help="comparison: of meta-training for each cell")
 
 
-def _add_import(*commands: argparse.ArgumentParser) -> None:
-    for each in commands:
-        each.add_argument(
-            "--import",
-            dest="imports",
-            type=Path,
-            action="append",
-            default=[],
-            metavar="FILE.py",
-            help="Python file of yours that registers models, learners, optimisers or experiments; it is run",
-        )
-
-
-def _add_data_dir(*commands: argparse.ArgumentParser) -> None:
-    for each in commands:
-        each.add_argument(
-            "--data.dir",
-            dest="data_dir",
-            default="",
-            metavar="DIR",
-            help="folder of prepared TFDS sets (default: the run's, TFDS_DATA_DIR, or ~/tensorflow_datasets)",
-        )
+def _add_bench(bench: argparse.ArgumentParser) -> None:
+    add = bench.add_argument
+    add("name", metavar="NAME", choices=BENCHMARKS, help=", ".join(BENCHMARKS))
+    add("--pytorch", action="store_true", help="measure our plain PyTorch version too")
+    add("--pytorch-repo", type=Path, metavar="PATH", help="clone of the public project: measure its tasks too")
+    add("--repeats", type=int, default=7, metavar="N", help="rounds that count (default: 7)")
+    add("--json", type=Path, metavar="FILE", help="write all that was found")
+    add("--results-dir", type=Path, metavar="DIR", help="bring NAME.csv and benchmarks.png there up to date")
 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands."""
-    made = _Parser(
-        prog="gpicl",
-        description="Meta-train a network that learns within its context, and test it on tasks it has never seen.",
-        epilog="example:\n  gpicl train digits\n",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    options = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    about = "Meta-train a network that learns within its context, and test it on tasks it has never seen."
+    made = _Parser(prog="gpicl", description=about, epilog="example:\n  gpicl train digits\n", **options)
     made.add_argument("--version", action="version", version=f"gpicl_jax {__version__}")
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def command(name: str, about: str, epilog: str | Callable[[], str]) -> argparse.ArgumentParser:
-        return commands.add_parser(
-            name,
-            help=about,
-            description=about,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
+        return commands.add_parser(name, help=about, description=about, epilog=epilog, **options)
 
     train = command("train", "meta-train a learner", _TRAIN_HELP.format(names=", ".join(packaged_configs("*"))))
-    _add_train_arguments(train)
     evaluate = command("evaluate", "meta-test a run again", _EVALUATE_HELP)
-    _add_evaluate_arguments(evaluate)
     experiment = command("experiment", "fill a table or figure: train and test all that it needs", _experiment_help)
-    _add_experiment_arguments(experiment)
-    figure = command("figure", "draw an experiment's figure again, from its CSV alone", _FIGURE_HELP)
+    figure = command(
+        "figure", "draw an experiment's figure again, from its CSV alone", "example:\n  gpicl figure scaling --scale laptop\n"
+    )
+    bench = command(
+        "bench", "measure speed and memory, beside PyTorch if you like", _BENCH_HELP.format(names=_listed(BENCHMARKS))
+    )
+    example = "example:\n  gpicl datasets --data.dir ~/tensorflow_datasets\n"
+    datasets = command("datasets", "list the base datasets, and how to get those that are missing", example)
+    settings = command("settings", "list what a config can say", _SETTINGS_HELP)
+    _add_train(train)
+    _add_evaluate(evaluate)
+    _add_experiment(experiment)
+    _add_bench(bench)
     figure.add_argument("name", metavar="NAME", help="see gpicl experiment --help")
     figure.add_argument("--scale", default="smoke", help="which CSV of the folder (default: smoke)")
     figure.add_argument("--results-dir", type=Path, metavar="DIR", help="the experiment's folder (default: results/NAME)")
-    benchmarks = "\n".join(f"  {name:<11}{about}" for name, about in BENCHMARKS.items())
-    bench = command("bench", "measure speed and memory, beside PyTorch if you like", _BENCH_HELP.format(names=benchmarks))
-    _add_bench_arguments(bench)
-    datasets = command("datasets", "list the base datasets, and how to get those that are missing", _DATASETS_HELP)
-    settings = command("settings", "list what a config can say", _SETTINGS_HELP)
-    settings.add_argument("name", metavar="NAME", nargs="?", default="", help="a section, or a class of one: model.lstm")
-    _add_import(train, evaluate, experiment, figure, bench, settings)
-    _add_data_dir(evaluate, experiment, datasets)
+    settings.add_argument("name", metavar="NAME", nargs="?", default="", help="a section, or a class: model.lstm")
+    about = "Python file of yours that registers models, learners, optimizers, datasets, sources or experiments; it is run"
+    for each in (train, evaluate, experiment, figure, bench, settings):
+        each.add_argument("--import", dest="imports", type=Path, action="append", default=[], metavar="FILE.py", help=about)
+    about = "folder of prepared TFDS sets (default: TFDS_DATA_DIR, or ~/tensorflow_datasets; of evaluate the run's)"
+    for each in (evaluate, experiment, datasets):
+        each.add_argument("--data.dir", dest="data_dir", default="", metavar="DIR", help=about)
     return made
 
 

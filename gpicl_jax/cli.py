@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from gpicl_jax.arguments import parser, part
-from gpicl_jax.config import load_config
+from gpicl_jax.config import kept_settings, load_config
 from gpicl_jax.registry import import_file
 from gpicl_jax.sections import absolute_name
 from gpicl_jax.settings import UserError
@@ -48,20 +48,42 @@ def _run(arguments: list[str]) -> int:
         import_file(path)
     if rest and options.command not in ("train", "bench"):
         raise UserError(f"unknown argument {rest[0]!r}; see 'gpicl {options.command} --help'")
-    if options.command == "train":
-        return _train(options, tuple(rest), arguments)
-    if options.command == "evaluate":
-        return _evaluate(options)
-    if options.command == "experiment":
-        return _experiment(options, arguments)
-    if options.command == "figure":
-        return _figure(options)
-    if options.command == "bench":
-        return _bench(options, tuple(rest), arguments)
-    return _settings(options) if options.command == "settings" else _datasets(options)
+    match options.command:
+        case "train":
+            return _train(options, tuple(rest), ["gpicl", *arguments])
+        case "experiment":
+            return _experiment(options, ("gpicl", *arguments))
+        case "bench":
+            from gpicl_jax.bench.program import Asked
+            from gpicl_jax.bench.run import run_bench
+
+            asked = Asked(options.pytorch, options.pytorch_repo, options.repeats)
+            files = {"json_file": options.json, "results": options.results_dir}
+            return run_bench(options.name, tuple(rest), asked, ["gpicl", *arguments], **files)
+        case "evaluate":
+            from gpicl_jax.training.run import evaluate_run
+
+            evaluate_run(options.run_dir, options.episodes, options.checkpoint, tuple(options.datasets), options.data_dir)
+        case "figure":
+            from gpicl_jax.experiments.engine.base import make_experiment
+            from gpicl_jax.experiments.engine.files import redraw
+
+            experiment = make_experiment(options.name, options.scale)
+            print(redraw(experiment, options.results_dir or Path("results") / experiment.folder))
+        case "settings":
+            from gpicl_jax.listing import settings_page
+
+            print(settings_page(options.name))
+        case "datasets":
+            from gpicl_jax.data.datasets import available
+
+            for name, about in available(options.data_dir).items():
+                print(f"{name:<16} {about}")
+            print("Other TFDS image sets go by their TFDS names; your own data as ./file.npz (images, labels) or ./folder.")
+    return 0
 
 
-def _train(options: argparse.Namespace, overrides: tuple[str, ...], arguments: list[str]) -> int:
+def _train(options: argparse.Namespace, overrides: tuple[str, ...], command: list[str]) -> int:
     from gpicl_jax.processes import join
     from gpicl_jax.training.parallel import keep_compiled
     from gpicl_jax.training.profile import profile_range
@@ -75,37 +97,21 @@ def _train(options: argparse.Namespace, overrides: tuple[str, ...], arguments: l
     profiled = profile_range(options.profile_steps, config.train.steps) if options.profile_steps is not None else range(0)
     if options.compile_cache:
         keep_compiled(options.compile_cache)
-    join(
-        options.distributed,
-        coordinator=options.coordinator,
-        num_processes=options.num_processes,
-        process_id=options.process_id,
-    )
-    run_dir = options.run_dir or Path("runs") / f"{Path(options.config).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    join(options.distributed, options.coordinator, options.num_processes, options.process_id)
+    for kept in kept_settings(options.config, overrides):
+        print(kept, flush=True)
     return train_run(
         config,
-        run_dir,
+        options.run_dir or Path("runs") / f"{Path(options.config).stem}-{datetime.now():%Y%m%d-%H%M%S}",
         resume=options.resume,
         parallel=options.parallel,
-        command=["gpicl", *arguments],
+        command=command,
         started=_START,
         profiled=profiled,
     )
 
 
-def _evaluate(options: argparse.Namespace) -> int:
-    from gpicl_jax.training.run import evaluate_run
-
-    return evaluate_run(
-        options.run_dir,
-        episodes=options.episodes,
-        checkpoint=options.checkpoint,
-        datasets=tuple(options.datasets),
-        data_dir=options.data_dir,
-    )
-
-
-def _experiment(options: argparse.Namespace, arguments: list[str]) -> int:
+def _experiment(options: argparse.Namespace, command: tuple[str, ...]) -> int:
     from gpicl_jax.experiments.engine.base import make_experiment
     from gpicl_jax.experiments.engine.run import Asked, run_experiment
     from gpicl_jax.training.population import one_device_a_core
@@ -124,7 +130,7 @@ def _experiment(options: argparse.Namespace, arguments: list[str]) -> int:
         results_dir=options.results_dir or Path("results") / experiment.folder,
         part=part(options.part),
         learners=learners,
-        command=("gpicl", *arguments),
+        command=command,
     )
     one_device_a_core()
     try:
@@ -132,42 +138,3 @@ def _experiment(options: argparse.Namespace, arguments: list[str]) -> int:
     except Interrupted as interrupted:
         print(f"{interrupted}; run the same command again to go on", flush=True)
         return interrupted.exit_code
-
-
-def _figure(options: argparse.Namespace) -> int:
-    from gpicl_jax.experiments.engine.base import make_experiment
-    from gpicl_jax.experiments.engine.files import redraw
-
-    experiment = make_experiment(options.name, options.scale)
-    print(redraw(experiment, options.results_dir or Path("results") / experiment.folder))
-    return 0
-
-
-def _bench(options: argparse.Namespace, overrides: tuple[str, ...], arguments: list[str]) -> int:
-    from gpicl_jax.bench.program import Asked
-    from gpicl_jax.bench.run import run_bench
-
-    return run_bench(
-        options.name,
-        overrides,
-        Asked(options.pytorch, options.pytorch_repo, options.repeats),
-        ["gpicl", *arguments],
-        json_file=options.json,
-        results=options.results_dir,
-    )
-
-
-def _settings(options: argparse.Namespace) -> int:
-    from gpicl_jax.listing import settings_page
-
-    print(settings_page(options.name))
-    return 0
-
-
-def _datasets(options: argparse.Namespace) -> int:
-    from gpicl_jax.data.datasets import available
-
-    for name, about in available(options.data_dir).items():
-        print(f"{name:<16} {about}")
-    print("Other TFDS image sets go by their TFDS names; your own data as ./file.npz (images, labels) or ./folder.")
-    return 0

@@ -43,6 +43,27 @@ def load_config(source: str, overrides: tuple[str, ...] = ()) -> Config:
     return config_from_dict(*_layers(source), given)
 
 
+def kept_settings(source: str, overrides: tuple[str, ...] = ()) -> list[str]:
+    """Returns a line for each override that names another class than the config: which settings of the config stay.
+
+    Example:
+      >>> kept_settings("digits", ("--model.name=lstm", "--optimizer.name=adam"))
+      ['model.name=lstm keeps model.width = 16 of digits']
+    """
+    values: dict[str, Any] = {}
+    for layer in _layers(source):
+        _add(values, layer)
+    given = {(section, key): value for section, key, value in map(_parse_override, overrides)}
+    lines = []
+    for (section, key), name in given.items():
+        there = values.get(section, {})
+        if section in _NAMED and key == "name" and name != there.get("name", _DEFAULTS.get(section)):
+            own = [each for each in settings_of(find(section, name)) if each in there and (section, each) not in given]
+            told = ", ".join(f"{section}.{each} = {json.dumps(there[each], ensure_ascii=False)}" for each in own)
+            lines += [f"{section}.name={name} keeps {told} of {source}"] if told else []
+    return lines
+
+
 def packaged_configs(pattern: str = "**/*") -> list[str]:
     """Names of the configs inside the package: `digits`, and those in folders, `comparison/laptop/lstm`.
 

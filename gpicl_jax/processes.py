@@ -21,15 +21,14 @@ _MESSAGE_BYTES = 1000
 _meetings = itertools.count()
 
 
-def join(kind: str, *, coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+def join(kind: str, coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
     """Makes this process one of those that train a run together; call it before any device is touched.
 
     Args:
       kind: `off`, alone; `auto`, whatever cluster JAX finds, such as a TPU pod (under Open MPI, one device a process);
-        `slurm`, as srun started it; `manual`.
-      coordinator: HOST:PORT where process 0 listens. This and the next two are of `manual` alone.
-      num_processes: N.
-      process_id: 0 … N − 1.
+        `slurm`, as srun started it; `manual`, which alone takes the others.
+      coordinator: HOST:PORT where process 0 listens.
+      process_id: 0 … `num_processes` − 1.
 
     What other processes than the first print goes nowhere; their errors are still seen.
 
@@ -52,8 +51,15 @@ def join(kind: str, *, coordinator: str | None = None, num_processes: int | None
         return
     if kind == "manual":
         _join_manual(coordinator, num_processes, process_id)
+    elif kind == "slurm":
+        missing = [name for name in _SLURM if name not in os.environ]
+        if missing:
+            raise UserError(f"--distributed=slurm outside of a Slurm step (no {missing[0]}); start it by srun")
+        # JAX gives a task the one device of its rank on the node; a task that has the node for itself takes all.
+        alone = os.environ["SLURM_NTASKS"] == os.environ.get("SLURM_STEP_NUM_NODES")
+        _initialize(cluster_detection_method="slurm", local_device_ids=[] if alone else None)
     else:
-        {"auto": _join_found, "slurm": _join_slurm}[kind]()
+        _join_found()
     if not is_writer():
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
@@ -74,15 +80,6 @@ def _join_found() -> None:
             f"--distributed=auto finds no TPU pod, Slurm step, Open MPI or Kubernetes job here ({error}); "
             "try --distributed=manual"
         ) from None
-
-
-def _join_slurm() -> None:
-    missing = [name for name in _SLURM if name not in os.environ]
-    if missing:
-        raise UserError(f"--distributed=slurm outside of a Slurm step (no {missing[0]}); start it by srun")
-    # JAX gives a task the one device of its rank on the node; a task that has the node for itself takes all.
-    alone = os.environ["SLURM_NTASKS"] == os.environ.get("SLURM_STEP_NUM_NODES")
-    _initialize(cluster_detection_method="slurm", local_device_ids=[] if alone else None)
 
 
 def _join_manual(coordinator: str, num_processes: int, process_id: int) -> None:
@@ -161,13 +158,10 @@ def agreement():
         error = own
     if jax.process_count() > 1:
         meet()
-        text = np.zeros(_MESSAGE_BYTES, np.uint8)
-        said = str(error or "").encode()[:_MESSAGE_BYTES]
-        text[: len(said)] = list(said)
-        texts = [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in multihost_utils.process_allgather(text)]
-        heard = [f"process {number}: {text}" for number, text in enumerate(texts) if text]
-        if heard and error is None:
-            error = UserError(heard[0])
+        said = np.frombuffer(str(error or "").encode()[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0"), np.uint8)
+        texts = [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in multihost_utils.process_allgather(said)]
+        heard = [UserError(f"process {number}: {text}") for number, text in enumerate(texts) if text]
+        error = error or next(iter(heard), None)
     if error is not None:
         raise error
 

@@ -270,6 +270,15 @@ def test_training_on_two_sets_at_once_resumes_and_reports_both(tmp_path, capsys)
     assert "unseen_tasks_train_images" in summary["datasets"]["mine.npz"]
 
 
+def test_another_model_says_which_settings_of_the_config_it_keeps(tmp_path, capsys):
+    wrong = ["--train.steps=20", "--resume", "--run-dir", str(tmp_path)]  # it ends before it trains
+    assert main(["train", TINY, "--model.name=lstm", "--optimizer.name=adam", *wrong]) == 2
+    assert capsys.readouterr().out == f"model.name=lstm keeps model.width = 16, model.label_scale = 3.1623 of {TINY}\n"
+    assert main(["train", TINY, "--model.name=lstm", "--model.width=16", "--model.label_scale=1", *wrong]) == 2
+    assert main(["train", TINY, "--model.name=transformer", "--model.width=8", *wrong]) == 2
+    assert capsys.readouterr().out == ""
+
+
 def test_steps_may_be_added_on_resume_and_nothing_else(straight, tmp_path, capsys):
     run_dir = tmp_path / "run"
     shutil.copytree(straight[0], run_dir)

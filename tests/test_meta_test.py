@@ -64,7 +64,7 @@ def test_every_dataset_has_its_kinds_of_tasks_and_its_solvers(tested):
 def test_the_report_holds_what_was_measured(tested, tmp_path):
     config, params, result = tested
     folder = RunFolder.create(tmp_path / "run", config)
-    write_report(folder, result, params, step=7, checkpoint="best", total_seconds=None, stopped_early=False)
+    write_report(folder, result, params, steps=7, checkpoint="best", total_seconds=None, stopped_early=False)
     summary = json.loads((folder.path / "summary.json").read_text())
     assert summary["checkpoint"] == "best" and summary["steps"] == 7
     assert summary["num_params"] == sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -2,13 +2,14 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README, CONTRIBUTING = ((Path(__file__).parents[1] / name).read_text() for name in ("README.md", "CONTRIBUTING.md"))
 
 
 @pytest.mark.process
@@ -33,3 +34,18 @@ def test_every_setting_and_path_that_it_names_exists():
     assert found >= 10
     for path in re.findall(r"\]\(((?!http)[^)]+)\)", README):
         assert (Path(__file__).parents[1] / path).exists(), path
+
+
+def test_every_command_that_it_shows_is_understood():
+    """As argparse reads it; what is left over are settings, of the commands that take them."""
+    from gpicl_jax.arguments import parser
+
+    commands = re.findall(r"^(?:\.venv/bin/)?(gpicl|bin/train) (.*)$", README + CONTRIBUTING, flags=re.MULTILINE)
+    assert len(commands) > 30
+    for program, line in commands:
+        words = shlex.split(line.replace("…", ""), comments=True)
+        if "--help" in words:
+            continue
+        options, rest = parser().parse_known_args(["train", *(words or ["digits"])] if program == "bin/train" else words)
+        assert all(re.match(r"--\w+\.\w+=", word) for word in rest), line
+        assert not rest or options.command in ("train", "bench"), line

@@ -21,8 +21,8 @@ from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode, draw_episodes
 from gpicl_jax.training import loop
-from gpicl_jax.training.parallel import AXIS, gradient_over_mesh, keep_compiled, replicate
-from gpicl_jax.training.step import batch_gradient, draw_batch_keys, gradient_in_parts, train_step
+from gpicl_jax.training.parallel import AXIS, gradient_in_parts, gradient_over_mesh, keep_compiled, replicate
+from gpicl_jax.training.step import batch_gradient, draw_batch_keys, train_step
 from gpicl_jax.training.trainer import Trainer
 from tests.helpers import TINY, tiny_config
 
@@ -40,9 +40,8 @@ def copied(state):
 
 def test_a_chunk_equals_its_steps_one_by_one():
     trainer = make_trainer("--optimizer.name=muon")
-    step = jax.jit(
-        functools.partial(train_step, gradient=batch_gradient(trainer.learner), optimizer=trainer._optimizer, shape=(4, 2))
-    )
+    gradient = functools.partial(batch_gradient, learner=trainer.learner)
+    step = jax.jit(functools.partial(train_step, config=trainer.config, gradient=gradient, optimizer=trainer._optimizer))
     state, losses = trainer.state(), []
     for _ in range(5):
         state, metrics = step(state, trainer.tasks, trainer.hyper)
@@ -162,7 +161,7 @@ def test_pmap_leaves_the_same_parameters_on_every_device():
 def test_slices_of_a_batch_average_to_its_gradient():
     trainer, devices = make_trainer(), jax.devices()
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
-    gradient = batch_gradient(trainer.learner)
+    gradient = functools.partial(batch_gradient, learner=trainer.learner)
     keys = draw_batch_keys(trainer.tasks, jnp.int32(3), trainer.hyper, (4, 2))
     arguments = (trainer.state().params, trainer.tasks, keys, trainer.hyper)
     whole = jax.jit(gradient)(*arguments)
@@ -176,7 +175,7 @@ def test_unit_gradients_are_of_each_episode():
     trainer = make_trainer(*settings)
     keys = draw_batch_keys(trainer.tasks, jnp.int32(3), trainer.hyper, (4, 1))
     arguments = (trainer.state().params, trainer.tasks)
-    plain = jax.jit(batch_gradient(dataclasses.replace(trainer.learner, unit_gradients=False)))
+    plain = jax.jit(functools.partial(batch_gradient, learner=dataclasses.replace(trainer.learner, unit_gradients=False)))
     one_by_one = [plain(*arguments, jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], keys), trainer.hyper) for i in range(4)]
     norms = [float(optax.tree.norm(gradient)) for gradient, _ in one_by_one]
     assert max(norms) > 1.05 * min(norms)
@@ -184,8 +183,9 @@ def test_unit_gradients_are_of_each_episode():
         jax.tree.map(lambda leaf, norm=norm: leaf / norm, found) for (found, _), norm in zip(one_by_one, norms, strict=True)
     ]
     expected = jax.tree.map(lambda *leaves: sum(leaves) / 4, *units)
+    units = functools.partial(batch_gradient, learner=trainer.learner)
     for parts in (1, 2):
-        found, metrics = jax.jit(gradient_in_parts(batch_gradient(trainer.learner), parts))(*arguments, keys, trainer.hyper)
+        found, metrics = jax.jit(gradient_in_parts(units, parts))(*arguments, keys, trainer.hyper)
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), found, expected)
         np.testing.assert_allclose(metrics["loss"], np.mean([each["loss"] for _, each in one_by_one]), rtol=1e-5)
 

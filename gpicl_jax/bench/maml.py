@@ -4,6 +4,7 @@ Where there are several devices, a third program spreads the problems over them 
 device a core for that.
 """
 
+import functools
 import math
 
 import jax
@@ -69,7 +70,8 @@ def _side(program: Program, episodes_B: Episode, devices: list[jax.Device]) -> S
     state, shares = program.init(program.hyper), len(devices)
     gradient = program.given_gradient(math.gcd(program.config.train.accumulate, len(episodes_B.y_L) // shares))
     if shares == 1:
-        compiled = compile_apart(program.given_step(gradient), state, episodes_B, program.hyper, donate=(0,))
+        step = functools.partial(program.given_step, gradient=gradient)
+        compiled = compile_apart(step, state, episodes_B, program.hyper, donate=(0,))
         return training_side(compiled, state, episodes_B, program.hyper)
-    step = compile_chunk(gradient, program.given_step, parallel="pmap", devices=devices)
+    step = compile_chunk(program.given_step, gradient, parallel="pmap", devices=devices)
     return training_side(step, *replicate((state, episodes_B, program.hyper), devices))

@@ -1,5 +1,6 @@
 """What benchmarks share: what is asked for, and a training program on random images in parts."""
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ from gpicl_jax.sections import Config
 from gpicl_jax.tasks import Episode, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.sources.images import ImageDataset
 from gpicl_jax.training import step as training
-from gpicl_jax.training.step import BatchGradient, Metrics, TrainChunk, TrainState, gradient_in_parts
+from gpicl_jax.training.parallel import gradient_in_parts
+from gpicl_jax.training.step import BatchGradient, Metrics, TrainState
 
 SIZES = ("data.size", "data.channels", "tasks.tasks_per_step", "tasks.length", "tasks.classes_per_task")
 NUM_IMAGES = 60_000
@@ -91,8 +93,9 @@ class Program:
         self.config, self.hyper, self.tasks = config, hyper_from(config), tasks or random_tasks(config)
         self.learner, self._optimizer = make_learner(config), make_optimizer(config)
         self.init = jax.jit(lambda hyper: training.init_state(self.learner, self._optimizer, hyper))
-        gradient = gradient_in_parts(training.batch_gradient(self.learner), config.train.accumulate)
-        self.chunk = training.train_chunk(config, self._optimizer, gradient)
+        gradient = functools.partial(training.batch_gradient, learner=self.learner)
+        gradient = gradient_in_parts(gradient, config.train.accumulate)
+        self.chunk = functools.partial(training.train_chunk, config=config, gradient=gradient, optimizer=self._optimizer)
         self.shape = config.tasks.tasks_per_step, config.tasks.sequences_per_task
 
     def changed(self, **sections: dict[str, Any]) -> "Program":
@@ -125,15 +128,13 @@ class Program:
 
         return gradient_in_parts(of_part, parts)
 
-    def given_step(self, gradient: BatchGradient) -> TrainChunk:
-        """Returns `step(state, episodes_B, hyper)`: a training step that draws nothing."""
-
-        def step(state: TrainState, episodes_B: Episode, hyper: Hyper) -> tuple[TrainState, Metrics]:
-            gradients, metrics = gradient(state.params, None, episodes_B, hyper)
-            updates, opt_state = self._optimizer(hyper).update(gradients, state.opt_state, state.params)
-            return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state), metrics
-
-        return step
+    def given_step(
+        self, state: TrainState, episodes_B: Episode, hyper: Hyper, *, gradient: BatchGradient
+    ) -> tuple[TrainState, Metrics]:
+        """Takes a training step that draws nothing."""
+        gradients, metrics = gradient(state.params, None, episodes_B, hyper)
+        updates, opt_state = self._optimizer(hyper).update(gradients, state.opt_state, state.params)
+        return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state), metrics
 
 
 def random_tasks(config: Config) -> TaskDistribution:

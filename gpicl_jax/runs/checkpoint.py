@@ -1,6 +1,8 @@
 """Checkpoints by Orbax v1: saved in the background, the latest one kept and the best one on validation tasks."""
 
+import contextlib
 import logging
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +14,16 @@ from gpicl_jax.settings import UserError
 _METRIC = "validation_loss"
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager):
     """The checkpoints of a run; use it as a context manager, so that no save in the background is lost."""
 
     def __init__(self, path: Path) -> None:
         logging.getLogger("absl").setLevel(logging.ERROR)
         policies = ocp.training.preservation_policies
-        best = policies.BestN(
-            n=1, get_metric_fn=lambda metrics: metrics[_METRIC], reverse=True, keep_checkpoints_without_metrics=False
-        )
-        self._path = path
-        self._checkpointer = ocp.training.Checkpointer(
-            path, preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(n=1), best])
-        )
-
-    def __enter__(self) -> "Checkpoints":
-        return self
+        loss = operator.itemgetter(_METRIC)
+        best = policies.BestN(n=1, get_metric_fn=loss, reverse=True, keep_checkpoints_without_metrics=False)
+        kept = policies.AnyPreservationPolicy([policies.LatestN(n=1), best])
+        self._path, self._checkpointer = path, ocp.training.Checkpointer(path, preservation_policy=kept)
 
     def __exit__(self, *exc: object) -> None:
         self._checkpointer.close()
@@ -50,10 +46,9 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, validation_loss: float | None) -> None:
         """Saves in the background; Orbax has copied `state` when this returns, so the next step may take its memory over."""
-        if self.latest_step == step:
-            return
-        metrics = None if validation_loss is None else {_METRIC: validation_loss}
-        self._checkpointer.save_async(step, state, metrics=metrics, force=True)
+        if self.latest_step != step:
+            metrics = None if validation_loss is None else {_METRIC: validation_loss}
+            self._checkpointer.save_async(step, state, metrics=metrics, force=True)
 
     def load(self, step: int, like: Any) -> Any:
         """The state saved at `step`, in the structure and shapes of `like`, and on its devices.
@@ -65,15 +60,12 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint is damaged or of another structure.
         """
+        first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or first), like)
         try:
-            return self._checkpointer.load(step, jax.tree.map(_abstract, like))
+            return self._checkpointer.load(step, like)
         except (ValueError, KeyError, OSError) as error:
             reason = str(error).strip().split("\n")[0]
             raise UserError(
                 f"checkpoint {step} in {self._path} cannot be read ({reason}); it is damaged or of another config"
             ) from None
-
-
-def _abstract(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

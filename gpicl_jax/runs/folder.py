@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from gpicl_jax import __version__
 from gpicl_jax.config import load_config, to_toml
 from gpicl_jax.files import write_atomic
@@ -36,6 +38,11 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes."""
+        return is_writer()
+
     @classmethod
     def create(cls, path: Path, config: Config) -> "RunFolder":
         """A new run in an absent or empty folder.
@@ -44,14 +51,13 @@ class RunFolder:
           UserError: the folder holds a run or other files, or cannot be made or written.
         """
         folder = cls(path)
-        if not is_writer():
-            return folder
         try:
-            folder._check_free()  # before a lock file is put among somebody's files
-            path.mkdir(parents=True, exist_ok=True)
-            with folder.lock():
-                folder._check_free()
-                folder.write_config(config)
+            if folder.writes:
+                folder._check_free()  # before a lock file is put among somebody's files
+                path.mkdir(parents=True, exist_ok=True)
+                with folder.lock():
+                    folder._check_free()
+                    folder.write_config(config)
         except OSError as error:
             raise UserError(f"cannot write to run folder {path}: {error.strerror}; choose another --run-dir") from None
         return folder
@@ -93,7 +99,7 @@ class RunFolder:
 
         With `wait` it waits for another process that holds it, instead of raising `UserError`.
         """
-        if not is_writer():
+        if not self.writes:
             yield
             return
         try:
@@ -107,17 +113,21 @@ class RunFolder:
                 raise UserError(f"{self.path} is in use by another process; wait for it or choose another folder") from None
             yield
 
-    def write_bytes(self, name: str, content: bytes) -> Path:
+    def write_bytes(self, name: str, content: bytes) -> None:
         """Writes a file under a temporary name, then renames it."""
-        if not is_writer():
-            return self.path / name
-        return write_atomic(self.path / name, lambda file: file.write(content))
+        if self.writes:
+            write_atomic(self.path / name, lambda file: file.write(content))
 
-    def write_text(self, name: str, text: str) -> Path:
-        return self.write_bytes(name, text.encode())
+    def write_text(self, name: str, text: str) -> None:
+        self.write_bytes(name, text.encode())
 
-    def write_json(self, name: str, value: Any) -> Path:
-        return self.write_text(name, json.dumps(value, indent=2) + "\n")
+    def write_json(self, name: str, value: Any) -> None:
+        self.write_text(name, json.dumps(value, indent=2) + "\n")
+
+    def append(self, name: str, text: str) -> None:
+        if self.writes:
+            with open(self.path / name, "a", encoding="utf-8") as file:
+                file.write(text)
 
     def read_json(self, name: str) -> Any:
         """The content of a JSON file of this run, None where it is absent."""
@@ -130,8 +140,6 @@ class RunFolder:
 
 def describe_run(command: list[str], parallel: str) -> dict[str, Any]:
     """What `run.json` records of each command that trained the run: versions, devices, commit, command."""
-    import jax
-
     return {
         "command": command,
         "commit": _commit(),

@@ -4,9 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpicl_jax.processes import is_writer
 from gpicl_jax.runs.folder import RunFolder
-from gpicl_jax.runs.tracker import Tracker
 from gpicl_jax.settings import UserError
 
 NAME = "metrics.jsonl"
@@ -15,32 +13,30 @@ NAME = "metrics.jsonl"
 class MetricsLog:
     """Appends records to a run's metrics; each has a `step`.
 
-    On resume, records after `step` are dropped, and all of them where the run begins anew (0): the run makes them again. A
-    `tracker` is told of each new record too.
+    On resume, records after `step` are dropped, and all of them where the run begins anew (0): the run makes them again.
+    What `make_tracker` returned is told of each new record too.
 
     Attributes:
       validation_losses: of the records that are kept.
       seconds: of training, of the last of them.
     """
 
-    def __init__(self, folder: RunFolder, *, step: int = 0, tracker: Tracker | None = None) -> None:
+    def __init__(self, folder: RunFolder, *, step: int = 0, tracker: Any = None) -> None:
         kept = [record for record in read_metrics(folder.path) if record["step"] <= step and step]
-        self._path = folder.write_text(NAME, "".join(json.dumps(record) + "\n" for record in kept))
-        self._tracker = tracker
+        folder.write_text(NAME, "".join(json.dumps(record) + "\n" for record in kept))
+        self._folder, self._tracker = folder, tracker
         self.validation_losses = [record["validation_loss"] for record in kept if "validation_loss" in record]
         self.seconds = max((record.get("seconds", 0.0) for record in kept), default=0.0)
 
     def append(self, record: dict[str, Any]) -> None:
-        if not is_writer():
-            return
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        self._folder.append(NAME, json.dumps(record) + "\n")
         if self._tracker:
-            self._tracker.log(record)
+            numbers = {name: value for name, value in record.items() if name != "step" and value is not None}
+            self._tracker.log(numbers, step=record["step"])
 
     def close(self) -> None:
         if self._tracker:
-            self._tracker.close()
+            self._tracker.finish()
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:

@@ -32,7 +32,8 @@ class Trainee(Protocol):
 
     `state` is the state before the first step. `chunk` takes `train.chunk` steps without waiting for them, and the memory of
     the state. `record` waits for a chunk; its `loss` is None where a run diverged. `validate` returns a record, and of a run
-    the loss that chooses the best checkpoint, NaN where it is not finite. A checkpoint holds what `saved` returns.
+    the loss that chooses the best checkpoint, NaN where it is not finite. A checkpoint holds what `saved` returns, from which
+    `restored` makes the state again.
     """
 
     config: Config
@@ -41,13 +42,15 @@ class Trainee(Protocol):
     def chunk(self, state: TrainState) -> tuple[TrainState, Metrics]: ...
     def record(self, metrics: Metrics) -> dict[str, Any]: ...
     def validate(self, state: TrainState) -> tuple[dict[str, Any], float | None]: ...
-    def saved(self, state: TrainState) -> TrainState: ...
-    def restored(self, saved: TrainState) -> TrainState: ...
+    def saved(self, state: TrainState) -> TrainState:
+        return state
+
+    def restored(self, saved: TrainState) -> TrainState:
+        return saved
 
 
 class Trained(NamedTuple):
-    """What training leaves: the last state, the training seconds of earlier commands where this one resumed, and whether
-    `train.patience` ended it."""
+    """What training leaves: the last state, the seconds of earlier commands, and whether `train.patience` ended it."""
 
     state: TrainState
     seconds_before: float
@@ -66,7 +69,6 @@ def train(
     A run that diverges ends. A member of a population that diverges is recorded as None, and the others go on.
 
     Args:
-      trainee: what to train.
       folder: where; it must exist, and its lock must be held.
       command: of a run, for `run.json`. That and `config.toml` are brought up to date once nothing speaks against going on.
       profiled: steps to trace into `profile/`.
@@ -80,7 +82,8 @@ def train(
     settings = trainee.config.train
     with StopRequest() as stop, Checkpoints(folder.checkpoints) as checkpoints:  # a second signal loses no save
         state, start, steps = _begin(trainee, folder, checkpoints, command, profiled)
-        report, profile = _Report(trainee, folder, checkpoints, start, watch), Profile(profiled, folder.path / "profile")
+        report = _Report(trainee, folder, checkpoints, start, watch)
+        profile = Profile(profiled if folder.writes else range(0), folder.path / "profile")
         with closing(report), closing(profile):
             if not start:
                 report.watched(start, state)
@@ -134,19 +137,13 @@ def _begin(
 
 
 class _Report:
-    """What training tells: records in `metrics.jsonl`, words for a person.
-
-    Attributes:
-      log: of the records.
-      stalled: whether the lowest validation loss is `train.patience` validations old.
-    """
+    """What training tells: records in `metrics.jsonl`, words for a person. `stalled`: whether `train.patience` is over."""
 
     def __init__(self, trainee: Trainee, folder: RunFolder, checkpoints: Checkpoints, start: int, watch: Watch | None):
-        config = trainee.config
-        self._trainee, self._checkpoints, self._watch = trainee, checkpoints, watch
-        self.log = MetricsLog(folder, step=start, tracker=make_tracker(config, folder, start))
+        self._config, self._trainee, self._checkpoints, self._watch = trainee.config, trainee, checkpoints, watch
+        self.log = MetricsLog(folder, step=start, tracker=make_tracker(self._config, folder, start))
         self._begun = time.monotonic() - self.log.seconds
-        self._progress = Progress(config.train.steps, start)
+        self._progress = Progress(self._config.train.steps, start, bar=folder.writes)
         self._untold: tuple[int, Metrics] | None = None
         self._seen: deque[tuple[int, float]] = deque(maxlen=2)  # steps, and when the results of the last two were there
         self.stalled = self._is_stalled(start)
@@ -155,7 +152,7 @@ class _Report:
         """Tells of the chunk before, and keeps the metrics of the one that ends at `step`."""
         if not self._seen:
             self._progress.say(f"compiled in {time.monotonic() - dispatched:.1f} s")
-            self.rests(step - self._trainee.config.train.chunk)
+            self.rests(step - self._config.train.chunk)
         self.tell()
         self._untold = step, metrics
 
@@ -165,12 +162,12 @@ class _Report:
             return
         (step, metrics), self._untold = self._untold, None
         record = {"step": step, **self._trainee.record(metrics)}
-        now, config = time.monotonic(), self._trainee.config
+        now = time.monotonic()
         if record["loss"] is None:
             saved = self._checkpoints.latest_step
             raise Diverged(
-                f"loss or parameters became NaN or infinite between steps {step - config.train.chunk} and {step} "
-                f"(last good checkpoint: {'none yet' if saved is None else f'step {saved}'}); {advice(config)}"
+                f"loss or parameters became NaN or infinite between steps {step - self._config.train.chunk} and {step} "
+                f"(last good checkpoint: {'none yet' if saved is None else f'step {saved}'}); {advice(self._config)}"
             )
         before, then = self._seen[0]  # two chunks ago where there are two: XLA may tell of a result with the next one only
         self._seen.append((step, now))
@@ -193,11 +190,10 @@ class _Report:
         self.watched(step, state)
         record, loss = self._trainee.validate(state)
         if loss is not None and math.isnan(loss):
-            raise Diverged(f"predictions are not finite at step {step}; {advice(self._trainee.config)}")
-        record = {"step": step, **record}
-        self._add(record)
+            raise Diverged(f"predictions are not finite at step {step}; {advice(self._config)}")
+        self._add({"step": step, **record})
         if loss is not None:
-            self._progress.validation(record)
+            self._progress.validation(step, record)
             self.log.validation_losses.append(loss)
             self.stalled = self._is_stalled(step)
         return loss
@@ -210,11 +206,9 @@ class _Report:
         self.log.append(record | {"seconds": time.monotonic() - self._begun})
 
     def _is_stalled(self, step: int) -> bool:
-        patience, losses = self._trainee.config.train.patience, self.log.validation_losses
-        if not patience:
-            return False
+        patience, losses = self._config.train.patience, self.log.validation_losses
         since = len(losses) - 1 - int(np.argmin(losses)) if losses else 0
-        stalled = bool(of_first(float(since >= patience)))  # the first process alone has read all of them
+        stalled = bool(patience and of_first(since >= patience))  # the first process alone has read all of them
         if stalled:
             self._progress.say(f"step {step}: stops early, no lower validation loss in {since} validations")
         return stalled

@@ -39,7 +39,6 @@ class MetaTest:
     """The outcome of a meta-test.
 
     Attributes:
-      learner: name of the learner.
       train: base datasets of meta-training.
       tests: the unseen test tasks of each dataset.
       scores: by (dataset, kind of task, solver), e.g. ("mnist", "unseen_tasks", "transformer").
@@ -66,14 +65,12 @@ def load_params(folder: RunFolder, config: Config, which: str) -> tuple[Any, int
     like = jax.eval_shape(lambda: init_state(make_learner(config), make_optimizer(config), hyper_from(config)))
     if not jax.tree.leaves(like.params):  # nothing is meta-learned
         return like.params, 0
-    missing = UserError(f"no checkpoint in {folder.path}; train the run first: gpicl train CONFIG --run-dir DIR --resume")
-    if not folder.checkpoints.is_dir():
-        raise missing
-    with Checkpoints(folder.checkpoints) as checkpoints:
-        step = checkpoints.best_step if which == "best" else checkpoints.latest_step
-        if step is None:
-            raise missing
-        return checkpoints.load(step, like).params, step
+    if folder.checkpoints.is_dir():
+        with Checkpoints(folder.checkpoints) as checkpoints:
+            step = checkpoints.best_step if which == "best" else checkpoints.latest_step
+            if step is not None:
+                return checkpoints.load(step, like).params, step
+    raise UserError(f"no checkpoint in {folder.path}; train the run first: gpicl train CONFIG --run-dir DIR --resume")
 
 
 def meta_test(
@@ -92,7 +89,7 @@ def meta_test(
 
     Args:
       config: of the run; `[eval]` says how many episodes.
-      params: meta-parameters of its learner.
+      params: of its learner.
       evaluator: one whose compiled program can be used again.
       datasets: base datasets to test on; those of meta-training by default.
       say: told of each dataset that is done.
@@ -104,23 +101,21 @@ def meta_test(
     learner, entrant = learner_name(config), (evaluator or Evaluator(make_learner(config)), params)
     tests = held_out_tasks(config, datasets or config.data.train)
     solvers, chosen = _choose_solvers(config)
-    scores: dict[tuple[str, str, str], Scores] = {}
-    images: dict[tuple[str, str], int] = {}
+    scores, images, curves = {}, {}, []
     for dataset, (name, test) in tests.items():
         for kind, (tasks, keys, permute) in _kinds(config, name, test).items():
             others = {solver: (solvers[solver], settings) for solver, settings in chosen.get(kind, {}).items()}
             results = score_together({learner: entrant, **others}, drawn_in_parts(tasks, keys, permute), keys)
             if not results[learner].finite:
                 raise Diverged(f"predictions of {learner} on {dataset} are not finite; {advice(config)}")
-            for solver, each in results.items():
-                no_loss = {} if solver == learner else {"loss_TSL": np.full_like(each.loss_TSL, np.nan)}
-                scores[dataset, kind, solver] = dataclasses.replace(each, **no_loss)
             images[dataset, kind] = count_images(tasks, keys)
+            about = {"dataset": dataset, "tasks": kind, "distinct_images": images[dataset, kind], "seed": config.train.seed}
+            for solver, each in results.items():
+                if solver != learner:  # what they predict are no probabilities
+                    each = dataclasses.replace(each, loss_TSL=np.full_like(each.loss_TSL, np.nan))
+                scores[dataset, kind, solver] = each
+                curves.append(learning_curve(each, solver=solver, **about))
         say(dataset)
-    curves = []
-    for (dataset, kind, solver), each in scores.items():
-        about = {"dataset": dataset, "tasks": kind, "solver": solver, "distinct_images": images[dataset, kind]}
-        curves.append(learning_curve(each, **about, seed=config.train.seed))
     return MetaTest(
         learner=learner,
         train=tuple(map(short_name, config.data.train)),
@@ -168,7 +163,7 @@ def _kinds(config: Config, name: str, test: TaskDistribution) -> dict[str, tuple
     keys = unseen_episode_keys(settings.seed, "test", num_tasks, settings.sequences_per_task)
     kinds = {"unseen_tasks": (test, keys, permute)}
     if not test.identity:
-        kinds["identity_tasks"] = dataclasses.replace(test, identity=True), keys, 1.0
+        kinds["identity_tasks"] = (dataclasses.replace(test, identity=True), keys, 1.0)
     train = make_tasks(config, "train", name) if name in config.data.train and test.source.has_splits else None
     if train:
         plain = dataclasses.replace(train, entries="normal", clutter=0.0, feature_scales=0.0)

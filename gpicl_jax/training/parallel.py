@@ -1,7 +1,7 @@
-"""One training chunk on one device, or data-parallel on all of them: by `pmap`, or by `jit` over a mesh.
+"""How the gradient of a batch is taken: in parts one after another, on several devices by `pmap`, or by `jit` over a mesh.
 
-Keys are drawn for the whole batch everywhere and then sliced, so that the batch does not depend on the number of
-devices. Each device takes the gradient of its slice of tasks; the mean over devices is the gradient of the batch.
+Keys are drawn for the whole batch everywhere and then cut into slices of its tasks, so that the batch does not depend on the
+number of devices. The mean over slices is the gradient of the batch.
 """
 
 import functools
@@ -16,67 +16,78 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from gpicl_jax.settings import UserError
-from gpicl_jax.training.step import BatchGradient, TrainChunk
+from gpicl_jax.training.step import BatchGradient
 
 AXIS = "devices"
 
 
+def gradient_in_parts(gradient: BatchGradient, parts: int) -> BatchGradient:
+    """Returns the same means from `parts` slices, one after another, in the memory that one of them needs."""
+    if parts == 1:
+        return gradient
+
+    def in_turns(params, tasks, keys, hyper):
+        slices = _slices(keys, parts)
+        shapes = jax.eval_shape(gradient, params, tasks, jax.tree.map(lambda leaf: leaf[0], slices), hyper)
+        total, _ = jax.lax.scan(
+            lambda total, part: (jax.tree.map(jnp.add, total, gradient(params, tasks, part, hyper)), None),
+            jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes),
+            slices,
+        )
+        return jax.tree.map(lambda leaf: leaf / parts, total)
+
+    return in_turns
+
+
 def gradient_over_pmap(gradient: BatchGradient, num_devices: int) -> BatchGradient:
-    """Inside `pmap`: the gradient of this device's slice of tasks, averaged over the devices."""
+    """Returns, inside `pmap`, the mean over the devices, each of which takes its own slice."""
 
-    def sliced(params, tasks, keys, hyper):
+    def on_each(params, tasks, keys, hyper):
         index = jax.lax.axis_index(AXIS)
+        own = jax.tree.map(lambda leaf: leaf[index], _slices(keys, num_devices))
+        return jax.lax.pmean(gradient(params, tasks, own, hyper), AXIS)
 
-        def own(leaf):
-            size = leaf.shape[0] // num_devices
-            return jax.lax.dynamic_slice_in_dim(leaf, index * size, size)
-
-        return jax.lax.pmean(gradient(params, tasks, jax.tree.map(own, keys), hyper), AXIS)
-
-    return sliced
+    return on_each
 
 
 def gradient_over_mesh(gradient: BatchGradient, mesh: Mesh) -> BatchGradient:
-    """Inside `jit`: slices of tasks as a leading axis that the mesh shards, averaged over that axis."""
+    """Returns, inside `jit`, the mean over slices that the mesh shards."""
 
-    def sliced(params, tasks, keys, hyper):
-        def split(leaf):
-            leaf = leaf.reshape(mesh.size, -1, *leaf.shape[1:])
-            return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, PartitionSpec(AXIS)))
-
-        in_slices = jax.vmap(gradient, in_axes=(None, None, 0, None), spmd_axis_name=AXIS)
-        results = in_slices(params, tasks, jax.tree.map(split, keys), hyper)
+    def sharded(params, tasks, keys, hyper):
+        slices = jax.lax.with_sharding_constraint(_slices(keys, mesh.size), NamedSharding(mesh, PartitionSpec(AXIS)))
+        results = jax.vmap(gradient, in_axes=(None, None, 0, None), spmd_axis_name=AXIS)(params, tasks, slices, hyper)
         return jax.tree.map(lambda leaf: leaf.mean(axis=0), results)
 
-    return sliced
+    return sharded
+
+
+def _slices(keys: Any, number: int) -> Any:
+    """[T, …] → [number, T / number, …]."""
+    return jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), keys)
 
 
 def compile_chunk(
-    gradient: BatchGradient,
-    make_chunk: Callable[[BatchGradient], TrainChunk],
-    *,
-    parallel: str,
-    devices: list[jax.Device],
-) -> TrainChunk:
-    """The compiled chunk; the state that is passed in is donated, so do not use it again.
+    chunk: Callable[..., Any], gradient: BatchGradient, *, parallel: str, devices: list[jax.Device]
+) -> Callable[..., Any]:
+    """Returns the compiled function (state, tasks, hyper) -> (state, metrics), which is given memory of `state` to use again.
 
     Args:
+      chunk: such a function with one more argument, `gradient`.
       gradient: over a batch of keys.
-      make_chunk: builds the chunk from a gradient.
       parallel: `pmap` or `jit`; the same on one device.
       devices: the devices to use, of all processes; their number must divide the number of tasks in a batch.
     """
     if len(devices) == 1:
-        return jax.jit(make_chunk(gradient), donate_argnums=0)
-    if parallel == "pmap":
-        chunk = make_chunk(gradient_over_pmap(gradient, len(devices)))
-        spread = functools.partial(jax.pmap, axis_name=AXIS, devices=devices, donate_argnums=0)
-        # pmap wants one argument with the device axis; nothing but its length is used.
-        run = spread(lambda state, tasks, hyper, _: chunk(state, tasks, hyper), in_axes=(None, None, None, 0), out_axes=None)
-        lanes = _put(np.arange(len(devices)), NamedSharding(_mesh(devices), PartitionSpec(AXIS)))
-        return lambda state, tasks, hyper: _of_all_processes(run(state, tasks, hyper, lanes), devices)
-    gradient = gradient_over_mesh(gradient, _mesh(devices))
-    return jax.jit(make_chunk(gradient), donate_argnums=0, out_shardings=on_all(devices))
+        return jax.jit(functools.partial(chunk, gradient=gradient), donate_argnums=0)
+    if parallel == "jit":
+        chunk = functools.partial(chunk, gradient=gradient_over_mesh(gradient, _mesh(devices)))
+        return jax.jit(chunk, donate_argnums=0, out_shardings=on_all(devices))
+    chunk = functools.partial(chunk, gradient=gradient_over_pmap(gradient, len(devices)))
+    spread = functools.partial(jax.pmap, axis_name=AXIS, devices=devices, donate_argnums=0)
+    # pmap wants one argument with the device axis; nothing but its length is used.
+    run = spread(lambda state, tasks, hyper, _: chunk(state, tasks, hyper), in_axes=(None, None, None, 0), out_axes=None)
+    lanes = _put(np.arange(len(devices)), NamedSharding(_mesh(devices), PartitionSpec(AXIS)))
+    return lambda state, tasks, hyper: _of_all_processes(run(state, tasks, hyper, lanes), devices)
 
 
 def on_all(devices: list[jax.Device]) -> Sharding:
@@ -90,21 +101,20 @@ def replicate(tree: Any, devices: list[jax.Device]) -> Any:
 
 
 def own_copy(tree: Any) -> Any:
-    """Of a tree on all devices the copy on this process's first one, with which it can compute alone."""
+    """Returns the copy of a replicated tree on this process's first device, with which it can compute alone."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 def largest(value: np.generic) -> jax.Array:
     """The largest of the values of all processes, on all devices; nothing waits for it until it is read."""
-    mesh = _mesh(jax.devices())
-    held = np.full(jax.local_device_count(), value)
+    mesh, held = _mesh(jax.devices()), np.full(jax.local_device_count(), value)
     values = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec(AXIS)), held)
-    return _max(values, NamedSharding(mesh, PartitionSpec()))
+    return _largest(NamedSharding(mesh, PartitionSpec()))(values)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _max(values: jax.Array, sharding: Sharding) -> jax.Array:
-    return jax.lax.with_sharding_constraint(values.max(), sharding)
+@functools.cache
+def _largest(sharding: Sharding) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(jnp.max, out_shardings=sharding)
 
 
 def _of_all_processes(tree: Any, devices: list[jax.Device]) -> Any:

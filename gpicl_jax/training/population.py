@@ -23,8 +23,9 @@ from gpicl_jax.learners.base import check_fits, check_memory
 from gpicl_jax.sections import Config, final_permute_prob
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import EpisodeKeys, TaskDistribution
-from gpicl_jax.training.parallel import replicate
-from gpicl_jax.training.step import Metrics, TrainState, batch_gradient, gradient_in_parts, init_state, train_chunk
+from gpicl_jax.training.loop import Trainee
+from gpicl_jax.training.parallel import gradient_in_parts, replicate
+from gpicl_jax.training.step import Metrics, TrainState, batch_gradient, init_state, train_chunk
 
 
 def one_device_a_core() -> None:
@@ -45,8 +46,8 @@ def hypers_of(configs: list[Config]) -> Hyper:
     return jax.tree.map(lambda *values_M: np.stack(values_M), *hypers)
 
 
-class Population:
-    """A program that trains members side by side; a member's losses are those that it has alone, up to rounding. A `Trainee`.
+class Population(Trainee):
+    """A program that trains members side by side; a member's losses are those that it has alone, up to rounding.
 
     Args:
       configs: one for each member.
@@ -87,8 +88,8 @@ class Population:
         members = 1 if self.in_turns else -(-self.size // len(self._devices))
         check_memory(self.learner, self.config.tasks.length, at_once * members)
         optimizer = make_optimizer(self.config)
-        gradient = gradient_in_parts(batch_gradient(self.learner), self.config.train.accumulate)
-        chunk = train_chunk(self.config, optimizer, gradient)
+        gradient = gradient_in_parts(functools.partial(batch_gradient, learner=self.learner), self.config.train.accumulate)
+        chunk = functools.partial(train_chunk, config=self.config, gradient=gradient, optimizer=optimizer)
         self._init = self._spread(lambda _, hyper: init_state(self.learner, optimizer, hyper), 1)
         self._chunk = self._spread(lambda tasks, state, hyper: chunk(state, tasks, hyper), 2, donate=(1,))
 

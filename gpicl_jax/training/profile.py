@@ -5,7 +5,6 @@ from pathlib import Path
 
 import jax
 
-from gpicl_jax.processes import is_writer
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.step import TrainState
 
@@ -28,11 +27,10 @@ def profile_range(text: str, steps: int) -> range:
 
 
 class Profile:
-    """Traces the chunks that hold any of `steps` into `folder`; process 0 does, of its own devices."""
+    """Traces the chunks that hold any of `steps` into `folder`, of this process's devices."""
 
     def __init__(self, steps: range, folder: Path) -> None:
-        self._steps, self._folder = steps if is_writer() else range(0), folder
-        self._running = False
+        self._steps, self._folder, self._running = steps, folder, False
 
     def before(self, chunk: range, state: TrainState) -> None:
         """Starts where the first of the steps is in `chunk`; earlier work is waited for."""

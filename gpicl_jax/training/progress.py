@@ -6,18 +6,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gpicl_jax.processes import is_writer
-
 _SECONDS_BETWEEN_LINES = 10.0
 _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 
 class Progress:
-    """Shows records of `metrics.jsonl` as they come."""
+    """Shows records of `metrics.jsonl` as they come, with a bar where `bar` and on a terminal."""
 
-    def __init__(self, steps: int, start: int) -> None:
-        self._steps, self._shown, terminal = steps, 0.0, sys.stderr.isatty() and is_writer()
-        self._bar = tqdm(total=steps, initial=start, bar_format=_BAR) if terminal else None
+    def __init__(self, steps: int, start: int, bar: bool) -> None:
+        self._steps, self._shown = steps, 0.0
+        self._bar = tqdm(total=steps, initial=start, bar_format=_BAR) if bar and sys.stderr.isatty() else None
 
     def training(self, record: dict[str, Any], speed: float) -> None:
         """Shows the record of a chunk; `speed` is in steps/s."""
@@ -30,9 +28,9 @@ class Progress:
             self._shown = time.monotonic()
             self.say(f"step {step:>{len(str(self._steps))}}/{self._steps}  {text}")
 
-    def validation(self, record: dict[str, Any]) -> None:
+    def validation(self, step: int, record: dict[str, Any]) -> None:
         first, last = (_accuracy(record[name]) for name in ("validation_first", "validation_last"))
-        self.say(f"step {record['step']}: validation loss {record['validation_loss']:.3f}, accuracy {first} → {last}")
+        self.say(f"step {step}: validation loss {record['validation_loss']:.3f}, accuracy {first} → {last}")
 
     def say(self, text: str) -> None:
         if self._bar is not None:
@@ -46,7 +44,6 @@ class Progress:
 
 
 def _losses(record: dict[str, Any], speed: float) -> str:
-    """Loss and speed of a run; of a population the range of the losses, and the steps of all members."""
     loss = record["loss"]
     if not isinstance(loss, list):
         first, last = (_accuracy(record[name]) for name in ("accuracy_first", "accuracy_last"))

@@ -1,5 +1,6 @@
 """A whole run: folder, training, meta-test, and the words at its end."""
 
+import functools
 import shlex
 import shutil
 import sys
@@ -42,11 +43,9 @@ def train_run(
     while the others wait for it.
 
     Args:
-      config: checked settings.
       run_dir: absent or empty, or with `resume` the folder of the run to continue.
       resume: continue from the latest checkpoint, bit for bit.
       parallel: `pmap` or `jit`, for several devices.
-      command: for the record.
       started: `time.monotonic()` when the command began.
       profiled: steps to trace into the run's folder.
 
@@ -60,12 +59,15 @@ def train_run(
             if resume:
                 _check_resumable(RunFolder.open(run_dir), config)
             check_tracker(config)
-            trainer = Trainer(config, parallel=parallel, devices=jax.devices())
+            trainer = Trainer(config, parallel=parallel)
             held_out_tasks(config, config.data.train)  # what the end would refuse is refused now
             folder = RunFolder.open(run_dir) if resume else RunFolder.create(run_dir, config)
             stack.enter_context(folder.lock())
         with agreement():
-            _check_shared(folder)
+            if not (folder.path / CONFIG).is_file():
+                raise UserError(
+                    f"run folder {folder.path} is not on a file system that all processes share; choose another --run-dir"
+                )
         _say_start(trainer, folder)
         try:
             trained = train(trainer, folder, describe_run(command, parallel), profiled)
@@ -78,34 +80,31 @@ def train_run(
         del trainer  # and its images on the devices
         with first_alone() as first:
             if first:
-                _test(trained, evaluator, config, folder, run_dir, started)
+                _test(trained, evaluator, config, folder, started)
     return 0
 
 
-def _test(trained: Trained, evaluator: Evaluator, config: Config, folder: RunFolder, run_dir: Path, started: float) -> None:
+def _test(trained: Trained, evaluator: Evaluator, config: Config, folder: RunFolder, started: float) -> None:
     done = "trained and saved" if jax.tree.leaves(trained.state.params) else "nothing to meta-learn"
-    again = f"{_executable()} evaluate {shlex.quote(str(run_dir.absolute()))}{import_options()}"
+    again = f"{_executable()} evaluate {shlex.quote(str(folder.path.absolute()))}{import_options()}"
     print(f"{done}; now the meta-test (again at any time: {again})", flush=True)
     params = own_copy(trained.state.params)
     result = meta_test(config, params, evaluator)
-    total = trained.seconds_before + time.monotonic() - started
-    step, early = int(trained.state.step), trained.stopped_early
-    write_report(folder, result, params, step=step, checkpoint="latest", total_seconds=total, stopped_early=early)
+    seconds = trained.seconds_before + time.monotonic() - started
+    about = {"steps": int(trained.state.step), "stopped_early": trained.stopped_early, "total_seconds": seconds}
+    write_report(folder, result, params, **about, checkpoint="latest")
     print(table(result))
-    print(f"run: {run_dir}   (learning_curves.png, learning_curves.csv, summary.json, metrics.jsonl, checkpoints/)")
+    print(f"run: {folder.path}   (learning_curves.png, learning_curves.csv, summary.json, metrics.jsonl, checkpoints/)")
 
 
-def evaluate_run(
-    run_dir: Path, *, episodes: int | None, checkpoint: str, datasets: tuple[str, ...] = (), data_dir: str = ""
-) -> int:
-    """Meta-tests a run's `latest` or `best` checkpoint and writes its report anew; returns the exit code.
+def evaluate_run(run_dir: Path, episodes: int | None, checkpoint: str, datasets: tuple[str, ...], data_dir: str) -> None:
+    """Meta-tests a run's `latest` or `best` checkpoint and writes its report anew.
 
     Args:
-      run_dir: of the run.
       episodes: of each kind of task; None is what the run's config says.
       checkpoint: `latest` or `best` (on validation tasks).
-      datasets: base datasets to test on; those of meta-training by default.
-      data_dir: folder of prepared TFDS sets, where it is another than in the run's config.
+      datasets: base datasets to test on; () is those of meta-training.
+      data_dir: folder of prepared TFDS sets; '' is that of the run's config.
 
     Raises:
       UserError: no run, no checkpoint, a dataset that cannot be used, or a number of episodes that does not fit.
@@ -120,16 +119,13 @@ def evaluate_run(
     with folder.lock():
         params, step = load_params(folder, config, checkpoint)
         print(f"{run_dir}, {checkpoint} checkpoint: step {step}", flush=True)
-        tested = tuple(absolute_name(name) for name in datasets)
-        result = meta_test(
-            config, params, datasets=tested, say=lambda name: print(f"tested on {name}", file=sys.stderr, flush=True)
-        )
-        before = folder.read_json("summary.json") or {}
-        total, early = before.get("total_seconds"), before.get("stopped_early", False)
-        write_report(folder, result, params, step=step, checkpoint=checkpoint, total_seconds=total, stopped_early=early)
+        say = functools.partial(print, "tested on", file=sys.stderr, flush=True)
+        result = meta_test(config, params, datasets=tuple(map(absolute_name, datasets)), say=say)
+        before = {"stopped_early": False, "total_seconds": None} | (folder.read_json("summary.json") or {})
+        about = {"steps": step} | {name: before[name] for name in ("stopped_early", "total_seconds")}
+        write_report(folder, result, params, **about, checkpoint=checkpoint)
     print(table(result))
     print(f"written anew in {run_dir}: learning_curves.png, learning_curves.csv, summary.json")
-    return 0
 
 
 def _check_resumable(folder: RunFolder, config: Config) -> None:
@@ -142,11 +138,6 @@ def _check_resumable(folder: RunFolder, config: Config) -> None:
         raise UserError(
             f"cannot resume {folder.path} with other settings: {'; '.join(changed)}; only {', '.join(sorted(free))} may change"
         )
-
-
-def _check_shared(folder: RunFolder) -> None:
-    if not (folder.path / CONFIG).is_file():
-        raise UserError(f"run folder {folder.path} is not on a file system that all processes share; choose another --run-dir")
 
 
 def _executable() -> str:

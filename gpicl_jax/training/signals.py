@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C as requests: the loop stops between two chunks and saves; a second Ctrl-C stops at once."""
 
+import contextlib
 import signal
 from types import FrameType
 
@@ -17,7 +18,7 @@ class Interrupted(Exception):
         self.exit_code = 128 + signum
 
 
-class StopRequest:
+class StopRequest(contextlib.AbstractContextManager):
     """While the block runs, `signum` is the signal that asked this process to stop, or None.
 
     Several processes must stop after the same chunk, whichever of them heard the signal: each calls `ask` before it
@@ -27,12 +28,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.signum: int | None = None
         self._asked: jax.Array | None = None
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> "StopRequest":
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            self._before[signum] = signal.signal(signum, self._request)
-        return self
+        self._before = {signum: signal.signal(signum, self._request) for signum in (signal.SIGTERM, signal.SIGINT)}
 
     def __exit__(self, *exc: object) -> None:
         for signum, handler in self._before.items():

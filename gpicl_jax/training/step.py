@@ -28,7 +28,6 @@ class TrainState(NamedTuple):
 
 # (params, tasks, keys, hyper) -> (gradient, metrics), means over the batch; `parallel` spreads it over devices.
 BatchGradient = Callable[[Any, TaskDistribution, EpisodeKeys, Hyper], tuple[Any, Metrics]]
-TrainChunk = Callable[[TrainState, TaskDistribution, Hyper], tuple[TrainState, Metrics]]
 
 
 def init_state(learner: Learner, optimizer: MakeOptimizer, hyper: Hyper) -> TrainState:
@@ -53,47 +52,64 @@ def draw_batch_keys(tasks: TaskDistribution, step: jax.Array, hyper: Hyper, shap
     )
 
 
-def batch_gradient(learner: Learner) -> BatchGradient:
-    """Mean loss and its gradient over the T × S episodes that the keys stand for; see `Learner.unit_gradients`."""
+def batch_gradient(
+    params: Any, tasks: TaskDistribution, keys: EpisodeKeys, hyper: Hyper, *, learner: Learner
+) -> tuple[Any, Metrics]:
+    """Returns the mean loss's gradient and the metrics of the T × S episodes of `keys`; see `Learner.unit_gradients`."""
+    episodes_TS = draw_episodes(tasks, keys.task_T, keys.sequence_TS, hyper.permute_labels_prob)
+    episodes_B, key_B = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (episodes_TS, keys.learner_TS))
 
-    def gradient(params: Any, tasks: TaskDistribution, keys: EpisodeKeys, hyper: Hyper) -> tuple[Any, Metrics]:
-        episodes_TS = draw_episodes(tasks, keys.task_T, keys.sequence_TS, hyper.permute_labels_prob)
-        episodes_B, key_B = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (episodes_TS, keys.learner_TS))
+    def mean_loss(params: Any) -> tuple[jax.Array, Metrics]:
+        loss_B, metrics_B = jax.vmap(lambda episode, key: learner.loss(params, episode, key=key))(episodes_B, key_B)
+        return loss_B.mean(), {"loss": loss_B.mean(), **_means(metrics_B)}
 
-        def mean_loss(params: Any) -> tuple[jax.Array, Metrics]:
-            loss_B, metrics_B = jax.vmap(lambda episode, key: learner.loss(params, episode, key=key))(episodes_B, key_B)
-            return loss_B.mean(), {"loss": loss_B.mean(), **jax.tree.map(lambda leaf: leaf.mean(axis=0), metrics_B)}
+    def unit_gradient(episode: Any, key: jax.Array) -> tuple[Any, Metrics]:
+        loss = functools.partial(learner.loss, episode=episode, key=key)
+        (value, metrics), found = jax.value_and_grad(loss, has_aux=True)(params)
+        norm = jnp.maximum(optax.tree.norm(found), 1e-12)
+        return jax.tree.map(lambda leaf: leaf / norm, found), {"loss": value, **metrics}
 
-        def unit_gradient(episode: Any, key: jax.Array) -> tuple[Any, Metrics]:
-            loss = functools.partial(learner.loss, episode=episode, key=key)
-            (value, metrics), found = jax.value_and_grad(loss, has_aux=True)(params)
-            norm = jnp.maximum(optax.tree.norm(found), 1e-12)
-            return jax.tree.map(lambda leaf: leaf / norm, found), {"loss": value, **metrics}
-
-        if learner.unit_gradients:
-            return jax.tree.map(lambda leaf: leaf.mean(axis=0), jax.vmap(unit_gradient)(episodes_B, key_B))
-        return jax.grad(mean_loss, has_aux=True)(params)
-
-    return gradient
+    if learner.unit_gradients:
+        return _means(jax.vmap(unit_gradient)(episodes_B, key_B))
+    return jax.grad(mean_loss, has_aux=True)(params)
 
 
-def gradient_in_parts(gradient: BatchGradient, parts: int) -> BatchGradient:
-    """The same means from `parts` equal parts of the tasks, one after another, in the memory that one part needs."""
-    if parts == 1:
-        return gradient
+def train_step(
+    state: TrainState,
+    tasks: TaskDistribution,
+    hyper: Hyper,
+    *,
+    config: Config,
+    gradient: BatchGradient,
+    optimizer: MakeOptimizer,
+) -> tuple[TrainState, Metrics]:
+    """Draws a batch, and takes one step of the meta-optimiser."""
+    keys = draw_batch_keys(tasks, state.step, hyper, (config.tasks.tasks_per_step, config.tasks.sequences_per_task))
+    hyper = hyper._replace(permute_labels_prob=annealed(hyper, state.step))
+    gradients, metrics = gradient(state.params, tasks, keys, hyper)
+    updates, opt_state = optimizer(hyper).update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics["gradient_norm"] = optax.tree.norm(gradients)
+    return TrainState(params, opt_state, state.step + 1), metrics
 
-    def summed(params: Any, tasks: TaskDistribution, keys: EpisodeKeys, hyper: Hyper) -> tuple[Any, Metrics]:
-        def add(total: Any, part: EpisodeKeys) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, gradient(params, tasks, part, hyper)), None
 
-        keys_of_parts = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), keys)
-        first = jax.tree.map(lambda leaf: leaf[0], keys_of_parts)
-        shapes = jax.eval_shape(gradient, params, tasks, first, hyper)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        total, _ = jax.lax.scan(add, zeros, keys_of_parts)
-        return jax.tree.map(lambda leaf: leaf / parts, total)
+def train_chunk(
+    state: TrainState, tasks: TaskDistribution, hyper: Hyper, *, config: Config, **options: Any
+) -> tuple[TrainState, Metrics]:
+    """Takes `train.chunk` steps in one `lax.scan`, with the `options` of `train_step`.
 
-    return summed
+    Metrics are means over the steps, and `finite` says whether all went well.
+    """
+    step = functools.partial(train_step, tasks=tasks, hyper=hyper, config=config, **options)
+    state, metrics_K = jax.lax.scan(lambda state, _: step(state), state, length=config.train.chunk)
+    metrics = _means(metrics_K)
+    leaves = [metrics["loss"], *jax.tree.leaves((state.params, state.opt_state))]
+    metrics["finite"] = jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+    return state, metrics
+
+
+def _means(tree_N: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.mean(axis=0), tree_N)
 
 
 def annealed(hyper: Hyper, step: jax.Array) -> jax.Array:
@@ -109,37 +125,3 @@ def annealed(hyper: Hyper, step: jax.Array) -> jax.Array:
     prob, steps = hyper.permute_labels_prob, hyper.permute_labels_anneal
     risen = jnp.where(steps > 0, jnp.minimum(step / jnp.maximum(steps, 1), 1.0), 0.0)
     return prob + (1.0 - prob) * risen
-
-
-def train_step(
-    state: TrainState,
-    tasks: TaskDistribution,
-    hyper: Hyper,
-    *,
-    gradient: BatchGradient,
-    optimizer: MakeOptimizer,
-    shape: tuple[int, int],
-) -> tuple[TrainState, Metrics]:
-    """Draws a batch of `shape` (T, S), and takes one step of the meta-optimiser."""
-    keys = draw_batch_keys(tasks, state.step, hyper, shape)
-    hyper = hyper._replace(permute_labels_prob=annealed(hyper, state.step))
-    gradients, metrics = gradient(state.params, tasks, keys, hyper)
-    updates, opt_state = optimizer(hyper).update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    metrics["gradient_norm"] = optax.tree.norm(gradients)
-    return TrainState(params, opt_state, state.step + 1), metrics
-
-
-def train_chunk(config: Config, optimizer: MakeOptimizer, gradient: BatchGradient) -> TrainChunk:
-    """`train.chunk` steps in one `lax.scan`; metrics are means over them, and `finite` says whether all went well."""
-    shape = config.tasks.tasks_per_step, config.tasks.sequences_per_task
-    step = functools.partial(train_step, gradient=gradient, optimizer=optimizer, shape=shape)
-
-    def chunk(state: TrainState, tasks: TaskDistribution, hyper: Hyper) -> tuple[TrainState, Metrics]:
-        state, metrics_K = jax.lax.scan(lambda state, _: step(state, tasks, hyper), state, length=config.train.chunk)
-        metrics = jax.tree.map(lambda leaf: leaf.mean(axis=0), metrics_K)
-        leaves = [metrics["loss"], *jax.tree.leaves((state.params, state.opt_state))]
-        metrics["finite"] = jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
-        return state, metrics
-
-    return chunk

@@ -13,22 +13,20 @@ from gpicl_jax.learners.base import check_fits, check_memory, final_rows
 from gpicl_jax.processes import of_first
 from gpicl_jax.sections import Config, final_permute_prob
 from gpicl_jax.settings import UserError
-from gpicl_jax.training.parallel import compile_chunk, on_all, own_copy, replicate
-from gpicl_jax.training.step import Metrics, TrainState, batch_gradient, gradient_in_parts, init_state, train_chunk
+from gpicl_jax.training.loop import Trainee
+from gpicl_jax.training.parallel import compile_chunk, gradient_in_parts, on_all, own_copy, replicate
+from gpicl_jax.training.step import Metrics, TrainState, batch_gradient, init_state, train_chunk
 
 
-class Trainer:
-    """Everything that a run is built from; building it checks what the config alone cannot tell. A `Trainee`.
+class Trainer(Trainee):
+    """Everything that a run is built from; building it checks what the config alone cannot tell.
 
     Args:
-      config: checked settings.
       parallel: `pmap` or `jit`, how several devices share a step; see `parallel`.
       devices: to train on; all that JAX finds by default, in all processes.
 
     Attributes:
       tasks: the task distribution of the training split, on all devices.
-      learner: see `Learner`.
-      hyper: the traced numbers.
       evaluator: of the validations; its compiled program serves the meta-test too.
 
     Raises:
@@ -59,14 +57,11 @@ class Trainer:
         self.evaluator = Evaluator(self.learner)
         check_fits(self.learner, self.tasks)
         episodes = config.tasks.tasks_per_step * config.tasks.sequences_per_task
-        check_memory(self.learner, config.tasks.length, max(1, episodes // slices))
+        check_memory(self.learner, config.tasks.length, episodes // slices)
         self._optimizer = make_optimizer(config)
-        self._chunk = compile_chunk(
-            gradient_in_parts(batch_gradient(self.learner), config.train.accumulate),
-            functools.partial(train_chunk, config, self._optimizer),
-            parallel=parallel,
-            devices=devices,
-        )
+        gradient = gradient_in_parts(functools.partial(batch_gradient, learner=self.learner), config.train.accumulate)
+        chunk = functools.partial(train_chunk, config=config, optimizer=self._optimizer)
+        self._chunk = compile_chunk(chunk, gradient, parallel=parallel, devices=devices)
 
     def state(self) -> TrainState:
         """Returns the state before the first step, on all devices."""
@@ -80,11 +75,13 @@ class Trainer:
     def record(self, metrics: Metrics) -> dict[str, Any]:
         """Waits for a chunk; returns its mean `loss` (None where the run diverged), accuracies and gradient norm."""
         metrics = jax.device_get(metrics)
-        return {
-            "loss": float(metrics["loss"]) if metrics["finite"] else None,
-            **_accuracy_ends(metrics["correct_L"], metrics["scored_L"], self.config.tasks.num_context),
-            "gradient_norm": float(metrics["gradient_norm"]),
-        }
+        correct_L, scored_L = metrics["correct_L"], metrics["scored_L"]
+        record = {"loss": float(metrics["loss"]) if metrics["finite"] else None}
+        ends = {"first": slice(0, 1), "last": final_rows(len(scored_L), self.config.tasks.num_context)}
+        for name, rows in ends.items():
+            scored = float(scored_L[rows].sum())
+            record[f"accuracy_{name}"] = float(correct_L[rows].sum()) / scored if scored else None
+        return record | {"gradient_norm": float(metrics["gradient_norm"])}
 
     def validate(self, state: TrainState) -> tuple[dict[str, Any], float]:
         """Returns loss (nats, of all rows) and accuracies on the validation tasks, and the loss again."""
@@ -94,18 +91,3 @@ class Trainer:
         loss, first = of_first(scores.loss), scores.first()[0]
         ends = {"validation_first": None if np.isnan(first) else first, "validation_last": scores.last()[0]}
         return {"validation_loss": loss, **ends}, loss
-
-    def saved(self, state: TrainState) -> TrainState:
-        """Returns the state itself."""
-        return state
-
-    def restored(self, saved: TrainState) -> TrainState:
-        """Returns the state that was saved, on the devices that it was loaded to."""
-        return saved
-
-
-def _accuracy_ends(correct_L: np.ndarray, scored_L: np.ndarray, num_context: int) -> dict[str, float | None]:
-    """Accuracy at the first row and over the `final_rows`; None where no row was scored."""
-    ends = {"accuracy_first": slice(0, 1), "accuracy_last": final_rows(len(correct_L), num_context)}
-    counts = {name: (float(correct_L[rows].sum()), float(scored_L[rows].sum())) for name, rows in ends.items()}
-    return {name: correct / scored if scored else None for name, (correct, scored) in counts.items()}

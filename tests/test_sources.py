@@ -5,6 +5,7 @@ import pytest
 
 from gpicl_jax.data import datasets, resize
 from gpicl_jax.data.datasets import available
+from gpicl_jax.data.own import from_features
 from gpicl_jax.data.stored import Stored, divide, part_rows
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.sources.images import load
@@ -128,6 +129,39 @@ def test_validation_images_standardise_where_there_is_no_training_split(monkeypa
     stored = Stored("kana", "here", 4, {"validation": 20, "test": 20}, read.__getitem__, (8, 8, 1))
     monkeypatch.setattr(datasets, "find_stored", lambda name, folder: stored)
     assert load("kana", "test").statistics == "validation"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels_N": np.arange(40) % 5}, "labels of 'mine' run from 0 to 4; expected integers from 0 to 3"),
+        ({"labels_N": np.arange(40) % 4 - 1}, "labels of 'mine' run from -1 to 2; expected integers from 0 to 3"),
+        ({"labels_N": np.arange(30) % 4}, "are int64 (30,); expected 40 integers"),
+        ({"labels_N": np.arange(40) % 4 / 1}, "are float64 (40,); expected 40 integers"),
+        ({"images": np.zeros((40, 6, 6, 1), np.float32)}, "are float32 (40, 6, 6, 1); expected uint8 (0 to 255) [N, height,"),
+        (
+            {"images": np.zeros((40, 6, 6), np.uint8)},
+            "are uint8 (40, 6, 6); expected uint8 (0 to 255) [N, height, width, 1 or 3]",
+        ),
+        ({"images": np.full((40, 6), np.nan)}, "'features' in mine are not all finite"),
+    ],
+)
+def test_arrays_of_a_dataset_that_do_not_fit_are_refused_in_one_line(change, message, monkeypatch):
+    given = {"images": RNG.integers(0, 256, (40, 6, 6, 1), dtype=np.uint8), "labels_N": np.arange(40) % 4} | change
+    stored = Stored("mine", "here", 4, {"train": 40, "test": 40}, lambda split: tuple(given.values()), (6, 6, 1))
+    monkeypatch.setattr(datasets, "find_stored", lambda name, folder: stored)
+    for split in ("train", "test"):
+        with pytest.raises(UserError) as error:
+            load("mine", split, size=6, channels=1)
+        assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_float_features_of_a_dataset_become_bytes(monkeypatch):
+    features_NX = RNG.normal(size=(40, 6))
+    stored = Stored("mine", "here", 4, {"test": 40}, lambda split: (features_NX, np.arange(40) // 10), (1, 6, 1))
+    monkeypatch.setattr(datasets, "find_stored", lambda name, folder: stored)
+    expected = from_features("mine", features_NX).reshape(40, 6)
+    np.testing.assert_array_equal(load("mine", "test").images_NX, expected)
 
 
 def test_unknown_splits_list_what_there_is():

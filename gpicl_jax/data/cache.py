@@ -15,23 +15,19 @@ _FORMAT = 1  # to be raised when decoding changes
 _log = logging.getLogger("gpicl_jax")
 
 
-def cache_folder() -> Path:
-    """`GPICL_CACHE_DIR`, or ~/.cache/gpicl_jax."""
-    return Path(os.path.expanduser(os.environ.get("GPICL_CACHE_DIR") or "~/.cache/gpicl_jax"))
-
-
 def cached(name: str, version: str, split: str, origin: str, read: Callable[[], Arrays]) -> Arrays:
-    """The arrays from the cache, else from `read`, which then fills it.
+    """Returns the arrays from the cache, `GPICL_CACHE_DIR` or ~/.cache/gpicl_jax, else from `read`, which then fills it.
+
+    A damaged file is rebuilt, and a folder that cannot be written is passed over, each with a word.
 
     Args:
       name, version, split: what the arrays are.
       origin: what makes them what they are: names, sizes and times of their files. Two folders of one set may differ.
       read: reads and decodes them, slowly.
-
-    A damaged file is rebuilt, and a folder that cannot be written is passed over, each with a word.
     """
     digest = hashlib.sha256(f"{_FORMAT} {origin}".encode()).hexdigest()[:8]
-    path = cache_folder() / f"{name.replace('/', '-')}-{version}-{split}-{digest}.npz"
+    folder = Path(os.path.expanduser(os.environ.get("GPICL_CACHE_DIR") or "~/.cache/gpicl_jax"))
+    path = folder / f"{name.replace('/', '-')}-{version}-{split}-{digest}.npz"
     try:
         if path.is_file():
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -40,7 +36,7 @@ def cached(name: str, version: str, split: str, origin: str, read: Callable[[], 
         _log.warning("cache file %s is damaged (%s); reading %s anew", path, error, name)
     images_NHWc, labels_N = read()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, lambda file: np.savez(file, images=images_NHWc, labels=labels_N))
     except OSError as error:
         _log.warning(

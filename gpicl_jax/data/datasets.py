@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpicl_jax.data import prepared
-from gpicl_jax.data.own import read_path
+from gpicl_jax.data.own import from_features, read_own
 from gpicl_jax.data.resize import check_device_memory, resized
 from gpicl_jax.data.stored import Arrays, Part, Stored, check_labels, divide, part_rows, pixel_statistics
 from gpicl_jax.registry import about, find, names
@@ -39,53 +39,55 @@ def read_split(
     num_features = math.prod(want or has or 1 for want, has in zip(wanted, stored.shape, strict=True))
     check_device_memory(name, stored.counts[stored_split] * (stop - start) // 10, num_features)
     images_NX, labels_N = _arrays(stored, parts[split], size, channels)
-    statistics = next((each for each in ("train", "validation") if each in parts), split)
-    mean, std = 0.0, 255.0
+    statistics, mean, std = next((each for each in ("train", "validation") if each in parts), split), 0.0, 255.0
     if standardize:
         mean, std = pixel_statistics(_arrays(stored, parts[statistics], size, channels)[0])
-    return {
-        "images_NX": images_NX,
-        "labels_N": labels_N,
-        "mean": mean,
-        "std": std,
-        "name": stored.name,
-        "num_classes": stored.num_classes,
-        "statistics": statistics,
-        "rotations": stored.rotations,
-    }
+    about = {"name": stored.name, "num_classes": stored.num_classes, "rotations": stored.rotations, "statistics": statistics}
+    return {"images_NX": images_NX, "labels_N": labels_N, "mean": mean, "std": std, **about}
 
 
 def find_stored(name: str, folder: Path) -> Stored:
     """The set as it is stored; prepares a TFDS set that is missing, if that can be done here."""
     if is_path(name):
-        return read_path(name)
+        return read_own(name)
     if name in names("source") and name not in names("dataset"):
         raise UserError(f"'{name}' is no stored set: its examples are fresh; see gpicl_jax/tasks/sources")
-    read = find("dataset", name).read if name in names("dataset") else prepared.read_prepared
     try:
-        return read(name, folder)
+        return _read(name, folder)
     except prepared.NotPrepared as missing:
         if Path(name).is_dir():
             raise UserError(f"no dataset '{name}'; for the folder of that name, give ./{name}") from None
         prepared.check_name(missing.name)
         prepared.download(missing.name, folder)
-        return read(name, folder)
+        return _read(name, folder)
+
+
+def _read(name: str, folder: Path) -> Stored:
+    return (find("dataset", name).read if name in names("dataset") else prepared.read_prepared)(name, folder)
 
 
 @functools.lru_cache(maxsize=8)
 def _arrays(stored: Stored, part: Part, size: int | None, channels: int | None) -> Arrays:
     """uint8 [N, X] and labels [N] of a part of a split, resized."""
     split, tenths = part
-    images_NHWc, labels_N = stored.read(split)
+    images_NHWc, labels_N = map(np.asarray, stored.read(split))
+    if images_NHWc.dtype.kind == "f" and images_NHWc.ndim == 2:
+        images_NHWc = from_features(stored.name, images_NHWc)
+    if images_NHWc.dtype != np.uint8 or images_NHWc.ndim != 4 or images_NHWc.shape[3] not in (1, 3):
+        raise UserError(
+            f"images of '{stored.name}' are {images_NHWc.dtype} {images_NHWc.shape}; expected uint8 (0 to 255) "
+            "[N, height, width, 1 or 3], or float features [N, X]"
+        )
+    check_labels(stored.name, labels_N, len(images_NHWc), stored.num_classes // stored.rotations)
     rows = part_rows(images_NHWc, labels_N, tenths)
     check_labels(stored.name, labels_N[rows], len(rows), stored.num_classes // stored.rotations)
     images_NX, labels_N = resized(images_NHWc[rows], size, channels), labels_N[rows]
+    side, turns = size or stored.shape[0], range(stored.rotations)
     if stored.rotations == 1:
         return images_NX, labels_N
-    side = size or stored.shape[0]
-    images_NHWc, turns = images_NX.reshape(len(images_NX), side, side, -1), range(stored.rotations)
-    turned = [np.rot90(images_NHWc, turn, axes=(1, 2)).reshape(images_NX.shape) for turn in turns]
-    return np.concatenate(turned), np.concatenate([labels_N * stored.rotations + turn for turn in turns])
+    turned = [np.rot90(images_NX.reshape(len(rows), side, side, -1), turn, axes=(1, 2)) for turn in turns]
+    labels = [labels_N * stored.rotations + turn for turn in turns]
+    return np.concatenate(turned).reshape(-1, images_NX.shape[1]), np.concatenate(labels)
 
 
 def available(data_dir: str | Path = "") -> dict[str, str]:
@@ -98,18 +100,14 @@ def available(data_dir: str | Path = "") -> dict[str, str]:
     folder = prepared.data_folder(str(data_dir))
     lines = {}
     for name in dict.fromkeys((*names("dataset"), *_LISTED, *prepared.prepared_names(folder))):
-        read = find("dataset", name).read if name in names("dataset") else prepared.read_prepared
         try:
-            stored = read(name, folder)
+            stored = _read(name, folder)
         except prepared.NotPrepared as missing:
-            lines[name] = f"missing: {prepared.how_to_get(missing.name, folder)}"
+            lines[name] = f"missing: {missing.how_to_get}"
         except UserError as error:
             lines[name] = f"not usable: {error}"
         else:
             counts = ", ".join(f"{split} {count:,}" for split, count in stored.counts.items())
             height, width, channels = (each or "?" for each in stored.shape)
             lines[name] = f"ready: {height}×{width}×{channels}, {stored.num_classes:,} classes, {counts}, in {stored.where}"
-    for name in names("source"):
-        if name not in lines:
-            lines[name] = f"ready: {about(find('source', name))}"
-    return lines
+    return lines | {name: f"ready: {about(find('source', name))}" for name in names("source") if name not in lines}

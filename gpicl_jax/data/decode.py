@@ -26,7 +26,7 @@ def decode_images(name: str, files: Iterable[tuple[str, bytes]]) -> np.ndarray:
     Raises:
       UserError: bytes that are no image, images of different sizes, or of more than 8 bits a channel.
     """
-    images, size, first = [], None, ""
+    images, size, first = [], "", ""
     for what, content in files:
         try:
             image = Image.open(io.BytesIO(content))
@@ -35,11 +35,11 @@ def decode_images(name: str, files: Iterable[tuple[str, bytes]]) -> np.ndarray:
             raise UserError(f"'{name}': {what} is no readable image ({one_line(error)}); restore or delete it") from None
         if image.mode in _DEEP_MODES:
             raise UserError(f"'{name}': {what} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
-        size, first = size or image.size, first or what
-        if image.size != size:
+        own = f"{image.width}×{image.height}"
+        size, first = size or own, first or what
+        if own != size:
             raise UserError(
-                f"'{name}' mixes image sizes: {first} is {_by(size)} pixels, {what} is {_by(image.size)}; "
-                "resize them to one size first"
+                f"'{name}' mixes image sizes: {first} is {size} pixels, {what} is {own}; resize them to one size first"
             )
         grey = image.mode in _GREY_MODES
         if image.has_transparency_data:
@@ -48,7 +48,3 @@ def decode_images(name: str, files: Iterable[tuple[str, bytes]]) -> np.ndarray:
     if any(image.ndim == 3 for image in images):
         return np.stack([image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2) for image in images])
     return np.stack(images)[:, :, :, None]
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]}×{size[1]}"

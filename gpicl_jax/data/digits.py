@@ -17,25 +17,16 @@ class Digits(Dataset):
     """scikit-learn's handwritten digits."""
 
     @classmethod
+    @functools.cache
     def read(cls, name: str, folder: Path) -> Stored:
-        del name, folder
-        return _digits()
+        del folder
+        from sklearn.datasets import load_digits
 
-
-@functools.cache
-def _digits() -> Stored:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    order = np.random.RandomState(0).permutation(len(digits.target))  # RandomState: its stream is frozen for good
-    # 0 … 16 becomes 0 … 240: exact, and fine enough to survive resizing
-    images_NHWc = 15 * digits.images.astype(np.uint8)[order][..., None]
-    labels_N = digits.target.astype(np.int32)[order]
-    return Stored(
-        name="digits",
-        where="scikit-learn",
-        num_classes=10,
-        counts={split: rows.stop - rows.start for split, rows in _SPLITS.items()},
-        read=lambda split: (images_NHWc[_SPLITS[split]], labels_N[_SPLITS[split]]),
-        shape=(8, 8, 1),
-    )
+        digits = load_digits()
+        order = np.random.RandomState(0).permutation(len(digits.target))  # RandomState: its stream is frozen for good
+        # 0 … 16 becomes 0 … 240: exact, and fine enough to survive resizing
+        images_NHWc = 15 * digits.images.astype(np.uint8)[order][..., None]
+        labels_N = digits.target.astype(np.int32)[order]
+        counts = {split: rows.stop - rows.start for split, rows in _SPLITS.items()}
+        arrays = {split: (images_NHWc[rows], labels_N[rows]) for split, rows in _SPLITS.items()}
+        return Stored(name, "scikit-learn", 10, counts, arrays.__getitem__, (8, 8, 1))

@@ -15,35 +15,22 @@ from gpicl_jax.sections import short_name
 from gpicl_jax.settings import UserError, one_line
 
 
-def read_path(name: str) -> Stored:
-    """`read_own`, kept while the file or folder stays as it is."""
-    path = Path(os.path.expanduser(name))
-    try:
-        return _read_own(str(path), fingerprint(path))
-    except OSError:  # absent or unreadable
-        return read_own(str(path))
-
-
-@functools.lru_cache(maxsize=4)
-def _read_own(path: str, _fingerprint: str) -> Stored:
-    return read_own(path)
-
-
 def read_own(name: str) -> Stored:
-    """The images at the path `name`; see `read_npz` and `read_folder`."""
+    """The images at the path `name`, kept while they stay as they are; see `read_npz` and `read_folder`."""
     path = Path(os.path.expanduser(name))
     try:
-        if path.is_dir():
-            return read_folder(path)
-        if path.is_file() and path.suffix == ".npz":
-            if not zipfile.is_zipfile(path):
-                raise UserError(f"{path} is no readable .npz file; save it anew with numpy.savez")
-            return read_npz(path)
+        if path.is_dir() or (path.is_file() and path.suffix == ".npz"):
+            return _read(path, fingerprint(path))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     if path.exists():
         raise UserError(f"{path} is neither a folder nor an .npz file; give a folder of class folders, or a file.npz")
     raise UserError(f"no file or folder {path}; check the path")
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, _fingerprint: str) -> Stored:
+    return read_folder(path) if path.is_dir() else read_npz(path)
 
 
 def read_npz(path: Path) -> Stored:
@@ -54,20 +41,6 @@ def read_npz(path: Path) -> Stored:
     Raises:
       UserError: no such arrays, Python objects in them, other shapes or types, one class only.
     """
-    images, labels_N, is_features = _read_arrays(path)
-    if is_features:
-        images = from_features(str(path), images)
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (1,), (3,)) or 0 in images.shape:
-        raise UserError(
-            f"'images' in {path} are {images.dtype} {images.shape}; expected uint8 (0 to 255) "
-            "[N, height, width] or [N, height, width, 1 or 3]"
-        )
-    images_NHWc = images.reshape(*images.shape[:3], -1) if images.ndim == 4 else images[:, :, :, None]
-    return _stored(path, images_NHWc, labels_N)
-
-
-def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Images or features, labels, and whether they are features."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             inputs = "features" if "features" in arrays and "images" not in arrays else "images"
@@ -75,15 +48,23 @@ def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
                 if name not in arrays:
                     there = ", ".join(arrays) or "none"
                     raise UserError(f"{path} has no array '{name}'; expected 'images' and 'labels', found: {there}")
-            return arrays[inputs], arrays["labels"], inputs == "features"
+            images, labels_N = arrays[inputs], arrays["labels"]
     except UserError:
         raise
     except Exception as error:  # damage shows as whatever the readers of zip and npy files happen to raise
-        if "allow_pickle" in str(error):
+        if zipfile.is_zipfile(path) and "allow_pickle" in str(error):
             raise UserError(
                 f"{path} holds Python objects, which are not read; save plain arrays: uint8 images, integer labels"
             ) from None
         raise UserError(f"{path} is no readable .npz file ({one_line(error)}); save it anew with numpy.savez") from None
+    if inputs == "features":
+        images = from_features(str(path), images)
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (1,), (3,)) or 0 in images.shape:
+        raise UserError(
+            f"'images' in {path} are {images.dtype} {images.shape}; expected uint8 (0 to 255) "
+            "[N, height, width] or [N, height, width, 1 or 3]"
+        )
+    return _stored(path, images.reshape(*images.shape[:3], -1), labels_N)
 
 
 def from_features(where: str, features_NX: np.ndarray) -> np.ndarray:
@@ -132,11 +113,5 @@ def read_folder(path: Path) -> Stored:
 def _stored(path: Path, images_NHWc: np.ndarray, labels_N: np.ndarray) -> Stored:
     check_labels(str(path), labels_N, len(images_NHWc), None)
     arrays: Arrays = images_NHWc, labels_N
-    return Stored(
-        name=short_name(str(path)),
-        where=str(path),
-        num_classes=int(labels_N.max()) + 1,
-        counts={"all": len(labels_N)},
-        read=lambda _: arrays,
-        shape=images_NHWc.shape[1:],
-    )
+    num_classes, counts = int(labels_N.max()) + 1, {"all": len(labels_N)}
+    return Stored(short_name(str(path)), str(path), num_classes, counts, lambda _: arrays, images_NHWc.shape[1:])

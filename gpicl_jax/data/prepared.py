@@ -20,14 +20,18 @@ from gpicl_jax.sections import short_name
 from gpicl_jax.settings import UserError, one_line
 
 _AT_ONCE = 1000  # records; `__getitems__` on many is about ten times faster than one by one
+_is_version = re.compile(r"\d+\.\d+\.\d+").fullmatch
 
 
 class NotPrepared(UserError):
     """The TFDS set `name` is not among the prepared ones."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        super().__init__(f"dataset '{name}' is not in {folder}; {how_to_get(name, folder)}")
-        self.name = name
+        here = Path(sys.executable).parent  # the commands of this environment
+        install = "" if importlib.util.find_spec("tensorflow") else f"{here}/pip install tensorflow importlib-resources && "
+        build = f"{here}/tfds build {name} --data_dir={shlex.quote(str(folder))} --file_format=array_record"
+        self.name, self.how_to_get = name, f"get it with: {install}{build}"
+        super().__init__(f"dataset '{name}' is not in {folder}; {self.how_to_get}")
 
 
 def data_folder(setting: str = "") -> Path:
@@ -58,17 +62,14 @@ def _open(name: str, path: Path, origin: str) -> Stored:
     except Exception as error:  # TFDS raises what its parsers raise
         raise UserError(f"{path} is no readable TFDS folder ({one_line(error)}); delete it and prepare it anew") from None
     image, label = _image_and_label(name, builder.info)
-
-    def read(split: str) -> Arrays:
-        return cached(short_name(name), path.name, split, origin, lambda: _read(name, builder, image, label, split))
-
+    features, short = builder.info.features, short_name(name)
     return Stored(
-        name=short_name(name),
+        name=short,
         where=str(path),
-        num_classes=builder.info.features[label].num_classes,
+        num_classes=features[label].num_classes,
         counts={split: info.num_examples for split, info in builder.info.splits.items()},
-        read=read,
-        shape=tuple(builder.info.features[image].shape),
+        read=lambda split: cached(short, path.name, split, origin, lambda: _read(name, builder, image, label, split)),
+        shape=tuple(features[image].shape),
     )
 
 
@@ -115,13 +116,6 @@ def check_name(name: str) -> None:
         raise UserError(f"no form '{config}' of dataset '{base}'; there are: {forms}")
 
 
-def how_to_get(name: str, folder: Path) -> str:
-    """The one command that gets a set that is missing."""
-    here = Path(sys.executable).parent  # the commands of this environment
-    install = "" if importlib.util.find_spec("tensorflow") else f"{here}/pip install tensorflow importlib-resources && "
-    return f"get it with: {install}{here}/tfds build {name} --data_dir={shlex.quote(str(folder))} --file_format=array_record"
-
-
 def prepared_names(folder: Path) -> list[str]:
     """Names of all sets in a folder of prepared sets."""
     infos = sorted([*folder.glob("*/*/dataset_info.json"), *folder.glob("*/*/*/dataset_info.json")])
@@ -132,26 +126,19 @@ def _version_folder(name: str, folder: Path) -> Path | None:
     """The folder of the version asked for, or of the latest."""
     name, _, version = name.partition(":")
     versions = [path.parent for path in (folder / name).glob("*/dataset_info.json") if _is_version(path.parent.name)]
-    if version:
-        versions = [path for path in versions if path.name == version]
-    return max(versions, key=lambda path: tuple(map(int, path.name.split("."))), default=None)
-
-
-def _is_version(text: str) -> bool:
-    return re.fullmatch(r"\d+\.\d+\.\d+", text) is not None
+    wanted = [path for path in versions if version in ("", path.name)]
+    return max(wanted, key=lambda path: tuple(map(int, path.name.split("."))), default=None)
 
 
 def _image_and_label(name: str, info: Any) -> tuple[str, str]:
     """The names of the one image and the one label in the features of a set."""
-    features, tfds = info.features, _tfds()
-    keys = info.supervised_keys
-    if isinstance(keys, tuple) and len(keys) == 2 and all(isinstance(key, str) and key in features for key in keys):
-        image, label = keys
-        if isinstance(features[image], tfds.features.Image) and isinstance(features[label], tfds.features.ClassLabel):
-            if features[image].np_dtype != np.uint8:
-                raise UserError(f"images of '{name}' are {features[image].np_dtype}; expected 8 bits a channel")
-            return image, label
-    raise UserError(f"'{name}' is no image classification set with one label (its features: {', '.join(features)})")
+    features, keys, kinds = info.features, info.supervised_keys, (_tfds().features.Image, _tfds().features.ClassLabel)
+    found = [features[key] if isinstance(key, str) and key in features else None for key in keys or ()]
+    if len(found) != 2 or not all(map(isinstance, found, kinds)):
+        raise UserError(f"'{name}' is no image classification set with one label (its features: {', '.join(features)})")
+    if found[0].np_dtype != np.uint8:
+        raise UserError(f"images of '{name}' are {found[0].np_dtype}; expected 8 bits a channel")
+    return keys
 
 
 def _read(name: str, builder: Any, image: str, label: str, split: str) -> Arrays:
@@ -206,20 +193,19 @@ def _tfrecords(path: Path) -> Iterator[bytes]:
 
 def masked_crc32c(content: bytes) -> bytes:
     """TFRecord's checksum: CRC-32C (RFC 3720, appendix B.4), turned by 15 bits, plus a constant; little-endian."""
-    crc = 0xFFFFFFFF
+    crc, table = 0xFFFFFFFF, _crc_table()
     for byte in content:
-        crc = _CRC_TABLE[(crc ^ byte) & 255] ^ (crc >> 8)
+        crc = table[(crc ^ byte) & 255] ^ (crc >> 8)
     crc ^= 0xFFFFFFFF
     return ((((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
 
 
-def _crc_of_byte(value: int) -> int:
+@functools.cache
+def _crc_table() -> list[int]:
+    table = np.arange(256)
     for _ in range(8):
-        value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
-    return value
-
-
-_CRC_TABLE = [_crc_of_byte(byte) for byte in range(256)]
+        table = (table >> 1) ^ np.where(table & 1, 0x82F63B78, 0)
+    return table.tolist()
 
 
 def _tfds() -> Any:

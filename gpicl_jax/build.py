@@ -1,7 +1,9 @@
 """From config to objects: sources of examples, tasks, model, learner and meta-optimiser."""
 
+import functools
 from collections.abc import Callable
 
+import jax
 import optax
 
 from gpicl_jax.hyper import Hyper
@@ -11,8 +13,8 @@ from gpicl_jax.registry import find, make, names
 from gpicl_jax.sections import IDENTITY, INFINITE, Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture, TaskDistribution
-from gpicl_jax.tasks.sources.base import Source
-from gpicl_jax.tasks.sources.images import load
+from gpicl_jax.tasks.sources.base import Drawing, Examples, Source
+from gpicl_jax.tasks.sources.images import ImageDataset, load
 
 MakeOptimizer = Callable[[Hyper], optax.GradientTransformation]
 
@@ -37,11 +39,14 @@ def make_tasks(config: Config, split: str, name: str | None = None, source: Sour
 
     Only the training split draws from a finite task set, and has matrices of the law that the config names; all others are
     normal, so that learners of different laws are measured by the same tasks.
+
+    Raises:
+      UserError: a source cannot be opened, cannot fill an episode, or draws other inputs or labels than it should.
     """
     sources = [source] if source else [make_source(config, each, split) for each in ([name] if name else config.data.train)]
     settings = config.tasks
     try:
-        return TaskDistribution(
+        tasks = TaskDistribution(
             source=sources[0] if len(sources) == 1 else Mixture(tuple(sources), config.data.weights),
             length=settings.length,
             classes_per_task=settings.classes_per_task,
@@ -55,6 +60,32 @@ def make_tasks(config: Config, split: str, name: str | None = None, source: Sour
         )
     except UserError as error:
         raise UserError(f"{split} images: {error}") from None
+    for each in sources:
+        if not isinstance(each, ImageDataset):  # whose arrays were checked when they were read
+            _check_draw(each, tasks)
+    return tasks
+
+
+def _check_draw(source: Source, tasks: TaskDistribution) -> None:
+    """Raises UserError where an episode of a source is not what `Examples` says."""
+    pixels_LX, labels_L, *_ = _draw(source, *jax.random.split(jax.random.key(0)), tasks.drawing)
+    shape, num_labels = (tasks.length, source.num_features), min(tasks.classes_per_task, source.num_classes)
+    if pixels_LX.shape != shape or labels_L.shape != shape[:1] or labels_L.dtype.kind not in "iu":
+        raise UserError(
+            f"'{source.name}' draws inputs {list(pixels_LX.shape)} and {labels_L.dtype} labels {list(labels_L.shape)}; "
+            f"expected [L, X] = {list(shape)} and integers [L]"
+        )
+    low, high = int(labels_L.min()), int(labels_L.max())
+    if low < 0 or high >= num_labels:
+        raise UserError(
+            f"'{source.name}' draws labels from {low} to {high}; expected 0 to {num_labels - 1}, as num_classes = "
+            f"{source.num_classes} and tasks.classes_per_task = {tasks.classes_per_task}"
+        )
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _draw(source: Source, task_key: jax.Array, key: jax.Array, drawing: Drawing) -> Examples:
+    return source.draw(task_key, key, drawing)
 
 
 def make_model(config: Config) -> Model:

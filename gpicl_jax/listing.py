@@ -10,7 +10,7 @@ from gpicl_jax.settings import UserError, nearest
 
 
 def settings_page(name: str = "") -> str:
-    """Returns a line for each section, or for each setting of what `name` names: a section, `model`, `model.lstm`.
+    """Returns a line for each section, or for each setting of what `name` names: a section, `model`, `model.lstm`, `lstm`.
 
     Raises:
       UserError: there is nothing of this name.
@@ -20,18 +20,24 @@ def settings_page(name: str = "") -> str:
       log.to  str, '': where metrics go beside metrics.jsonl; one of '', 'tensorboard', 'wandb'
     """
     sections = {section: type(found) for section, found in Config().sections.items()}
-    room, _, kind = name.partition(".")
+    rooms = (*ROOMS, "experiment")
     if not name:
-        return "\n".join(_line_of(section, sections) for section in {**sections, **ROOMS})
-    if room in sections and room not in ROOMS and not kind:
-        return _lines(room, dataclasses.fields(sections[room]))
-    if room not in ROOMS:
-        raise UserError(f"no section {name!r}{nearest(name, [*sections, *(f'{each}.NAME' for each in ROOMS)])}")
-    if not kind:
-        return "\n".join(f"{room} {each!r:<42} {about(find(room, each))}" for each in names(room))
-    found = find(room, kind)
-    settings = settings_of(found).values()
-    return f"{room} {kind!r}: {about(found)}\n{_lines(room if room in sections else kind, settings)}".rstrip()
+        return "\n".join(_line_of(section, sections) for section in sections | ROOMS)
+    if name in rooms:
+        return "\n".join(f"{name} {each!r:<42} {about(find(name, each))}" for each in names(name))
+    if name in sections:
+        return _lines(name, dataclasses.fields(sections[name]))
+    room, _, kind = name.partition(".")
+    found = [(room, kind)] if room in rooms else [(each, name) for each in rooms if name in names(each)]
+    if not found:
+        raise UserError(f"no section {name!r}{nearest(name, [*sections, *(f'{each}.NAME' for each in rooms)])}")
+    return "\n\n".join(_page(*each) for each in found)
+
+
+def _page(room: str, name: str) -> str:
+    found = find(room, name)
+    section = name if room == "source" else room
+    return f"{room} {name!r}: {about(found)}\n{_lines(section, settings_of(found).values())}".rstrip()
 
 
 def _line_of(section: str, sections: dict[str, type]) -> str:

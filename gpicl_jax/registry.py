@@ -116,6 +116,8 @@ def import_file(path: Path) -> None:
         spec.loader.exec_module(module)
     except UserError as error:
         raise UserError(f"--import {path}: {error}") from None
+    except SystemExit:
+        raise UserError(f"--import {path}: it ends Python by sys.exit; do so under if __name__ == '__main__'") from None
     except Exception as error:
         raise UserError(f"--import {path}: {type(error).__name__}: {one_line(error)}") from error
     _IMPORTED.append(path.absolute())

@@ -19,7 +19,7 @@ from gpicl_jax.learners.base import Learner
 from gpicl_jax.learners.in_context import InContext
 from gpicl_jax.models.base import SequenceModel
 from gpicl_jax.optimizers import Optimizer
-from gpicl_jax.registry import ROOMS, find, names, register, section_class, settings_of
+from gpicl_jax.registry import ROOMS, about, find, names, register, section_class, settings_of
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError, setting
 from gpicl_jax.tasks import Episode
@@ -357,6 +357,50 @@ def test_the_page_of_settings_has_all_of_them(capsys):
         assert all(f"{room}.{key} " in page for key in settings_of(find(room, name)))
     assert main(["settings"]) == 0 and "equivariant_transformer" in capsys.readouterr().out
     assert main(["settings", "modle"]) == 2 and "did you mean model?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ends", ["sys.exit()", "sys.exit(3)", "raise SystemExit"])
+def test_an_imported_file_that_ends_python_is_one_line(ends, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(f"import sys\n{ends}\n")
+    assert main(["settings", "--import", str(tmp_path / "mine.py")]) == 2
+    error = capsys.readouterr().err
+    assert f"--import {tmp_path / 'mine.py'}: it ends Python by sys.exit" in error and error.count("\n") == 1
+
+
+def test_a_name_of_any_kind_has_a_page(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(SINES)
+    mine = ["--import", str(tmp_path / "mine.py")]
+    for name in ("sines", "source.sines"):
+        assert main(["settings", name, *mine]) == 0
+        assert "sines.rate  float, 1.0: waves in a unit of x; above 0" in capsys.readouterr().out
+    for room, name in (*SECTIONS, ("dataset", "digits"), ("source", "random"), ("experiment", "scaling")):
+        for given in (name, f"{room}.{name}"):
+            assert main(["settings", given]) == 0
+            assert f"{room} {name!r}: {about(find(room, name))}" in capsys.readouterr().out
+    assert main(["settings", "experiment"]) == 0 and "experiment 'scaling'" in capsys.readouterr().out
+    assert main(["settings", "sgd"]) == 0 and "learner.inner_rate" in (page := capsys.readouterr().out)
+    assert "optimizer.momentum" in page  # both have this name
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "classes = 2",
+            "classes = 1",
+            "labels from 0 to 1; expected 0 to 0, as num_classes = 1 and tasks.classes_per_task = 10",
+        ),
+        ("(jnp.int32)", "(jnp.int32) - 1", "draws labels from -1 to 0; expected 0 to 1, as num_classes = 2"),
+        ("(jnp.int32)", "(jnp.float32)", "float32 labels [12]; expected [L, X] = [12, 64] and integers [L]"),
+        ("s(x_LX", "s(x_LX[:, 1:]", "draws inputs [12, 63] and int32 labels [12]; expected [L, X] = [12, 64]"),
+    ],
+)
+def test_what_a_source_draws_is_looked_at_before_it_trains(old, new, message, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(SINES.replace(old, new))
+    command = ["train", TINY, "--data.train=sines", "--import", str(tmp_path / "mine.py"), "--run-dir", str(tmp_path / "run")]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "'sines' draws" in error and message in error and error.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
 def test_a_setting_is_never_shared_by_two_sections_that_are_traced():

@@ -97,24 +97,19 @@ def _join_manual(coordinator: str, num_processes: int, process_id: int) -> None:
 def _check_reachable(host: str, port: int, *, listens: bool) -> None:
     """What JAX would die of without a word that helps: a port in use, a host that is none, nobody there."""
     give_up = time.monotonic() + _PATIENCE
-    try:
-        if listens:
-            socket.create_server(("", port)).close()
-            return
-        socket.getaddrinfo(host, port)
-    except OSError as error:
-        raise UserError(f"--coordinator {host}:{port}: {error.strerror.split(' (')[0]}; give another") from None
     while True:
         try:
-            socket.create_connection((host, port), timeout=5.0).close()
+            (socket.create_server(("", port)) if listens else socket.create_connection((host, port), timeout=5.0)).close()
             return
         except OSError as error:
+            if listens or isinstance(error, socket.gaierror):
+                raise UserError(f"--coordinator {host}:{port}: {error.strerror.split(' (')[0]}; give another") from None
             if time.monotonic() > give_up:
                 raise UserError(
                     f"no process 0 at --coordinator {host}:{port} in {_PATIENCE:.0f} s ({error.strerror or error}); "
                     "start it, or correct the address"
                 ) from None
-            time.sleep(0.2)
+        time.sleep(0.2)
 
 
 def is_writer() -> bool:

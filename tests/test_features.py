@@ -45,8 +45,9 @@ def test_rows_are_standardised_squashed_and_rounded_to_bytes(path):
     ("changes", "message"),
     [
         ({"features": np.full((ROWS, X), np.nan, np.float32)}, "are not all finite"),
-        ({"features": np.ones((ROWS, X), np.int32)}, "expected floats"),
-        ({"features": np.ones(ROWS, np.float32)}, "expected floats"),
+        ({"features": np.ones((ROWS, X), np.int32)}, r"are int32 \(400, 6\); expected .* floats \[N, X\]"),
+        ({"features": np.ones(ROWS, np.float32)}, r"are float32 \(400,\); expected .* floats \[N, X\]"),
+        ({"features": np.ones((ROWS, 1), np.float32)}, r"are \(400, 1\); expected floats \[N, X\] with X above 1"),
         ({"labels": np.zeros(ROWS, np.int64)}, "one class only"),
     ],
 )

@@ -140,10 +140,10 @@ def test_validation_images_standardise_where_there_is_no_training_split(monkeypa
         ({"labels_N": np.arange(40) % 4 / 1}, "are float64 (40,); expected 40 integers"),
         ({"images": np.zeros((40, 6, 6, 1), np.float32)}, "are float32 (40, 6, 6, 1); expected uint8 (0 to 255) [N, height,"),
         (
-            {"images": np.zeros((40, 6, 6), np.uint8)},
-            "are uint8 (40, 6, 6); expected uint8 (0 to 255) [N, height, width, 1 or 3]",
+            {"images": np.zeros((40, 6, 6, 2), np.uint8)},
+            "are uint8 (40, 6, 6, 2); expected uint8 (0 to 255) [N, height, width] or",
         ),
-        ({"images": np.full((40, 6), np.nan)}, "'features' in mine are not all finite"),
+        ({"images": np.full((40, 6), np.nan)}, "features of 'mine' are not all finite"),
     ],
 )
 def test_arrays_of_a_dataset_that_do_not_fit_are_refused_in_one_line(change, message, monkeypatch):

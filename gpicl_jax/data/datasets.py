@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpicl_jax.data import prepared
-from gpicl_jax.data.own import from_features, read_own
+from gpicl_jax.data.own import as_images, read_own
 from gpicl_jax.data.resize import check_device_memory, resized
 from gpicl_jax.data.stored import Arrays, Part, Stored, check_labels, divide, part_rows, pixel_statistics
 from gpicl_jax.registry import about, find, names
@@ -70,14 +70,8 @@ def _read(name: str, folder: Path) -> Stored:
 def _arrays(stored: Stored, part: Part, size: int | None, channels: int | None) -> Arrays:
     """uint8 [N, X] and labels [N] of a part of a split, resized."""
     split, tenths = part
-    images_NHWc, labels_N = map(np.asarray, stored.read(split))
-    if images_NHWc.dtype.kind == "f" and images_NHWc.ndim == 2:
-        images_NHWc = from_features(stored.name, images_NHWc)
-    if images_NHWc.dtype != np.uint8 or images_NHWc.ndim != 4 or images_NHWc.shape[3] not in (1, 3):
-        raise UserError(
-            f"images of '{stored.name}' are {images_NHWc.dtype} {images_NHWc.shape}; expected uint8 (0 to 255) "
-            "[N, height, width, 1 or 3], or float features [N, X]"
-        )
+    images, labels_N = map(np.asarray, stored.read(split))
+    images_NHWc = as_images(stored.name, images)
     check_labels(stored.name, labels_N, len(images_NHWc), stored.num_classes // stored.rotations)
     rows = part_rows(images_NHWc, labels_N, tenths)
     check_labels(stored.name, labels_N[rows], len(rows), stored.num_classes // stored.rotations)

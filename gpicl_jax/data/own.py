@@ -57,14 +57,28 @@ def read_npz(path: Path) -> Stored:
                 f"{path} holds Python objects, which are not read; save plain arrays: uint8 images, integer labels"
             ) from None
         raise UserError(f"{path} is no readable .npz file ({one_line(error)}); save it anew with numpy.savez") from None
-    if inputs == "features":
-        images = from_features(str(path), images)
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (1,), (3,)) or 0 in images.shape:
+    return _stored(path, as_images(str(path), images), labels_N)
+
+
+def as_images(where: str, images: np.ndarray) -> np.ndarray:
+    """uint8 [N, height, width, 1 or 3] of images, with or without the last axis, or of float features [N, X].
+
+    Raises:
+      UserError: of another type or shape.
+    """
+    if images.dtype.kind == "f" and images.ndim == 2:
+        return from_features(where, images)
+    if (
+        images.dtype != np.uint8
+        or images.ndim not in (3, 4)
+        or images.shape[3:] not in ((), (1,), (3,))
+        or 0 in images.shape[1:]
+    ):
         raise UserError(
-            f"'images' in {path} are {images.dtype} {images.shape}; expected uint8 (0 to 255) "
-            "[N, height, width] or [N, height, width, 1 or 3]"
+            f"images of '{where}' are {images.dtype} {images.shape}; expected uint8 (0 to 255) [N, height, width] or "
+            "[N, height, width, 1 or 3], or features: floats [N, X]"
         )
-    return _stored(path, images.reshape(*images.shape[:3], -1), labels_N)
+    return images.reshape(*images.shape[:3], *(images.shape[3:] or (1,)))
 
 
 def from_features(where: str, features_NX: np.ndarray) -> np.ndarray:
@@ -74,17 +88,17 @@ def from_features(where: str, features_NX: np.ndarray) -> np.ndarray:
     row's own statistics need no other row, so that nothing of the test images is in the training images'.
 
     Raises:
-      UserError: not floats [N, X] with X above 1, or not finite.
+      UserError: X is 1, or not all are finite.
 
     Example:
       >>> from_features("mine.npz", np.array([[0.0, 1.0, 2.0]]))[0, 0, :, 0].tolist()
       [20, 128, 235]
     """
-    if features_NX.dtype.kind != "f" or features_NX.ndim != 2 or features_NX.shape[1] < 2:
-        raise UserError(f"'features' in {where} are {features_NX.dtype} {features_NX.shape}; expected floats [N, X]")
     rows_NX = features_NX.astype(np.float32)
+    if rows_NX.shape[1] < 2:
+        raise UserError(f"features of '{where}' are {features_NX.shape}; expected floats [N, X] with X above 1")
     if not np.isfinite(rows_NX).all():
-        raise UserError(f"'features' in {where} are not all finite; leave out the rows with NaN or infinity")
+        raise UserError(f"features of '{where}' are not all finite; leave out the rows with NaN or infinity")
     deviation_N1 = np.maximum(rows_NX.std(axis=1, keepdims=True), 1e-6)
     squashed_NX = np.tanh((rows_NX - rows_NX.mean(axis=1, keepdims=True)) / deviation_N1)
     return np.round(127.5 + 127.5 * squashed_NX).astype(np.uint8)[:, None, :, None]

@@ -113,13 +113,10 @@ class RunFolder:
                 raise UserError(f"{self.path} is in use by another process; wait for it or choose another folder") from None
             yield
 
-    def write_bytes(self, name: str, content: bytes) -> None:
+    def write_text(self, name: str, text: str) -> None:
         """Writes a file under a temporary name, then renames it."""
         if self.writes:
-            write_atomic(self.path / name, lambda file: file.write(content))
-
-    def write_text(self, name: str, text: str) -> None:
-        self.write_bytes(name, text.encode())
+            write_atomic(self.path / name, lambda file: file.write(text.encode()))
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_text(name, json.dumps(value, indent=2) + "\n")

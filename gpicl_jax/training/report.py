@@ -1,10 +1,10 @@
 """What a meta-test leaves: files in the run's folder, and a table for the eye."""
 
-import io
 import math
 from typing import Any
 
 from gpicl_jax import figures
+from gpicl_jax.figures.style import write_png
 from gpicl_jax.learners.base import FIRST_POSITIONS, final_rows
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import read_metrics
@@ -15,10 +15,7 @@ from gpicl_jax.training.step import num_params
 def write_report(folder: RunFolder, result: MetaTest, params: Any, **about: Any) -> None:
     """Writes `learning_curves.csv`, `learning_curves.png` and `summary.json`, which begins with what is said `about` it."""
     chance = {dataset: 1 / test.num_labels for dataset, test in result.tests.items()}
-    image = io.BytesIO()
-    figures.learning_curves(result.curves, learner=result.learner, train=result.train, chance=chance).savefig(
-        image, format="png"
-    )
+    figure = figures.learning_curves(result.curves, learner=result.learner, train=result.train, chance=chance)
     summary = about | {
         "train_seconds": max((record["seconds"] for record in read_metrics(folder.path)), default=0.0),
         "num_params": num_params(params),
@@ -32,7 +29,7 @@ def write_report(folder: RunFolder, result: MetaTest, params: Any, **about: Any)
         of_kind = summary["datasets"][dataset].setdefault(kind, counts)
         of_kind[solver] = {name: None if math.isnan(value) else value for name, value in ends.items()}
     folder.write_text("learning_curves.csv", result.curves.to_csv(index=False))
-    folder.write_bytes("learning_curves.png", image.getvalue())
+    write_png(folder.path / "learning_curves.png", lambda: figure)
     folder.write_json("summary.json", summary)
 
 

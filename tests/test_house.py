@@ -10,8 +10,8 @@ MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_COMPLEX = 300, 40, 15
 
 
 def rooms() -> dict[str, int]:
-    """The rooms and files that README's table of folders names, each with its row."""
-    table = (ROOT / "README.md").read_text().split("## The folders")[1].split("Code imports from the rows above")[0]
+    """The rooms and files that CONTRIBUTING's table of folders names, each with its row."""
+    table = (ROOT / "CONTRIBUTING.md").read_text().split("## The folders")[1].split("Code imports from the rows above")[0]
     rows = [re.findall(r"`([\w./]+)`", line.split("|")[1]) for line in table.splitlines() if line.startswith("| `gpicl_jax/")]
     return {
         Path(name).stem if name.endswith(".py") else name.strip("/").split("/")[-1]: row

@@ -1,4 +1,4 @@
-"""What the README shows must run."""
+"""What the README and the pages beside it show must run."""
 
 import os
 import re
@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-README, CONTRIBUTING = ((Path(__file__).parents[1] / name).read_text() for name in ("README.md", "CONTRIBUTING.md"))
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / folder / "README.md" for folder in ("bin", "configs", "results"))]
+README, CONTRIBUTING, *_ = TEXTS = [page.read_text() for page in PAGES]
+TEXT = "\n".join(TEXTS)
 
 
 @pytest.mark.process
@@ -26,22 +29,24 @@ def test_every_setting_and_path_that_it_names_exists():
     from gpicl_jax.config import load_config
 
     found = 0
-    for line in README.replace("--section.key=value", "").replace("=$n", "=16").splitlines():
+    text = TEXT.replace(CONTRIBUTING, "")  # whose settings are of its own examples
+    for line in text.replace("--section.key=value", "").splitlines():
         quoted = re.findall(r"'(--\w+\.\w+=[^'`]+)'", line)  # quoted, with spaces
         settings = quoted + re.findall(r"(--\w+\.\w+=[^\s`]+)", re.sub(r"'--[^']*'", "", line))
         load_config("digits_transformer", tuple(settings))
         found += len(settings)
     assert found >= 10
-    for path in re.findall(r"\]\(((?!http)[^)]+)\)", README):
-        assert (Path(__file__).parents[1] / path).exists(), path
+    for page in PAGES:
+        for path in re.findall(r"\]\(((?!http)[^)]+)\)", page.read_text()):
+            assert (page.parent / path).exists(), (page, path)
 
 
 def test_every_command_that_it_shows_is_understood():
     """As argparse reads it; what is left over are settings, of the commands that take them."""
     from gpicl_jax.arguments import parser
 
-    commands = re.findall(r"^(?:\.venv/bin/)?(gpicl|bin/train) (.*)$", README + CONTRIBUTING, flags=re.MULTILINE)
-    assert len(commands) > 30
+    commands = re.findall(r"^(?:\.venv/bin/)?(gpicl|bin/train) (.*)$", TEXT, flags=re.MULTILINE)
+    assert len(commands) > 20
     for program, line in commands:
         words = shlex.split(line.replace("…", ""), comments=True)
         if "--help" in words:

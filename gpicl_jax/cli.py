@@ -12,7 +12,7 @@ from pathlib import Path
 from gpicl_jax.arguments import parser, part
 from gpicl_jax.config import kept_settings, load_config
 from gpicl_jax.registry import import_file
-from gpicl_jax.sections import absolute_name
+from gpicl_jax.sections import absolute_name, is_path
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.divergence import Diverged
 
@@ -84,12 +84,16 @@ def _run(arguments: list[str]) -> int:
 
 
 def _train(options: argparse.Namespace, overrides: tuple[str, ...], command: list[str]) -> int:
+    from gpicl_jax.data.own import read_own
+
+    config = load_config(options.config, overrides)
+    for name in filter(is_path, config.data.train):  # a fault in them is told before the seconds that the next imports take
+        read_own(name)
     from gpicl_jax.processes import join
     from gpicl_jax.training.parallel import keep_compiled
     from gpicl_jax.training.profile import profile_range
     from gpicl_jax.training.run import train_run
 
-    config = load_config(options.config, overrides)
     if options.resume and options.run_dir is None:
         raise UserError("--resume needs --run-dir DIR, the folder of the run to continue")
     if options.distributed != "off" and options.run_dir is None:

@@ -46,6 +46,7 @@ def readme() -> Iterator[str]:
 def mnist_8x8() -> Iterator[str]:
     """Accuracy over positions 90–99, in brackets at position 99 with the standard error over tasks."""
     frame = pd.read_csv(RESULTS / "mnist_8x8" / "learning_curves.csv")
+    curves = dict(list(frame.groupby(["tasks", "dataset", "solver"])))
     paper = paper_comparison().query("source == 'paper' and method == 'transformer'").set_index("dataset").accuracy
     solvers = ["transformer", *SOLVERS]
     for kind, more in (("unseen_tasks", ["the paper's Transformer"]), ("identity_tasks", [])):
@@ -53,7 +54,7 @@ def mnist_8x8() -> Iterator[str]:
         for dataset in ("mnist", "fashion_mnist", "kmnist", "cifar10", "digits", "random"):
             cells = []
             for solver in solvers:
-                curve = frame.query("tasks == @kind and dataset == @dataset and solver == @solver").set_index("position")
+                curve = curves[kind, dataset, solver].set_index("position")
                 last, end = curve.accuracy.loc[LAST].mean(), curve.loc[99]
                 cells.append(f"{last:.3f} ({end.accuracy:.3f} ± {end.standard_error:.3f})")
             name = "CIFAR-10, grey" if dataset == "cifar10" else SETS[dataset]

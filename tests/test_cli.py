@@ -250,7 +250,7 @@ def test_evaluate_tests_on_other_datasets_and_files(straight, tmp_path, capsys):
 def test_training_on_two_sets_at_once_resumes_and_reports_both(tmp_path, capsys):
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 4
-    images = np.clip(rng.normal(50, 20, (300, 8, 8)) + 50 * labels[:, None, None], 0, 255).astype(np.uint8)
+    images = np.clip(rng.normal(50, 20, (300, 9, 9)) + 50 * labels[:, None, None], 0, 255).astype(np.uint8)
     np.savez(tmp_path / "mine.npz", images=images, labels=labels)
     data = f'--data.train=["digits", "{tmp_path}/mine.npz"]'
     run_dir, settings = tmp_path / "run", (data, "--data.weights=[1, 3]")
@@ -259,7 +259,10 @@ def test_training_on_two_sets_at_once_resumes_and_reports_both(tmp_path, capsys)
     state = train(running, RunFolder.create(run_dir, half), {}).state
     assert main(["train", TINY, *settings, "--run-dir", str(run_dir), "--resume"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"digits \(1,200 training images\), mine.npz \(2\d\d training images\) of 64 pixels", out)
+    assert re.search(r"digits \(1,200 training images\), mine.npz \(2\d\d training images\) of 8×8×1", out)
+    assert "mine.npz: images of 9×9×1 are resized to 8×8×1 (data.size, data.channels)\n" in out
+    assert "mine.npz: 4 classes, so a task uses 4 of its 10 labels, and chance is 1/10 before its first example" in out
+    assert "digits:" not in out.split("compiling …\ncompiled in")[0]
     for _ in range(4):
         state, _ = running.chunk(state)
     params, step = final_weights(run_dir)

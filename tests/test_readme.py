@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / folder / "README.md" for folder in ("bin", "configs", "results"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(ROOT / folder / "README.md" for folder in ("bin", "configs", "results")),
+]
 README, CONTRIBUTING, *_ = TEXTS = [page.read_text() for page in PAGES]
 TEXT = "\n".join(TEXTS)
 

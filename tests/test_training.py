@@ -5,6 +5,7 @@ import functools
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode, draw_episodes
-from gpicl_jax.training import loop
+from gpicl_jax.training import loop, progress
 from gpicl_jax.training.parallel import AXIS, gradient_in_parts, gradient_over_mesh, keep_compiled, replicate
 from gpicl_jax.training.step import batch_gradient, draw_batch_keys, train_step
 from gpicl_jax.training.trainer import Trainer
@@ -309,3 +310,16 @@ def test_the_speed_is_that_between_results_though_two_are_told_at_once(tmp_path,
         report.tell_later(5 * chunk, chunk, dispatched)
     report.tell()
     assert [record["steps_per_second"] for record in read_metrics(tmp_path / "run")] == [2.5, 5.0, 5.0, 5.0]
+
+
+@pytest.mark.parametrize("columns", [0, 80])
+def test_a_terminal_that_does_not_know_its_width_gets_lines(columns, monkeypatch, capsys):
+    """A bar needs a width; without one a person would see nothing until the end."""
+    size, fileno = os.terminal_size((columns, 24)), lambda: 2
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True, fileno=fileno)))
+    monkeypatch.setattr(progress.os, "get_terminal_size", lambda _: size)
+    assert progress.has_bar() == (columns > 0)
+    if not columns:
+        shown = progress.Progress(steps=20, start=0, bar=True)
+        shown.training({"step": 10, "loss": 1.5, "accuracy_first": 0.1, "accuracy_last": 0.2}, speed=2.0)
+        assert capsys.readouterr().out == "step 10/20  loss 1.500, accuracy 0.10 → 0.20, 2.0 steps/s, 5 s left\n"

@@ -87,6 +87,8 @@ def train(
         with closing(report), closing(profile):
             if not start:
                 report.watched(start, state)
+            if start < steps:
+                report.say("compiling …")
             step, saved = start, time.monotonic()
             for begin in range(start, steps, settings.chunk):
                 if report.stalled:
@@ -144,6 +146,7 @@ class _Report:
         self.log = MetricsLog(folder, step=start, tracker=make_tracker(self._config, folder, start))
         self._begun = time.monotonic() - self.log.seconds
         self._progress = Progress(self._config.train.steps, start, bar=folder.writes)
+        self.say = self._progress.say
         self._untold: tuple[int, Metrics] | None = None
         self._seen: deque[tuple[int, float]] = deque(maxlen=2)  # steps, and when the results of the last two were there
         self.stalled = self._is_stalled(start)
@@ -151,7 +154,7 @@ class _Report:
     def tell_later(self, step: int, metrics: Metrics, dispatched: float) -> None:
         """Tells of the chunk before, and keeps the metrics of the one that ends at `step`."""
         if not self._seen:
-            self._progress.say(f"compiled in {time.monotonic() - dispatched:.1f} s")
+            self.say(f"compiled in {time.monotonic() - dispatched:.1f} s")
             self.rests(step - self._config.train.chunk)
         self.tell()
         self._untold = step, metrics
@@ -210,5 +213,5 @@ class _Report:
         since = len(losses) - 1 - int(np.argmin(losses)) if losses else 0
         stalled = bool(patience and of_first(since >= patience))  # the first process alone has read all of them
         if stalled:
-            self._progress.say(f"step {step}: stops early, no lower validation loss in {since} validations")
+            self.say(f"step {step}: stops early, no lower validation loss in {since} validations")
         return stalled

@@ -29,6 +29,7 @@ from gpicl_jax.tasks import EpisodeKeys, TaskDistribution
 from gpicl_jax.tasks.augmented import seen_task_keys, source_key
 from gpicl_jax.tasks.sources.mixture import draw_source
 from gpicl_jax.training.divergence import Diverged, advice
+from gpicl_jax.training.progress import counted
 from gpicl_jax.training.step import init_state
 
 _WITH_SOLVERS = ("unseen_tasks", "identity_tasks")
@@ -105,7 +106,8 @@ def meta_test(
     for dataset, (name, test) in tests.items():
         for kind, (tasks, keys, permute) in _kinds(config, name, test).items():
             others = {solver: (solvers[solver], settings) for solver, settings in chosen.get(kind, {}).items()}
-            results = score_together({learner: entrant, **others}, drawn_in_parts(tasks, keys, permute), keys)
+            parts = counted(drawn_in_parts(tasks, keys, permute), f"{dataset}, {kind}:", keys.sequence_TS.size)
+            results = score_together({learner: entrant, **others}, parts, keys)
             if not results[learner].finite:
                 raise Diverged(f"predictions of {learner} on {dataset} are not finite; {advice(config)}")
             images[dataset, kind] = count_images(tasks, keys)

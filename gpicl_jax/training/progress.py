@@ -1,10 +1,15 @@
 """What a person sees while training runs: a bar on a terminal, plain lines elsewhere."""
 
+import os
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import jax
 from tqdm import tqdm
+
+from gpicl_jax.tasks import Episode
 
 _SECONDS_BETWEEN_LINES = 10.0
 _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
@@ -15,7 +20,7 @@ class Progress:
 
     def __init__(self, steps: int, start: int, bar: bool) -> None:
         self._steps, self._shown = steps, 0.0
-        self._bar = tqdm(total=steps, initial=start, bar_format=_BAR) if bar and sys.stderr.isatty() else None
+        self._bar = tqdm(total=steps, initial=start, bar_format=_BAR) if bar and has_bar() else None
 
     def training(self, record: dict[str, Any], speed: float) -> None:
         """Shows the record of a chunk; `speed` is in steps/s."""
@@ -41,6 +46,22 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def has_bar() -> bool:
+    """Whether stderr is a terminal that says how wide it is."""
+    try:
+        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except OSError:
+        return False
+
+
+def counted(parts: Iterable[tuple[Episode, jax.Array]], title: str, total: int) -> Iterator[tuple[Episode, jax.Array]]:
+    """Yields parts of `total` episodes, with a bar where there can be one."""
+    with tqdm(desc=title, total=total, leave=False, disable=not has_bar(), bar_format=f"{{desc}} {_BAR}") as bar:
+        for episodes, keys in parts:
+            yield episodes, keys
+            bar.update(episodes.num_context.size)
 
 
 def _losses(record: dict[str, Any], speed: float) -> str:

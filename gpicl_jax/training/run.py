@@ -1,6 +1,5 @@
 """A whole run: folder, training, meta-test, and the words at its end."""
 
-import functools
 import shlex
 import shutil
 import sys
@@ -11,9 +10,11 @@ from pathlib import Path
 import jax
 
 from gpicl_jax.config import as_dict, changed_settings, config_from_dict, free_settings
+from gpicl_jax.data.datasets import find_stored
+from gpicl_jax.data.prepared import data_folder
 from gpicl_jax.evaluation import Evaluator
 from gpicl_jax.processes import agreement, first_alone
-from gpicl_jax.registry import import_options
+from gpicl_jax.registry import import_options, names
 from gpicl_jax.runs.folder import CONFIG, RunFolder, describe_run
 from gpicl_jax.runs.tracker import check_tracker
 from gpicl_jax.sections import Config, absolute_name, learner_name
@@ -89,7 +90,7 @@ def _test(trained: Trained, evaluator: Evaluator, config: Config, folder: RunFol
     again = f"{_executable()} evaluate {shlex.quote(str(folder.path.absolute()))}{import_options()}"
     print(f"{done}; now the meta-test (again at any time: {again})", flush=True)
     params = own_copy(trained.state.params)
-    result = meta_test(config, params, evaluator)
+    result = meta_test(config, params, evaluator, say=_say_tested)
     seconds = trained.seconds_before + time.monotonic() - started
     about = {"steps": int(trained.state.step), "stopped_early": trained.stopped_early, "total_seconds": seconds}
     write_report(folder, result, params, **about, checkpoint="latest")
@@ -119,8 +120,7 @@ def evaluate_run(run_dir: Path, episodes: int | None, checkpoint: str, datasets:
     with folder.lock():
         params, step = load_params(folder, config, checkpoint)
         print(f"{run_dir}, {checkpoint} checkpoint: step {step}", flush=True)
-        say = functools.partial(print, "tested on", file=sys.stderr, flush=True)
-        result = meta_test(config, params, datasets=tuple(map(absolute_name, datasets)), say=say)
+        result = meta_test(config, params, datasets=tuple(map(absolute_name, datasets)), say=_say_tested)
         before = {"stopped_early": False, "total_seconds": None} | (folder.read_json("summary.json") or {})
         about = {"steps": step} | {name: before[name] for name in ("stopped_early", "total_seconds")}
         write_report(folder, result, params, **about, checkpoint=checkpoint)
@@ -153,8 +153,34 @@ def _say_start(trainer: Trainer, folder: RunFolder) -> None:
     images = source.about() if isinstance(source, Mixture) else f"{source.name} ({source.about()})"
     devices = jax.devices()
     together = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    inputs = f"{source.num_features:,} features" if config.data.features else _shape(config)
     print(
-        f"{learner_name(config)} on {images} of {source.num_features:,} pixels, num_tasks {config.tasks.num_tasks}, "
+        f"{learner_name(config)} on {images} of {inputs}, num_tasks {config.tasks.num_tasks}, "
         f"{len(devices)} × {devices[0].device_kind}{together}, run folder {folder.path}",
         flush=True,
     )
+    for name in config.data.train:
+        _say_differences(name, config)
+
+
+def _say_differences(name: str, config: Config) -> None:
+    """Says where a stored set has other images, or fewer classes, than the tasks made of it."""
+    if name in names("source") and name not in names("dataset"):
+        return
+    stored, labels = find_stored(name, data_folder(config.data.dir)), config.tasks.classes_per_task
+    shape = "×".join(str(each or "?") for each in stored.shape)
+    if not config.data.features and shape != _shape(config):
+        print(f"{stored.name}: images of {shape} are resized to {_shape(config)} (data.size, data.channels)")
+    if (used := stored.num_classes) < labels:
+        print(
+            f"{stored.name}: {used} classes, so a task uses {used} of its {labels} labels, and chance is 1/{labels} before its "
+            f"first example; tasks.classes_per_task = {used} makes tasks without unused labels"
+        )
+
+
+def _shape(config: Config) -> str:
+    return f"{config.data.size}×{config.data.size}×{config.data.channels}"
+
+
+def _say_tested(dataset: str) -> None:
+    print("tested on", dataset, file=sys.stderr, flush=True)

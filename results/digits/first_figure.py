@@ -1,4 +1,4 @@
-"""Draws README's first figure, `results/digits/first.png`, from the CSV of this folder: python results/digits/first_figure.py"""
+"""Draws README's first figure, `first.png` of this folder, from the CSV: python results/digits/first_figure.py"""
 
 from pathlib import Path
 
@@ -20,8 +20,8 @@ def draw() -> Figure:
     figure = Figure(figsize=(6, 3.2))
     axes = figure.subplots()
     for (label, (file, solver)), color, style in zip(LINES.items(), COLORS, ("-", "-", "--"), strict=False):
-        rows = pd.read_csv(FOLDER / file).query("tasks == 'unseen_tasks' and dataset == 'digits' and solver == @solver")
-        means = rows.groupby("position").accuracy.mean()
+        rows = pd.read_csv(FOLDER / file).query("tasks == 'unseen_tasks' and dataset == 'digits'")
+        means = rows[rows.solver == solver].groupby("position").accuracy.mean()
         marker = "o" if len(means) < 90 else ""  # a learner of contexts is tested after some numbers of examples alone
         axes.plot(means.index, means, style, marker=marker, markersize=3, color=color, linewidth=1.5, label=label)
     axes.axhline(0.1, color="grey", linewidth=0.8, linestyle=":")

@@ -14,7 +14,8 @@ import pytest
 
 from gpicl_jax.arguments import BENCHMARKS
 from gpicl_jax.bench import features, maml, measure, population, program, step, study, tasks
-from gpicl_jax.bench.measure import Row, Side, by_turns, text, timing_rows
+from gpicl_jax.bench.measure import Row, Side, by_turns, timing_rows
+from gpicl_jax.bench.run import text
 from gpicl_jax.build import make_learner, make_optimizer
 from gpicl_jax.cli import main
 from gpicl_jax.config import load_config
@@ -265,10 +266,10 @@ def test_pytorchs_maml_has_the_same_meta_gradient(name, first_order):
 def test_pytorchs_tasks_are_projections_and_permutations(how, quick):
     """With identity images every example shows a column of A, whose entries must have variance 1/X; labels are permuted."""
     torch = pytest.importorskip("torch", reason=NO_TORCH)
-    from gpicl_jax.bench.pytorch.tasks import StoredTasks, bytes_per_task
+    from gpicl_jax.bench.pytorch.tasks import StoredTasks
 
     config = load_config("bench/tasks", ("--data.size=6", "--tasks.length=50"))
-    tasks = StoredTasks(program.random_tasks(config), "cpu")
+    tasks = StoredTasks(program.Program(config).tasks, "cpu")
     tasks.images_NX = torch.eye(36)[torch.arange(10) % 36]
     tasks.labels_N = torch.arange(10)
     tokens_BLT, y_BL = getattr(tasks, how)(64)
@@ -282,8 +283,6 @@ def test_pytorchs_tasks_are_projections_and_permutations(how, quick):
         assert len(pairs) == len({x for x, _ in pairs}) == len({y for _, y in pairs}) > 5  # label ↔ image, one to one
         firsts.add(min(pairs)[0])
     assert len(firsts) == 64  # no two tasks share a matrix
-    x, y = tasks.make(1)[0]
-    assert x.nbytes + y.nbytes == bytes_per_task(config)
 
 
 PROJECT = """
@@ -312,7 +311,7 @@ def test_the_public_projects_generator_is_called_in_its_clone(tmp_path, quick):
     from gpicl_jax.bench.pytorch.project import Project
 
     (tmp_path / "datagen.py").write_text(PROJECT)
-    tasks = program.random_tasks(load_config("bench/tasks", (*SIZES, "--tasks.length=24")))
+    tasks = program.Program(load_config("bench/tasks", (*SIZES, "--tasks.length=24"))).tasks
     tokens_BLT, y_BL = Project(tmp_path, tasks).batch(5)
     assert tokens_BLT.shape == (5, 24, 26) and y_BL.shape == (5, 24)
     assert torch.get_float32_matmul_precision() == "highest"
@@ -334,15 +333,18 @@ BAD_INPUT = {
     "no clone": (["tasks", "--pytorch-repo", "TMP/none"], "no datagen.py there"),
     "another project": (["tasks", "--pytorch-repo", "TMP"], "has no TaskAugmentor"),
     "a broken clone": (["step", "--pytorch-repo", "TMP/broken"], "cannot be imported: No module named 'nowhere'"),
-    "tasks of the project in inference": (["inference", "--pytorch-repo", "TMP"], "use --pytorch"),
-    "the project's MAML": (["maml", "--pytorch-repo", "TMP"], "has no MAML"),
-    "PyTorch's population": (["population", "--pytorch"], "compares JAX with itself"),
+    "tasks of the project in inference": (
+        ["inference", "--pytorch-repo", "TMP"],
+        "--pytorch-repo changes nothing of gpicl bench inference",
+    ),
+    "the project's MAML": (["maml", "--pytorch-repo", "TMP"], "learner, optimizer, --pytorch\n"),
+    "PyTorch's population": (["population", "--pytorch"], "--pytorch changes nothing of gpicl bench population"),
     "a Transformer that PyTorch has not": (["inference", "--pytorch", "--model.smear_keys=true"], "leave out --pytorch"),
     "an optimiser that PyTorch has not": (["step", "--pytorch", "--optimizer.name=muon"], "plain Adam"),
     "one of other settings": (["step", "--pytorch", "--optimizer.name=sgd"], "plain Adam"),
     "blocks that PyTorch does not recompute": (["step", "--pytorch", "--model.remat=true"], "leave out --pytorch"),
     "MAML in another precision": (["maml", "--pytorch", "--model.dtype=bfloat16"], "is in float32"),
-    "features beside PyTorch": (["features", "--pytorch"], "bench features has no PyTorch side; leave --pytorch"),
+    "features beside PyTorch": (["features", "--pytorch"], "--pytorch changes nothing of gpicl bench features"),
     "one size of many": (["features", "--data.size=8"], "data.size"),
     "another learner": (["maml", "--learner.name=sgd"], "measures learner.name = 'maml'"),
 }

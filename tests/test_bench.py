@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import importlib.util
 import json
 import math
@@ -29,19 +30,14 @@ from gpicl_jax.training.step import init_state, num_params
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 NO_TORCH = "torch is not installed: pip install torch"
 SIZES = ("--data.size=4", "--tasks.tasks_per_step=2", "--tasks.length=12")
+STUDY = ("--tasks.tasks_per_step=2", "--train.accumulate=2", "--learner.inner_steps=1")
 MODEL = ("--model.width=16", "--model.num_layers=1", "--model.num_heads=2", "--model.head_size=8")
 TINY = {
     "tasks": (*SIZES, "--tasks.sequences_per_task=3"),
     "step": (*SIZES, *MODEL, "--train.chunk=2"),
     "population": (*SIZES, *MODEL, "--train.chunk=2", "--train.steps=4"),
     "maml": (*SIZES, "--model.width=16"),
-    "study": (
-        "--data.size=16",
-        "--model.padding=SAME",
-        "--tasks.tasks_per_step=2",
-        "--train.accumulate=2",
-        "--learner.inner_steps=1",
-    ),
+    "study": ("--data.size=4", "--model.name=mlp", "--model.width=16", *STUDY),  # its own network: below, beside that of PyTorch
     "inference": (*SIZES, *MODEL),
     "features": (*SIZES[1:], *MODEL, "--train.chunk=2", "--train.accumulate=1"),
 }
@@ -211,7 +207,7 @@ def test_pytorchs_transformer_is_the_same_and_so_is_its_training(activation, opt
     decay = ("--optimizer.weight_decay=0.1",) if optimizer == "adamw" else ()
     config = tokens_config(f"--model.activation={activation}", f"--optimizer.name={optimizer}", *decay)
     learner, optimizer, hyper, key = make_learner(config), make_optimizer(config), hyper_from(config), jax.random.key(0)
-    state = init_state(learner, optimizer, hyper)
+    state = jax.jit(functools.partial(init_state, learner, optimizer))(hyper)
     params, opt_state = jax.tree.map(lambda leaf: leaf + 0.05, state.params), state.opt_state  # biases of zero hide mistakes
     module = Transformer(config)
     transplant(module, params)
@@ -231,7 +227,7 @@ def test_pytorchs_transformer_is_the_same_and_so_is_its_training(activation, opt
         updates, opt_state = optimizer(hyper).update(gradients, opt_state, params)
         return jax.tree.map(jnp.add, params, updates), opt_state, loss
 
-    logits_BLC = jax.vmap(lambda episode: learner.predict(params, episode, key=key))(episodes_B)
+    logits_BLC = jax.jit(jax.vmap(lambda episode: learner.predict(params, episode, key=key)))(episodes_B)
     with torch.no_grad():
         np.testing.assert_allclose(module(tokens_BLT).numpy(), logits_BLC, atol=2e-5)
     side = training_side(config, module, lambda: add_gradient(module, (tokens_BLT, y_BL.long())))
@@ -240,17 +236,24 @@ def test_pytorchs_transformer_is_the_same_and_so_is_its_training(activation, opt
         np.testing.assert_allclose(side.run().item(), ours, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "first_order"), [("maml", "false"), ("maml", "true"), ("study", "false")])
-def test_pytorchs_maml_has_the_same_meta_gradient(name, first_order):
+@pytest.mark.parametrize(
+    ("name", "sizes", "first_order"),
+    [
+        ("maml", TINY["maml"], "false"),
+        ("maml", TINY["maml"], "true"),
+        ("study", ("--data.size=16", "--model.padding=SAME", *STUDY), "false"),
+    ],
+)
+def test_pytorchs_maml_has_the_same_meta_gradient(name, sizes, first_order):
     torch = pytest.importorskip("torch", reason=NO_TORCH)
     from gpicl_jax.bench.pytorch.maml import make_model, make_problems, meta_gradient
     from gpicl_jax.bench.pytorch.transformer import transplant
 
     overrides = ("--learner.inner_rate=0.3", f"--learner.first_order={first_order}")
-    config = load_config(f"bench/{name}", (*TINY[name], *overrides))
+    config = load_config(f"bench/{name}", (*sizes, *overrides))
     parts = program.Program(config)
     episodes_B = maml.problems(parts)
-    params = jax.tree.map(lambda leaf: leaf + 0.1, parts.learner.init(jax.random.key(0)))
+    params = jax.tree.map(lambda leaf: leaf + 0.1, jax.jit(parts.learner.init)(jax.random.key(0)))
     gradient, metrics = jax.jit(parts.given_gradient(config.train.accumulate))(params, None, episodes_B, None)
     model, expected = make_model(config), make_model(config)
     transplant(model, params)

@@ -37,7 +37,12 @@ TINY = {
     "step": (*SIZES, *MODEL, "--train.chunk=2"),
     "population": (*SIZES, *MODEL, "--train.chunk=2", "--train.steps=4"),
     "maml": (*SIZES, "--model.width=16"),
-    "study": ("--data.size=4", "--model.name=mlp", "--model.width=16", *STUDY),  # its own network: below, beside that of PyTorch
+    "study": (
+        "--data.size=4",
+        "--model.name=mlp",
+        "--model.width=16",
+        *STUDY,
+    ),  # its own network: below, beside that of PyTorch
     "inference": (*SIZES, *MODEL),
     "features": (*SIZES[1:], *MODEL, "--train.chunk=2", "--train.accumulate=1"),
 }

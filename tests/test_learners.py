@@ -17,7 +17,7 @@ from gpicl_jax.learners.instance import Instance
 from gpicl_jax.learners.online import Online
 from gpicl_jax.registry import find, names
 from gpicl_jax.settings import UserError
-from gpicl_jax.tasks import Episode, draw_episode
+from gpicl_jax.tasks import Episode, draw_episode, draw_episodes
 from gpicl_jax.training.step import num_params
 from tests.helpers import tiny_config
 
@@ -288,13 +288,11 @@ def test_a_learning_curve_has_row_i_predicted_from_i_examples(name):
     keys = unseen_episode_keys(0, "test", 3, 2)
     scores = Evaluator(learner)(params, tasks, keys)
     assert np.flatnonzero(~np.isnan(scores.accuracy_TSL).any(axis=(0, 1))).tolist() == [0, 1, 2, 5, 10, 20, 27, 28, 29]
-    from gpicl_jax.tasks import draw_episodes
-
-    episodes_TS = draw_episodes(tasks, keys.task_T, keys.sequence_TS)
-    episode = jax.tree.map(lambda leaf: leaf[1, 1], episodes_TS)
+    episodes_TS = jax.jit(draw_episodes)(tasks, keys.task_T, keys.sequence_TS)
+    episode, predict = jax.tree.map(lambda leaf: leaf[1, 1], episodes_TS), jax.jit(learner.predict)
     for cut in (0, 1, 2, 5, 10, 20, 27, 29):
         whole = episode._replace(num_context=jnp.int32(cut))
-        loss_L, _ = score_rows(learner.predict(params, whole, key=keys.learner_TS[1, 1]), episode.y_L)
+        loss_L, _ = score_rows(predict(params, whole, key=keys.learner_TS[1, 1]), episode.y_L)
         np.testing.assert_allclose(scores.loss_TSL[1, 1, cut], loss_L[cut], rtol=1e-4)
 
 

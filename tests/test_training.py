@@ -107,7 +107,8 @@ def test_parts_of_a_batch_add_up_to_its_step():
 
 def test_blocks_that_are_recomputed_change_nothing():
     tasks = make_tasks(tiny_config(), "train")
-    episodes_TS = draw_episodes(tasks, jax.random.split(jax.random.key(0), 3), jax.random.split(jax.random.key(1), (3, 1)))
+    keys = jax.random.split(jax.random.key(0), 3), jax.random.split(jax.random.key(1), (3, 1))
+    episodes_TS = jax.jit(draw_episodes)(tasks, *keys)
     episodes_B = jax.tree.map(lambda leaf: leaf[:, 0], episodes_TS)
 
     def params_and_gradient(remat: str):

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from gpicl_jax.hyper import hyper_from
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.settings import UserError
@@ -51,8 +52,9 @@ def test_a_member_trains_as_it_does_alone():
         state, metrics = population.chunk(state)
         losses.append(population.members(metrics["loss"]))
     together = population.members(state.params)
+    trainer = Trainer(configs()[0], devices=jax.devices()[:1])
     for number, config in enumerate(configs()):
-        trainer = Trainer(config, devices=jax.devices()[:1])
+        trainer.hyper = jax.device_put(hyper_from(config))
         alone = trainer.state()
         for chunk in range(2):
             alone, metrics = trainer.chunk(alone)

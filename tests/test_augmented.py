@@ -69,7 +69,7 @@ def test_task_words_and_permutation_are_pinned(tasks):
     projection_key = jax.random.split(key, 3)[0]
     words = np.asarray(randomness.random_words(projection_key, (64, 64)))
     assert hashlib.sha256(words.tobytes()).hexdigest()[:16] == "1c2e43bd0ac76bcc"
-    assert draw_task(tasks, key).permutation_C.tolist() == [4, 8, 6, 0, 9, 1, 2, 5, 7, 3]
+    assert jax.jit(draw_task)(tasks, key).permutation_C.tolist() == [4, 8, 6, 0, 9, 1, 2, 5, 7, 3]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_gram_is_refused_for_a_learner_without_the_symmetry(tasks):
 def test_a_matrix_is_made_where_there_are_fewer_features_than_examples(tasks, length, entries):
     """There it is as cheap as the Gram matrix, which has no full rank."""
     gram = dataclasses.replace(tasks, entries="gram", length=length)
-    assert isinstance(draw_task(gram, jax.random.key(0)).projection, entries)
+    assert isinstance(jax.eval_shape(draw_task, gram, jax.random.key(0)).projection, entries)
     keys = jax.random.split(jax.random.key(0), 1), jax.random.split(jax.random.key(1), (1, 1))
     x_TSLX = jax.jit(draw_episodes)(gram, *keys).x_LX
     assert x_TSLX.shape == (1, 1, length, min(length, 64)) and np.isfinite(x_TSLX).all()
@@ -153,12 +153,13 @@ def test_feature_scales_are_a_function_of_the_task_and_vary_as_images_do(tasks):
     spectrum_X = np.linalg.svd(logs_TX / spread_T[:, None], compute_uv=False)
     expected_X = np.linalg.svd(images_NX / np.sqrt((images_NX**2).mean()), compute_uv=False) * np.sqrt(2000 / len(images_NX))
     np.testing.assert_allclose(spectrum_X[:8], expected_X[:8], rtol=0.3)
-    task, plain = draw_task(scaled, keys[0]), draw_task(tasks, keys[0])
+    draw, draw_of = jax.jit(draw_task), jax.jit(draw_sequence)
+    task, plain = draw(scaled, keys[0]), draw(tasks, keys[0])
     same_bits(task.projection, plain.projection)
-    episode, other = (draw_sequence(each, one, keys[1]) for each, one in ((scaled, task), (tasks, plain)))
+    episode, other = (draw_of(each, one, keys[1]) for each, one in ((scaled, task), (tasks, plain)))
     scaled_LX = unprojected(plain, other) * np.asarray(task.scale_X, np.float64)
     np.testing.assert_allclose(unprojected(task, episode), scaled_LX, atol=2e-2)
-    assert draw_task(tasks, keys[0]).scale_X is None
+    assert plain.scale_X is None
 
 
 def test_clutter_adds_other_images_of_the_source(tasks):
@@ -173,10 +174,11 @@ def test_clutter_adds_other_images_of_the_source(tasks):
         assert distance_LN.min(axis=1).max() < 2e-2
         return distance_LN.argmin(axis=1)
 
+    draw, draw_of = jax.jit(draw_task), jax.jit(draw_sequence)
     for number in np.flatnonzero(weights_T > 0.5)[:2]:
-        task, plain = draw_task(cluttered, keys[number]), draw_task(tasks, keys[number])
+        task, plain = draw(cluttered, keys[number]), draw(tasks, keys[number])
         same_bits(task.projection, plain.projection)
-        episode, other = (draw_sequence(each, one, keys[number]) for each, one in ((cluttered, task), (tasks, plain)))
+        episode, other = (draw_of(each, one, keys[number]) for each, one in ((cluttered, task), (tasks, plain)))
         same_bits(episode.y_L, other.y_L)
         own_LX = unprojected(plain, other)
         others_L = which((unprojected(task, episode) - own_LX) / weights_T[number])
@@ -232,8 +234,8 @@ def test_labels_follow_their_images_through_the_permutation(tasks):
     """An identity task shows standardised pixels, so each row can be looked up in the dataset."""
     plain = TaskDistribution(tasks.source, length=20, identity=True)
     task_key, sequence_key = jax.random.split(jax.random.key(8))
-    episode = jax.tree.map(lambda leaf: leaf[0, 0], draw_episodes(plain, task_key[None], sequence_key[None, None]))
-    permutation = np.asarray(draw_task(plain, task_key).permutation_C)
+    episode = jax.tree.map(lambda leaf: leaf[0, 0], jax.jit(draw_episodes)(plain, task_key[None], sequence_key[None, None]))
+    permutation = np.asarray(jax.jit(draw_task)(plain, task_key).permutation_C)
     pixels = np.rint(np.asarray(episode.x_LX) * float(tasks.source.std) + float(tasks.source.mean)).astype(int)
     images, labels = np.asarray(tasks.source.images_NX, int).tolist(), tasks.source.labels_N.tolist()
     label_of = {tuple(image): label for image, label in zip(images, labels, strict=True)}

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import importlib.util
 import json
 import math
@@ -14,7 +15,8 @@ import pytest
 
 from gpicl_jax.arguments import BENCHMARKS
 from gpicl_jax.bench import features, maml, measure, population, program, step, study, tasks
-from gpicl_jax.bench.measure import Row, Side, by_turns, text, timing_rows
+from gpicl_jax.bench.measure import Row, Side, by_turns, timing_rows
+from gpicl_jax.bench.run import text
 from gpicl_jax.build import make_learner, make_optimizer
 from gpicl_jax.cli import main
 from gpicl_jax.config import load_config
@@ -28,6 +30,7 @@ from gpicl_jax.training.step import init_state, num_params
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 NO_TORCH = "torch is not installed: pip install torch"
 SIZES = ("--data.size=4", "--tasks.tasks_per_step=2", "--tasks.length=12")
+STUDY = ("--tasks.tasks_per_step=2", "--train.accumulate=2", "--learner.inner_steps=1")
 MODEL = ("--model.width=16", "--model.num_layers=1", "--model.num_heads=2", "--model.head_size=8")
 TINY = {
     "tasks": (*SIZES, "--tasks.sequences_per_task=3"),
@@ -35,12 +38,11 @@ TINY = {
     "population": (*SIZES, *MODEL, "--train.chunk=2", "--train.steps=4"),
     "maml": (*SIZES, "--model.width=16"),
     "study": (
-        "--data.size=16",
-        "--model.padding=SAME",
-        "--tasks.tasks_per_step=2",
-        "--train.accumulate=2",
-        "--learner.inner_steps=1",
-    ),
+        "--data.size=4",
+        "--model.name=mlp",
+        "--model.width=16",
+        *STUDY,
+    ),  # its own network: below, beside that of PyTorch
     "inference": (*SIZES, *MODEL),
     "features": (*SIZES[1:], *MODEL, "--train.chunk=2", "--train.accumulate=1"),
 }
@@ -210,7 +212,7 @@ def test_pytorchs_transformer_is_the_same_and_so_is_its_training(activation, opt
     decay = ("--optimizer.weight_decay=0.1",) if optimizer == "adamw" else ()
     config = tokens_config(f"--model.activation={activation}", f"--optimizer.name={optimizer}", *decay)
     learner, optimizer, hyper, key = make_learner(config), make_optimizer(config), hyper_from(config), jax.random.key(0)
-    state = init_state(learner, optimizer, hyper)
+    state = jax.jit(functools.partial(init_state, learner, optimizer))(hyper)
     params, opt_state = jax.tree.map(lambda leaf: leaf + 0.05, state.params), state.opt_state  # biases of zero hide mistakes
     module = Transformer(config)
     transplant(module, params)
@@ -230,7 +232,7 @@ def test_pytorchs_transformer_is_the_same_and_so_is_its_training(activation, opt
         updates, opt_state = optimizer(hyper).update(gradients, opt_state, params)
         return jax.tree.map(jnp.add, params, updates), opt_state, loss
 
-    logits_BLC = jax.vmap(lambda episode: learner.predict(params, episode, key=key))(episodes_B)
+    logits_BLC = jax.jit(jax.vmap(lambda episode: learner.predict(params, episode, key=key)))(episodes_B)
     with torch.no_grad():
         np.testing.assert_allclose(module(tokens_BLT).numpy(), logits_BLC, atol=2e-5)
     side = training_side(config, module, lambda: add_gradient(module, (tokens_BLT, y_BL.long())))
@@ -239,17 +241,24 @@ def test_pytorchs_transformer_is_the_same_and_so_is_its_training(activation, opt
         np.testing.assert_allclose(side.run().item(), ours, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "first_order"), [("maml", "false"), ("maml", "true"), ("study", "false")])
-def test_pytorchs_maml_has_the_same_meta_gradient(name, first_order):
+@pytest.mark.parametrize(
+    ("name", "sizes", "first_order"),
+    [
+        ("maml", TINY["maml"], "false"),
+        ("maml", TINY["maml"], "true"),
+        ("study", ("--data.size=16", "--model.padding=SAME", *STUDY), "false"),
+    ],
+)
+def test_pytorchs_maml_has_the_same_meta_gradient(name, sizes, first_order):
     torch = pytest.importorskip("torch", reason=NO_TORCH)
     from gpicl_jax.bench.pytorch.maml import make_model, make_problems, meta_gradient
     from gpicl_jax.bench.pytorch.transformer import transplant
 
     overrides = ("--learner.inner_rate=0.3", f"--learner.first_order={first_order}")
-    config = load_config(f"bench/{name}", (*TINY[name], *overrides))
+    config = load_config(f"bench/{name}", (*sizes, *overrides))
     parts = program.Program(config)
     episodes_B = maml.problems(parts)
-    params = jax.tree.map(lambda leaf: leaf + 0.1, parts.learner.init(jax.random.key(0)))
+    params = jax.tree.map(lambda leaf: leaf + 0.1, jax.jit(parts.learner.init)(jax.random.key(0)))
     gradient, metrics = jax.jit(parts.given_gradient(config.train.accumulate))(params, None, episodes_B, None)
     model, expected = make_model(config), make_model(config)
     transplant(model, params)
@@ -265,10 +274,10 @@ def test_pytorchs_maml_has_the_same_meta_gradient(name, first_order):
 def test_pytorchs_tasks_are_projections_and_permutations(how, quick):
     """With identity images every example shows a column of A, whose entries must have variance 1/X; labels are permuted."""
     torch = pytest.importorskip("torch", reason=NO_TORCH)
-    from gpicl_jax.bench.pytorch.tasks import StoredTasks, bytes_per_task
+    from gpicl_jax.bench.pytorch.tasks import StoredTasks
 
     config = load_config("bench/tasks", ("--data.size=6", "--tasks.length=50"))
-    tasks = StoredTasks(program.random_tasks(config), "cpu")
+    tasks = StoredTasks(program.Program(config).tasks, "cpu")
     tasks.images_NX = torch.eye(36)[torch.arange(10) % 36]
     tasks.labels_N = torch.arange(10)
     tokens_BLT, y_BL = getattr(tasks, how)(64)
@@ -282,8 +291,6 @@ def test_pytorchs_tasks_are_projections_and_permutations(how, quick):
         assert len(pairs) == len({x for x, _ in pairs}) == len({y for _, y in pairs}) > 5  # label ↔ image, one to one
         firsts.add(min(pairs)[0])
     assert len(firsts) == 64  # no two tasks share a matrix
-    x, y = tasks.make(1)[0]
-    assert x.nbytes + y.nbytes == bytes_per_task(config)
 
 
 PROJECT = """
@@ -312,7 +319,7 @@ def test_the_public_projects_generator_is_called_in_its_clone(tmp_path, quick):
     from gpicl_jax.bench.pytorch.project import Project
 
     (tmp_path / "datagen.py").write_text(PROJECT)
-    tasks = program.random_tasks(load_config("bench/tasks", (*SIZES, "--tasks.length=24")))
+    tasks = program.Program(load_config("bench/tasks", (*SIZES, "--tasks.length=24"))).tasks
     tokens_BLT, y_BL = Project(tmp_path, tasks).batch(5)
     assert tokens_BLT.shape == (5, 24, 26) and y_BL.shape == (5, 24)
     assert torch.get_float32_matmul_precision() == "highest"
@@ -334,15 +341,18 @@ BAD_INPUT = {
     "no clone": (["tasks", "--pytorch-repo", "TMP/none"], "no datagen.py there"),
     "another project": (["tasks", "--pytorch-repo", "TMP"], "has no TaskAugmentor"),
     "a broken clone": (["step", "--pytorch-repo", "TMP/broken"], "cannot be imported: No module named 'nowhere'"),
-    "tasks of the project in inference": (["inference", "--pytorch-repo", "TMP"], "use --pytorch"),
-    "the project's MAML": (["maml", "--pytorch-repo", "TMP"], "has no MAML"),
-    "PyTorch's population": (["population", "--pytorch"], "compares JAX with itself"),
+    "tasks of the project in inference": (
+        ["inference", "--pytorch-repo", "TMP"],
+        "--pytorch-repo changes nothing of gpicl bench inference",
+    ),
+    "the project's MAML": (["maml", "--pytorch-repo", "TMP"], "learner, optimizer, --pytorch\n"),
+    "PyTorch's population": (["population", "--pytorch"], "--pytorch changes nothing of gpicl bench population"),
     "a Transformer that PyTorch has not": (["inference", "--pytorch", "--model.smear_keys=true"], "leave out --pytorch"),
     "an optimiser that PyTorch has not": (["step", "--pytorch", "--optimizer.name=muon"], "plain Adam"),
     "one of other settings": (["step", "--pytorch", "--optimizer.name=sgd"], "plain Adam"),
     "blocks that PyTorch does not recompute": (["step", "--pytorch", "--model.remat=true"], "leave out --pytorch"),
     "MAML in another precision": (["maml", "--pytorch", "--model.dtype=bfloat16"], "is in float32"),
-    "features beside PyTorch": (["features", "--pytorch"], "bench features has no PyTorch side; leave --pytorch"),
+    "features beside PyTorch": (["features", "--pytorch"], "--pytorch changes nothing of gpicl bench features"),
     "one size of many": (["features", "--data.size=8"], "data.size"),
     "another learner": (["maml", "--learner.name=sgd"], "measures learner.name = 'maml'"),
 }

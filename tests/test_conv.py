@@ -23,10 +23,10 @@ def nudged(params):
 def test_the_product_of_patches_is_a_convolution(side):
     h_cLhw = jax.random.normal(jax.random.key(1), (2, 3, side, side))
     layer = PatchConv(4, kernel_size=3, stride=2)
-    params = layer.init(jax.random.key(0), h_cLhw)["params"]
+    params = jax.jit(layer.init)(jax.random.key(0), h_cLhw)["params"]
     kernel_hwio = params["kernel"].reshape(3, 3, 2, 4)
     expected = jax.lax.conv_general_dilated(h_cLhw, kernel_hwio, (2, 2), "SAME", dimension_numbers=("CNHW", "HWIO", "CNHW"))
-    np.testing.assert_allclose(layer.apply({"params": params}, h_cLhw), expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(layer.apply)({"params": params}, h_cLhw), expected, atol=1e-5)
 
 
 def plain(h_Lhwc, kernel_rrco):
@@ -63,18 +63,18 @@ def test_a_convolution_has_the_derivatives_of_xlas_own(backend, monkeypatch):
 def test_bias_and_relu_may_come_after_pooling(padding):
     h_Lhwc = jax.random.normal(jax.random.key(1), (3, 9, 9, 2))
     layer = PooledConv(4, kernel_size=5, padding=padding)
-    params = layer.init(jax.random.key(0), h_Lhwc)["params"]
+    params = jax.jit(layer.init)(jax.random.key(0), h_Lhwc)["params"]
     kernel_rrco, bias = params["kernel"].reshape(5, 5, 2, 4), params["bias"].reshape(1, 1, 1, 4) - 0.6
     axes = ("NHWC", "HWIO", "NHWC")
     convolved = jax.lax.conv_general_dilated(h_Lhwc, kernel_rrco, (1, 1), padding, dimension_numbers=axes)
     params = params | {"bias": bias.reshape(4)}
     expected = max_pool(jax.nn.relu(convolved + bias))
     assert 0.1 < (expected > 0).mean() < 0.9
-    np.testing.assert_allclose(layer.apply({"params": params}, h_Lhwc), expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(layer.apply)({"params": params}, h_Lhwc), expected, atol=1e-5)
 
 
 def test_the_first_weights_of_a_convolution_are_as_wide_as_its_patches_and_features_ask():
-    params = FewShotConv(num_classes=5).init(jax.random.key(0), given())["params"]
+    params = jax.jit(FewShotConv(num_classes=5).init)(jax.random.key(0), given())["params"]
     for layer, channels in enumerate((1, 64)):
         widest = abs(params[f"conv_{layer}"]["kernel"]).max()
         bound = (6 / (9 * channels + 9 * 64)) ** 0.5
@@ -97,7 +97,7 @@ def test_images_come_row_by_row_then_by_channel():
 def test_finns_network_equals_torchs():
     torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
     model, x_LX = FewShotConv(num_classes=5, width=8, num_layers=3), given(side=14)
-    params = nudged(model.init(jax.random.key(0), x_LX)["params"])
+    params = nudged(jax.jit(model.init)(jax.random.key(0), x_LX)["params"])
     to_torch = lambda leaf: torch.tensor(np.asarray(leaf))  # noqa: E731
     h = to_torch(x_LX).reshape(-1, 1, 14, 14)
     for layer in range(3):
@@ -108,13 +108,13 @@ def test_finns_network_equals_torchs():
         bias = to_torch(params[f"batch_norm_{layer}"]["bias"])
         h = torch.nn.functional.batch_norm(h, None, None, None, bias, True, eps=1e-3).relu()
     expected = h.mean(dim=(2, 3)) @ to_torch(params["head"]["kernel"]) + to_torch(params["head"]["bias"])
-    np.testing.assert_allclose(model.apply({"params": params}, x_LX), expected, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(model.apply)({"params": params}, x_LX), expected, atol=1e-4)
 
 
 def test_the_studys_network_equals_torchs():
     torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
     model, x_LX = StudyConv(), given(length=3, side=105)
-    params = nudged(model.init(jax.random.key(0), x_LX)["params"])
+    params = nudged(jax.jit(model.init)(jax.random.key(0), x_LX)["params"])
     assert params["hidden"]["kernel"].shape == (64, 10)  # the study's flatten
     to_torch = lambda leaf: torch.tensor(np.asarray(leaf))  # noqa: E731
     h, channels = to_torch(x_LX).reshape(-1, 1, 105, 105), 1
@@ -124,7 +124,7 @@ def test_the_studys_network_equals_torchs():
         h, channels = torch.nn.functional.max_pool2d(h.relu(), 2), features
     hidden = (h.flatten(1) @ to_torch(params["hidden"]["kernel"]) + to_torch(params["hidden"]["bias"])).relu()
     z = hidden @ to_torch(params["head"]["kernel"]) + to_torch(params["head"]["bias"])
-    logits_LC = model.apply({"params": params}, x_LX)
+    logits_LC = jax.jit(model.apply)({"params": params}, x_LX)
     np.testing.assert_allclose(logits_LC[:, 1], z[:, 0], atol=1e-4)
     assert (logits_LC[:, 0] == 0).all()
 
@@ -132,7 +132,7 @@ def test_the_studys_network_equals_torchs():
 @pytest.mark.parametrize(("side", "padding"), [(76, "VALID"), (28, "SAME")])
 def test_the_smallest_images_of_the_studys_network(side, padding):
     model = StudyConv(padding=padding)
-    assert model.init(jax.random.key(0), given(2, side))["params"]["hidden"]["kernel"].shape == (16, 10)
+    assert jax.eval_shape(model.init, jax.random.key(0), given(2, side))["params"]["hidden"]["kernel"].shape == (16, 10)
     if padding == "VALID":
         with pytest.raises(ValueError, match="too small to be pooled"):
             model.init(jax.random.key(0), given(2, side - 1))
@@ -140,8 +140,8 @@ def test_the_smallest_images_of_the_studys_network(side, padding):
 
 def test_only_rows_that_come_together_share_statistics():
     model, x_LX = FewShotConv(num_classes=5, width=8, num_layers=2), given(side=8)
-    params = model.init(jax.random.key(0), x_LX)
-    together, apart = model.apply(params, x_LX), model.apply(params, x_LX[:3])
+    params, apply = jax.jit(model.init)(jax.random.key(0), x_LX), jax.jit(model.apply)
+    together, apart = apply(params, x_LX), apply(params, x_LX[:3])
     assert abs(together[:3] - apart).max() > 0.01
     changed = x_LX.at[5].add(1.0)
-    assert abs(model.apply(params, changed)[:3] - together[:3]).max() > 1e-4
+    assert abs(apply(params, changed)[:3] - together[:3]).max() > 1e-4

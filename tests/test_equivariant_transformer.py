@@ -29,11 +29,11 @@ def precision(request):
         yield request.param
 
 
-def random_params(dtype):
+@functools.cache
+def random_params(dtype, kind):
     """Weights, biases and gates that are all random, of the size of those of training."""
     x_LX, y_L = jnp.zeros((L, X), "float32"), jnp.zeros(L, "int32")
-    model = EquivariantTransformer(num_classes=C, **SIZES)
-    leaves, structure = jax.tree.flatten(model.init(jax.random.key(0), x_LX, y_L, N))
+    leaves, structure = jax.tree.flatten(jax.jit(kind(num_classes=C, **SIZES).init)(jax.random.key(0), x_LX, y_L, N))
     rng = np.random.default_rng(1)
     noisy = [np.asarray(leaf + 0.05 * rng.standard_normal(leaf.shape), dtype) for leaf in leaves]
     return jax.tree.unflatten(structure, noisy)
@@ -54,7 +54,7 @@ def predictor(num_classes, dtype, kind=EquivariantTransformer):
 
 
 def logits(dtype, x_LX, y_L, n=N, num_classes=C, kind=EquivariantTransformer):
-    found = predictor(num_classes, dtype, kind)(random_params(dtype), jnp.asarray(x_LX), jnp.asarray(y_L), n)
+    found = predictor(num_classes, dtype, kind)(random_params(dtype, kind), jnp.asarray(x_LX), jnp.asarray(y_L), n)
     assert found.dtype == dtype and np.isfinite(found).all()
     return np.asarray(found)
 
@@ -126,7 +126,7 @@ def test_a_query_is_predicted_alone_as_among_others(precision, kind=EquivariantT
         wild_LX, wild_L = x_LX.copy(), y_L.copy()
         wild_LX[N + 1 :] = wild
         wild_L[N:] = 0
-        found_LC = np.asarray(predictor(C, precision, kind)(random_params(precision), wild_LX, wild_L, N))
+        found_LC = np.asarray(predictor(C, precision, kind)(random_params(precision, kind), wild_LX, wild_L, N))
         np.testing.assert_array_equal(found_LC[: N + 1], among_LC[: N + 1])
         assert np.isfinite(found_LC[N + 1 :]).all() == np.isfinite(wild)
 
@@ -265,7 +265,7 @@ def test_a_context_that_no_memory_holds_is_refused_before_anything_is_compiled(b
 
 def test_the_learner_takes_any_number_of_features():
     learner = make_learner(load_config("digits"))
-    params = learner.init(jax.random.key(0))
+    params = jax.eval_shape(learner.init, jax.random.key(0))
     for num_features in (3, 200):
         made = Episode(jnp.ones((30, num_features)), jnp.arange(30) % 10, jnp.int32(20))
-        assert learner.predict(params, made, key=jax.random.key(1)).shape == (30, 10)
+        assert jax.eval_shape(learner.predict, params, made, key=jax.random.key(1)).shape == (30, 10)

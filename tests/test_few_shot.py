@@ -92,7 +92,8 @@ def test_problems_are_tested_with_the_context_of_their_config():
     sizes = ("--data.size=8", "--eval.episodes=8", "--model.width=4", "--model.num_layers=1")
     config = load_config("omniglot/5way_1shot", ("--data.train=digits", *sizes))
     learner = make_learner(config)
-    scores = members.Member(config, learner.init(jax.random.key(0)), [], None, members.Test(config, learner)).unseen("digits")
+    params = jax.jit(learner.init)(jax.random.key(0))
+    scores = members.Member(config, params, [], None, members.Test(config, learner)).unseen("digits")
     assert scores.num_context == 5 and np.isnan(scores.accuracy_TSL[..., :5]).all()
     assert np.isfinite(scores.accuracy_TSL[..., 5:]).all() and np.isfinite(scores.last()[0])
 

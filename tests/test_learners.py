@@ -17,7 +17,7 @@ from gpicl_jax.learners.instance import Instance
 from gpicl_jax.learners.online import Online
 from gpicl_jax.registry import find, names
 from gpicl_jax.settings import UserError
-from gpicl_jax.tasks import Episode, draw_episode
+from gpicl_jax.tasks import Episode, draw_episode, draw_episodes
 from gpicl_jax.training.step import num_params
 from tests.helpers import tiny_config
 
@@ -113,26 +113,30 @@ def seen(name) -> Seen:
         def predict(episode):
             return learner.predict(params, episode, key=key)
 
-        def with_other_x(example):  # no example for L
-            return predict(episode._replace(x_LX=jnp.where((jnp.arange(L) == example)[:, None], others_LX, episode.x_LX)))
+        def changed(place):
+            """Another x of example `place`, or another y of example `place` − L; nothing changed for 2 L."""
+            x_L1, y_L = (jnp.arange(L) == place)[:, None], jnp.arange(L) == place - L
+            other = {"x_LX": jnp.where(x_L1, others_LX, episode.x_LX), "y_L": (episode.y_L + y_L) % 10}
+            return predict(episode._replace(**other))
 
-        def with_other_y(example):
-            return predict(episode._replace(y_L=jnp.where(jnp.arange(L) == example, (episode.y_L + 1) % 10, episode.y_L)))
+        def descend(is_fresh):
+            weights = jax.tree.map(lambda leaf, other: jnp.where(is_fresh, other, leaf), params, fresh)
+            return jax.value_and_grad(lambda params: learner.loss(params, episode, key=key), has_aux=True)(weights)
 
-        by_x, by_y = (jax.lax.map(change, jnp.arange(L + 1)) for change in (with_other_x, with_other_y))
+        logits_PLC = jax.lax.map(changed, jnp.arange(2 * L + 1))
+        moved_PL = abs(logits_PLC - logits_PLC[2 * L :]).max(axis=2)
         batch = jax.tree.map(lambda leaf: jnp.stack([leaf[::-1] if leaf.ndim else leaf, leaf]), episode)
-        descend = jax.value_and_grad(lambda params: learner.loss(params, episode, key=key), has_aux=True)
-        (loss, metrics), gradient = descend(params)
+        (loss, metrics), gradient = jax.lax.map(descend, jnp.array([False, True]))
         return Seen(
             logits_LC=predict(episode),
-            moved_by_x_LL=abs(by_x[:L] - by_x[L:]).max(axis=2),
-            moved_by_y_LL=abs(by_y[:L] - by_y[L:]).max(axis=2),
+            moved_by_x_LL=moved_PL[:L],
+            moved_by_y_LL=moved_PL[L : 2 * L],
             batched_LC=jax.vmap(predict)(batch)[1],
-            scanned_LC=by_x[L],
-            loss=loss,
-            metrics=metrics,
-            gradient=gradient,
-            fresh_gradient=descend(fresh)[1],
+            scanned_LC=logits_PLC[2 * L],
+            loss=loss[0],
+            metrics=jax.tree.map(lambda leaf: leaf[0], metrics),
+            gradient=jax.tree.map(lambda leaf: leaf[0], gradient),
+            fresh_gradient=jax.tree.map(lambda leaf: leaf[1], gradient),
         )
 
     others_LX = np.random.default_rng(5).standard_normal(episode.x_LX.shape, np.float32)
@@ -288,13 +292,11 @@ def test_a_learning_curve_has_row_i_predicted_from_i_examples(name):
     keys = unseen_episode_keys(0, "test", 3, 2)
     scores = Evaluator(learner)(params, tasks, keys)
     assert np.flatnonzero(~np.isnan(scores.accuracy_TSL).any(axis=(0, 1))).tolist() == [0, 1, 2, 5, 10, 20, 27, 28, 29]
-    from gpicl_jax.tasks import draw_episodes
-
-    episodes_TS = draw_episodes(tasks, keys.task_T, keys.sequence_TS)
-    episode = jax.tree.map(lambda leaf: leaf[1, 1], episodes_TS)
+    episodes_TS = jax.jit(draw_episodes)(tasks, keys.task_T, keys.sequence_TS)
+    episode, predict = jax.tree.map(lambda leaf: leaf[1, 1], episodes_TS), jax.jit(learner.predict)
     for cut in (0, 1, 2, 5, 10, 20, 27, 29):
         whole = episode._replace(num_context=jnp.int32(cut))
-        loss_L, _ = score_rows(learner.predict(params, whole, key=keys.learner_TS[1, 1]), episode.y_L)
+        loss_L, _ = score_rows(predict(params, whole, key=keys.learner_TS[1, 1]), episode.y_L)
         np.testing.assert_allclose(scores.loss_TSL[1, 1, cut], loss_L[cut], rtol=1e-4)
 
 

@@ -35,8 +35,8 @@ def own_files(folder, names, size=8):
 def tested(tmp_path_factory):
     """An untrained learner, tested on digits, random points, and a file of three classes and another size."""
     config = tiny_config("--tasks.num_tasks=8", "--tasks.permute_labels_prob=0.5")
-    evaluator = Evaluator(make_learner(config))
-    params = make_learner(config).init(jax.random.key(0))
+    learner = make_learner(config)
+    evaluator, params = Evaluator(learner), jax.jit(learner.init)(jax.random.key(0))
     (mine,) = own_files(tmp_path_factory.mktemp("own"), ["mine"], size=9)
     said = []
     result = meta_test(config, params, evaluator, datasets=("digits", "random", mine), say=said.append)

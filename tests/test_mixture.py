@@ -29,7 +29,7 @@ def test_each_task_is_of_one_set_by_weight_and_all_its_sequences_too(mixture):
     assert (values == values[:, :1]).all()
     counts = np.array([(values[:, 0] == value).sum() for value in (10, 200, 90)])
     assert stats.chisquare(counts, 2000 * np.array([2, 1, 5]) / 8).pvalue > 1e-4
-    number = jax.vmap(lambda key: draw_source(mixture, draw_task(tasks, key).source_key))(keys[0])
+    number = jax.jit(jax.vmap(lambda key: draw_source(mixture, draw_task(tasks, key).source_key)))(keys[0])
     np.testing.assert_array_equal(np.array([10, 200, 90])[np.asarray(number)], values[:, 0])
 
 
@@ -44,11 +44,11 @@ def test_a_mixture_draws_what_its_sources_would(mixture):
     """Rows are standardised by the numbers of their own set, and labels are its own."""
     digits, points = load("digits", "train"), RandomPoints(64)
     tasks = TaskDistribution(Mixture((digits, points)), length=10, identity=True)
-    draw = jax.jit(draw_episodes)
+    draw, source_of = jax.jit(draw_episodes), jax.jit(lambda key: draw_source(tasks.source, draw_task(tasks, key).source_key))
     for seed in range(6):
         task_key, sequence_key = jax.random.split(jax.random.key(seed))
         episode = jax.tree.map(lambda leaf: leaf[0, 0], draw(tasks, task_key[None], sequence_key[None, None]))
-        number = int(draw_source(tasks.source, draw_task(tasks, task_key).source_key))
+        number = int(source_of(task_key))
         source = (digits, points)[number]
         back = np.asarray(episode.x_LX) * (float(digits.std) if number == 0 else 12**-0.5) + (
             float(digits.mean) if number == 0 else 0.5

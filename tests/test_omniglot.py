@@ -37,7 +37,7 @@ def few_shot_tasks(**changes):
 
 def draw(tasks, num_tasks=50):
     keys = jax.random.split(jax.random.key(0), num_tasks)
-    return jax.tree.map(lambda leaf: leaf[:, 0], draw_episodes(tasks, keys, keys[:, None]))
+    return jax.tree.map(lambda leaf: leaf[:, 0], jax.jit(draw_episodes)(tasks, keys, keys[:, None]))
 
 
 def test_a_few_shot_problem_shows_each_class_k_times_and_asks_for_each_q_times():
@@ -55,7 +55,7 @@ def test_a_few_shot_problem_shows_each_class_k_times_and_asks_for_each_q_times()
 def test_two_turns_of_one_character_never_meet_and_every_turn_is_as_likely():
     source = own_classes(num_classes=16, each=2, rotations=4)
     keys = jax.random.split(jax.random.key(0), 400)
-    classes_TK = np.asarray(jax.vmap(lambda key: draw_classes(source, key, 3))(keys))
+    classes_TK = np.asarray(jax.jit(jax.vmap(lambda key: draw_classes(source, key, 3)))(keys))
     assert all(len(np.unique(classes // 4)) == 3 for classes in classes_TK)
     counts = np.bincount(classes_TK.reshape(-1), minlength=16)
     assert counts.min() > 45 and counts.max() < 105  # 75 ± 8

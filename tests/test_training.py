@@ -107,7 +107,8 @@ def test_parts_of_a_batch_add_up_to_its_step():
 
 def test_blocks_that_are_recomputed_change_nothing():
     tasks = make_tasks(tiny_config(), "train")
-    episodes_TS = draw_episodes(tasks, jax.random.split(jax.random.key(0), 3), jax.random.split(jax.random.key(1), (3, 1)))
+    keys = jax.random.split(jax.random.key(0), 3), jax.random.split(jax.random.key(1), (3, 1))
+    episodes_TS = jax.jit(draw_episodes)(tasks, *keys)
     episodes_B = jax.tree.map(lambda leaf: leaf[:, 0], episodes_TS)
 
     def params_and_gradient(remat: str):
@@ -276,14 +277,12 @@ def test_the_sign_optimiser_follows_its_equation():
 
 def test_annealed_permutation_ends_with_permuted_labels():
     """The same batches as with p = 1 once the steps are over, and as with p = 0 at the start."""
-    kept, annealed, permuted = (
-        make_trainer(f"--tasks.permute_labels_prob={p}", f"--tasks.permute_labels_anneal={steps}", "--train.chunk=1")
-        for p, steps in ((0, 0), (0, 20), (1, 0))
-    )
+    kept, annealed, permuted = ({"prob": p, "anneal": steps} for p, steps in ((0, 0), (0, 20), (1, 0)))
+    trainer = make_trainer("--train.chunk=1")
 
-    def loss(trainer, step):
-        state = trainer.state()
-        _, metrics = trainer.chunk(state._replace(step=jnp.int32(step)))
+    def loss(settings, step):
+        config = tiny_config(*(f"--tasks.permute_labels_{name}={value}" for name, value in settings.items()))
+        _, metrics = trainer._chunk(trainer.state()._replace(step=jnp.int32(step)), trainer.tasks, hyper_from(config))
         return float(metrics["loss"])
 
     assert loss(annealed, 0) == loss(kept, 0) != loss(permuted, 0)

@@ -4,23 +4,17 @@ from gpicl_jax.bench.measure import Row, by_turns, timing_rows
 from gpicl_jax.bench.program import SIZES, Asked, Program, changed
 from gpicl_jax.bench.step import step_side
 from gpicl_jax.sections import Config
-from gpicl_jax.settings import UserError
 
 TAKES = (*SIZES[2:], "model", "optimizer", "train.chunk", "train.accumulate")
 _SIZES = ((8, 1), (14, 1), (28, 1), (32, 3))  # of images, and their channels
 
 
 def measure(config: Config, asked: Asked) -> list[Row]:
-    """Measures microseconds of a training episode at 64, 196, 784 and 3,072 features, its task included.
-
-    Raises:
-      UserError: PyTorch is asked for.
-    """
-    if asked.torch:
-        raise UserError("bench features has no PyTorch side; leave --pytorch and --pytorch-repo out")
-    configs = [changed(config, data={"size": size, "channels": channels}) for size, channels in _SIZES]
-    sides = {f"{each.data.num_features:,} features": step_side(Program(each)) for each in configs}
-    for side in sides.values():
+    """Measures microseconds of a training episode at 64, 196, 784 and 3,072 features, its task included."""
+    sides = {}
+    for size, channels in _SIZES:
+        program = Program(changed(config, data={"size": size, "channels": channels}))
+        sides[f"{program.config.data.num_features:,} features"] = side = step_side(program)
         side.amount *= config.tasks.tasks_per_step
     by_turns(asked.repeats, sides)
     table = f"training episodes of {config.tasks.length}, {config.tasks.entries} (width {config.model.width})"

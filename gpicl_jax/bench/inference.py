@@ -6,19 +6,16 @@ import numpy as np
 from gpicl_jax.bench.measure import Row, by_turns, compiled_side, row, timing_rows
 from gpicl_jax.bench.program import SIZES, Asked, Program
 from gpicl_jax.sections import Config
-from gpicl_jax.settings import UserError
 
-TAKES = (*SIZES, "model", "learner")
+TAKES = (*SIZES, "model", "learner", "--pytorch")
 
 
 def measure(config: Config, asked: Asked) -> list[Row]:
     """Measures microseconds per episode in batches of 1 and of `tasks.tasks_per_step`, each row predicted from those before.
 
     Raises:
-      UserError: the public project is asked for, or `config` asks for what PyTorch's side does not have.
+      UserError: `config` asks for what PyTorch's side does not have.
     """
-    if asked.pytorch_repo is not None:
-        raise UserError("of the public project only the tasks are timed; use --pytorch, our plain PyTorch version")
     if asked.pytorch:
         from gpicl_jax.bench.pytorch.transformer import check, prediction_side
 

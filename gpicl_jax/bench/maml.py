@@ -9,14 +9,14 @@ import math
 
 import jax
 
-from gpicl_jax.bench.measure import Row, Side, by_turns, compile_apart, timing_rows, training_side
+from gpicl_jax.bench.measure import Row, Side, by_turns, timing_rows, training_side
 from gpicl_jax.bench.program import SIZES, Asked, Program
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode
 from gpicl_jax.training.parallel import compile_chunk, replicate
 
-TAKES = (*SIZES, "model", "learner", "optimizer")
+TAKES = (*SIZES, "model", "learner", "optimizer", "--pytorch")
 ONE_DEVICE_A_CORE = True
 _ORDERS = {"second order": False, "first order": True}
 
@@ -29,8 +29,6 @@ def measure(config: Config, asked: Asked) -> list[Row]:
     """
     if config.learner.name != "maml":
         raise UserError(f"gpicl bench maml measures learner.name = 'maml'; leave {config.learner.name!r} out")
-    if asked.pytorch_repo is not None:
-        raise UserError("the public project has no MAML; use --pytorch, our plain PyTorch version")
     if asked.pytorch and getattr(config.model, "dtype", "float32") != "float32":
         raise UserError("the PyTorch side's MAML is in float32; leave model.dtype as it is, or leave out --pytorch")
     program = Program(config)
@@ -71,7 +69,6 @@ def _side(program: Program, episodes_B: Episode, devices: list[jax.Device]) -> S
     gradient = program.given_gradient(math.gcd(program.config.train.accumulate, len(episodes_B.y_L) // shares))
     if shares == 1:
         step = functools.partial(program.given_step, gradient=gradient)
-        compiled = compile_apart(step, state, episodes_B, program.hyper, donate=(0,))
-        return training_side(compiled, state, episodes_B, program.hyper)
+        return training_side(step, state, episodes_B, program.hyper)
     step = compile_chunk(program.given_step, gradient, parallel="pmap", devices=devices)
-    return training_side(step, *replicate((state, episodes_B, program.hyper), devices))
+    return training_side(step, *replicate((state, episodes_B, program.hyper), devices), compiled=True)

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 
 from gpicl_jax.build import make_learner, make_optimizer, make_tasks
 from gpicl_jax.config import as_dict, config_from_dict
@@ -36,9 +35,9 @@ class Asked(NamedTuple):
     repeats: int = 7
 
     @property
-    def torch(self) -> bool:
-        """Whether PyTorch is needed."""
-        return self.pytorch or self.pytorch_repo is not None
+    def options(self) -> tuple[str, ...]:
+        """The options of PyTorch's sides that were given."""
+        return ("--pytorch",) * self.pytorch + ("--pytorch-repo",) * (self.pytorch_repo is not None)
 
     def makers(self, tasks: TaskDistribution) -> dict[str, Any]:
         """Returns what makes such tasks in PyTorch, by name: our plain version, the public project."""
@@ -83,16 +82,16 @@ class Program:
       tasks: what it draws from; by default what `[tasks]` describes, over 60,000 random uint8 images of 10 classes.
 
     Attributes:
-      hyper: the traced settings.
+      hyper: the traced settings, on the device.
       init: maps them to the state before the first step; compiled.
       chunk: takes `train.chunk` training steps in one scan.
       shape: (T, S), tasks of a batch, and episodes of each.
     """
 
     def __init__(self, config: Config, tasks: TaskDistribution | None = None) -> None:
-        self.config, self.hyper, self.tasks = config, hyper_from(config), tasks or random_tasks(config)
+        self.config, self.hyper, self.tasks = config, jax.device_put(hyper_from(config)), tasks or _random_tasks(config)
         self.learner, self._optimizer = make_learner(config), make_optimizer(config)
-        self.init = jax.jit(lambda hyper: training.init_state(self.learner, self._optimizer, hyper))
+        self.init = jax.jit(functools.partial(training.init_state, self.learner, self._optimizer))
         gradient = functools.partial(training.batch_gradient, learner=self.learner)
         gradient = gradient_in_parts(gradient, config.train.accumulate)
         self.chunk = functools.partial(training.train_chunk, config=config, gradient=gradient, optimizer=self._optimizer)
@@ -117,10 +116,10 @@ class Program:
 
         They are taken in `parts` equal parts, one after another.
         """
+        key = jax.random.key(0)  # of the order of inner batches
 
         def of_part(params: Any, _: None, episodes_b: Episode, __: Hyper) -> tuple[Any, Metrics]:
             def mean_loss(params: Any) -> jax.Array:
-                key = jax.random.key(0)  # of the order of inner batches
                 return jax.vmap(lambda episode: self.learner.loss(params, episode, key=key)[0])(episodes_b).mean()
 
             loss, gradient = jax.value_and_grad(mean_loss)(params)
@@ -132,13 +131,14 @@ class Program:
         self, state: TrainState, episodes_B: Episode, hyper: Hyper, *, gradient: BatchGradient
     ) -> tuple[TrainState, Metrics]:
         """Takes a training step that draws nothing."""
-        gradients, metrics = gradient(state.params, None, episodes_B, hyper)
-        updates, opt_state = self._optimizer(hyper).update(gradients, state.opt_state, state.params)
-        return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state), metrics
+
+        def given(params: Any, *_: Any) -> tuple[Any, Metrics]:
+            return gradient(params, None, episodes_B, hyper)
+
+        return training.train_step(state, self.tasks, hyper, config=self.config, gradient=given, optimizer=self._optimizer)
 
 
-def random_tasks(config: Config) -> TaskDistribution:
-    """Returns the training tasks of `config` over random images."""
+def _random_tasks(config: Config) -> TaskDistribution:
     random, shape = np.random.default_rng(0), (NUM_IMAGES, config.data.num_features)
     images_NX, labels_N = random.integers(0, 256, shape, dtype=np.uint8), random.integers(0, 10, NUM_IMAGES)
     images = ImageDataset.build(images_NX, labels_N, mean=127.5, std=73.9, name="random images")

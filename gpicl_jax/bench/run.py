@@ -4,13 +4,15 @@ import importlib.util
 import json
 import os
 import tempfile
+import textwrap
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from gpicl_jax.bench.measure import Row, text, threads
+from gpicl_jax.bench.measure import Row, threads
 from gpicl_jax.bench.program import Asked
 from gpicl_jax.config import load_config
 from gpicl_jax.figures import benchmarks
@@ -26,8 +28,8 @@ def run_bench(
     """Measures one benchmark and prints its tables; returns the exit code.
 
     Args:
-      name: a file of this room with `measure(config, asked)`, which returns rows, and `TAKES`, the settings that it follows, or
-        whole sections of them; `ONE_DEVICE_A_CORE` says that it cuts a CPU. Its sizes are those of the config `bench/NAME`.
+      name: a file of this room with `measure(config, asked)`, which returns rows, and `TAKES`: settings that it follows, whole
+        sections of them, options of its PyTorch sides. `ONE_DEVICE_A_CORE` says that it cuts a CPU. `bench/NAME` is its config.
       overrides: of that config, `--section.key=value`.
       asked: what to compare with.
       command: for the record.
@@ -37,9 +39,8 @@ def run_bench(
     Raises:
       UserError: a setting or an option is wrong, or a file cannot be written; said before anything is measured.
     """
-    _check_asked(asked)
     config, benchmark = load_config(f"bench/{name}", overrides), importlib.import_module(f"gpicl_jax.bench.{name}")
-    _check_taken(name, benchmark.TAKES, overrides)
+    _check_asked(name, benchmark.TAKES, overrides, asked)
     if json_file:
         _check_writable(json_file, "--json")
     if results:
@@ -48,7 +49,7 @@ def run_bench(
         one_device_a_core()
     record = _describe(command)
     print(f"{record['devices'][0]}, {record['threads']} threads, jax {record['packages']['jax']}", end="")
-    print(f", torch {record['packages']['torch']}" if asked.torch else "", end="")
+    print(f", torch {record['packages']['torch']}" if asked.options else "", end="")
     print(f", load average {record['load_average']:.1f}; medians of {asked.repeats} rounds (10th–90th percentile)", flush=True)
     rows = benchmark.measure(config, asked)
     if json_file:
@@ -68,22 +69,18 @@ def _describe(command: list[str]) -> dict[str, Any]:
     return {**record, "threads": threads(), "load_average": os.getloadavg()[0]}
 
 
-def _check_asked(asked: Asked) -> None:
+def _check_asked(name: str, takes: tuple[str, ...], overrides: tuple[str, ...], asked: Asked) -> None:
+    """Refuses what would change nothing, PyTorch that is not there, and too few rounds."""
     if asked.repeats < 2:
         raise UserError(f"--repeats {asked.repeats}; expected 2 or more, for a spread")
-    if asked.torch and importlib.util.find_spec("torch") is None:
-        option = "--pytorch" if asked.pytorch else "--pytorch-repo"
-        raise UserError(f"{option} needs PyTorch; install it with: pip install torch")
-
-
-def _check_taken(name: str, takes: tuple[str, ...], overrides: tuple[str, ...]) -> None:
-    """Refuses what would change nothing."""
-    for override in overrides:
-        setting = override[2:].split("=")[0]
-        if not {setting, setting.split(".")[0]} & set(takes):
+    for given in (*overrides, *asked.options):
+        setting = given.removeprefix("--").split("=")[0]
+        if not {given, setting, setting.split(".")[0]} & set(takes):
             raise UserError(
-                f"{override} changes nothing of gpicl bench {name}, which draws random images; it takes {', '.join(takes)}"
+                f"{given} changes nothing of gpicl bench {name}, which draws random images; it takes {', '.join(takes)}"
             )
+    if asked.options and importlib.util.find_spec("torch") is None:
+        raise UserError(f"{asked.options[0]} needs PyTorch; install it with: pip install torch")
 
 
 def _check_writable(file: Path, option: str) -> None:
@@ -101,7 +98,31 @@ def _write_results(folder: Path, name: str, record: dict[str, Any], rows: list[R
     """Writes `NAME.csv` anew in `folder`, and its figure from all the tables there."""
     versions = {each: record["packages"].get(each) or "–" for each in ("jax", "torch")}
     frame = pd.DataFrame(rows).assign(**versions, device=record["devices"][0], threads=record["threads"])
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / f"{name}.csv", lambda file: frame.to_csv(file, index=False))
     figure = benchmarks(pd.concat([pd.read_csv(file) for file in sorted(folder.glob("*.csv"))], ignore_index=True))
     write_atomic(folder / "benchmarks.png", lambda file: figure.savefig(file, format="png"))
+
+
+def text(rows: Sequence[Row]) -> str:
+    """Returns the rows as aligned tables: a line for each side, a column for each quantity, numbers of three figures.
+
+    Example:
+      >>> print(text([Row("speed", "a", "tasks/s", 3.14159, 3, 4e9), Row("speed", "b", "tasks/s", 1250, 1250, 1250)]))
+      speed
+        side         tasks/s
+        a     3.14 (3–4e+09)
+        b              1,250
+    """
+    blocks = []
+    frame = pd.DataFrame([row._replace(median=_cell(row)) for row in rows])
+    for title, table in frame.groupby("table", sort=False):
+        cells = table.pivot(index="side", columns="quantity", values="median").fillna("")
+        cells = cells.reindex(index=table.side.unique(), columns=table.quantity.unique())
+        blocks += [title, textwrap.indent(cells.rename_axis(index=None, columns="side").to_string(), "  ")]
+    return "\n".join(blocks)
+
+
+def _cell(row: Row) -> str:
+    """Returns the median with its spread, without an exponent below a million."""
+    numbers = (f"{value:,.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}" for value in (row.median, row.low, row.high))
+    return "{} ({}–{})".format(*numbers) if row.low != row.high else next(numbers)

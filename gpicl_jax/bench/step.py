@@ -17,6 +17,7 @@ written before; activations and their gradients are written and read once, matri
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ from gpicl_jax.bench.program import SIZES, Asked, Program, model_size
 from gpicl_jax.sections import ENTRIES, Config
 from gpicl_jax.training.step import num_params
 
-TAKES = (*SIZES, "model", "optimizer", "train.chunk")
+TAKES = (*SIZES, "model", "optimizer", "train.chunk", "--pytorch", "--pytorch-repo")
 PRODUCT = {"cpu": 2048}  # rows of the matrices
 COPIED = 2**26  # floats
 
@@ -45,11 +46,11 @@ def measure(config: Config, asked: Asked) -> list[Row]:
         program.changed(tasks={"tasks_per_step": num_tasks, "sequences_per_task": sequences})
         for num_tasks, sequences in ((size, 1), (2 * size, 1), (1, 2 * size))
     )
-    theirs, limits = _pytorch_sides(program, asked), _limits()
-    steps = {each.shape[0]: {"jax": step_side(each), **theirs.get(each.shape[0], {})} for each in (one, two)}
-    of_one, draw_shared = {f"jax, one task, B = {2 * size}": step_side(shared)}, _draw_side(shared, own)
-    draws = {f"jax, {kind}, B = {size}": _draw_side(one, kind) for kind in ENTRIES}
-    draws[f"jax, {own}, one task, B = {2 * size}"] = draw_shared
+    makers, limits = asked.makers(program.tasks), _limits()
+    theirs = [_pytorch_sides(each, makers) for each in (one, two)]
+    steps = {each.shape[0]: {"jax": step_side(each), **sides} for each, sides in zip((one, two), theirs, strict=True)}
+    of_one, drawn_of_one = {f"jax, one task, B = {2 * size}": step_side(shared)}, f"jax, {own}, one task, B = {2 * size}"
+    draws = {f"jax, {kind}, B = {size}": _draw_side(one, kind) for kind in ENTRIES} | {drawn_of_one: _draw_side(shared, own)}
     by_turns(asked.repeats, *steps.values(), of_one, draws, limits)
     rows = []
     for each, sides in steps.items():
@@ -58,20 +59,17 @@ def measure(config: Config, asked: Asked) -> list[Row]:
     table, against = "training steps of episodes that share one matrix", {f"jax, B = {2 * size}": steps[2 * size]["jax"]}
     rows += timing_rows(table, of_one, "steps/s", against)
     rows += timing_rows("generation alone", draws, "batches/s")
-    step_R, (shared_R,) = steps[size]["jax"].seconds_R, (side.seconds_R for side in of_one.values())
+    step_R, (of_one_R,) = steps[size]["jax"].seconds_R, (side.seconds_R for side in of_one.values())
     rest_R = step_R - draws[f"jax, {own}, B = {size}"].seconds_R  # it is the same where tasks are made in another way
-    for name, side in draws.items():
-        whole_R = shared_R if side is draw_shared else rest_R + side.seconds_R
-        rows.append(row("generation alone", name, "share of a step", side.seconds_R / whole_R))
+    whole_R = {name: rest_R + side.seconds_R for name, side in draws.items()} | {drawn_of_one: of_one_R}
+    rows += [row("generation alone", name, "share of a step", side.seconds_R / whole_R[name]) for name, side in draws.items()]
     return rows + _roofline_rows(one, step_R, limits)
 
 
 def step_side(program: Program) -> Side:
     """Returns chunks of training steps, one after another; its unit is a step."""
-    hyper = jax.device_put(program.hyper)
-    state = program.init(hyper)
-    compiled = compile_apart(program.chunk, state, program.tasks, hyper, donate=(0,))
-    return training_side(compiled, state, program.tasks, hyper, amount=program.config.train.chunk)
+    state, amount = program.init(program.hyper), program.config.train.chunk
+    return training_side(program.chunk, state, program.tasks, program.hyper, amount=amount)
 
 
 def _draw_side(program: Program, entries: str) -> Side:
@@ -86,23 +84,20 @@ def _draw_side(program: Program, entries: str) -> Side:
 
         return jax.lax.scan(body, jnp.float32(0), start + jnp.arange(chunk))[0]
 
-    return compiled_side(draw_all, tasks, jax.device_put(program.hyper), np.int32(0), amount=chunk)
+    return compiled_side(draw_all, tasks, program.hyper, np.int32(0), amount=chunk)
 
 
-def _pytorch_sides(program: Program, asked: Asked) -> dict[int, dict[str, Side]]:
-    """Returns by B one step each, with tasks made as the public project makes them, with the lean generator, by the project."""
-    if not asked.torch:
+def _pytorch_sides(program: Program, makers: dict[str, Any]) -> dict[str, Side]:
+    """Returns training steps in PyTorch on tasks of each maker, and on those of the lean generator where ours is among them."""
+    if not makers:
         return {}
     from gpicl_jax.bench.pytorch.transformer import transformer_side
 
-    makers, (size, _) = asked.makers(program.tasks), program.shape
     draws = {name: maker.batch for name, maker in makers.items()}
-    if asked.pytorch:
+    if "pytorch" in makers:
         draws["pytorch, lean"] = makers["pytorch"].lean_batch
-    return {
-        each: {name: transformer_side(program.config, functools.partial(draw, each)) for name, draw in sorted(draws.items())}
-        for each in (size, 2 * size)
-    }
+    batch = program.shape[0]
+    return {name: transformer_side(program.config, functools.partial(draws[name], batch)) for name in sorted(draws)}
 
 
 def _limits() -> dict[str, Side]:
@@ -128,15 +123,15 @@ def work_by_hand(config: Config, params: int) -> tuple[float, float]:
 
 def _roofline_rows(program: Program, step_R: np.ndarray, limits: dict[str, Side]) -> list[Row]:
     """Returns work by hand and as XLA counts it, the machine's rates, the bound, and the share of it that a step reaches."""
-    step, state = program.given_step(program.given_gradient(1)), jax.eval_shape(program.init, program.hyper)
-    # Its episodes are given: no loop is in it, and XLA's count is whole.
-    update = compile_apart(lambda *given: step(*given, program.hyper)[0][:2], state, jax.eval_shape(program.first_batch))
+    step = functools.partial(program.given_step, hyper=program.hyper, gradient=program.given_gradient(1))
+    given = jax.eval_shape(program.init, program.hyper), jax.eval_shape(program.first_batch)
+    _, costs = compile_apart(lambda *given: step(*given)[0][:2], *given)  # no loop is in it: XLA's count is whole
     (name, product), (other, copy) = ((name, side.seconds_R) for name, side in limits.items())
     found = {
         f"{name}, GFLOP/s": 1e-9 / product,
         f"{other}, GB/s": 1e-9 / copy,
-        "a step without generation, as XLA counts: GFLOP": update.flops / 1e9,
-        "a step without generation, as XLA counts: GB": update.bytes / 1e9,
+        "a step without generation, as XLA counts: GFLOP": costs["GFLOP"],
+        "a step without generation, as XLA counts: GB": costs["GB"],
     }
     if program.config.model.name == "transformer" and program.config.model.layout == "shifted":
         flops, moved = work_by_hand(program.config, num_params(state.params))

@@ -28,6 +28,6 @@ def measure(config: Config, asked: Asked) -> list[Row]:
             def loss(params, episode, learner=learner):
                 return learner.loss(params, episode, key=jax.random.key(0))[0]
 
-            compiled = compile_apart(jax.grad(loss), jax.jit(learner.init)(jax.random.key(0)), episode)
-            rows.append(row(table, f"{word}, {steps} inner steps", "temporaries MB", compiled.temp_bytes / 1e6))
+            _, costs = compile_apart(jax.grad(loss), jax.jit(learner.init)(jax.random.key(0)), episode)
+            rows.append(row(table, f"{word}, {steps} inner steps", "temporaries MB", costs["temporaries MB"]))
     return rows

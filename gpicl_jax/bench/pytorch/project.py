@@ -1,24 +1,22 @@
 """The public PyTorch project's own task generator (github.com/Lerostre/gpicl), called in the user's clone."""
 
-import importlib.util
-import sys
+import builtins
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
 import numpy as np
-import pandas  # noqa: F401  (theirs too; loaded before stand-ins are)
 import torch
-import tqdm.auto  # noqa: F401  (likewise)
 
 from gpicl_jax.bench.pytorch import device_of_torch
 from gpicl_jax.settings import UserError, one_line
 from gpicl_jax.tasks import TaskDistribution
 
-# What its file imports and its generator never touches: stand-ins spare the user from installing it all.
-_UNUSED = ("IPython", "IPython.display", "models", "pytorch_lightning", "pytorch_lightning.loggers", "torchvision")
-_UNUSED += ("torchvision.datasets", "torchvision.transforms", "wandb")
+# What its file imports and its generator never touches. To that file stand-ins are given: the user need not install it all.
+_UNUSED = ("IPython", "models", "pytorch_lightning", "torchvision", "wandb")
 
 
 class Project:
@@ -33,28 +31,20 @@ class Project:
     """
 
     def __init__(self, folder: Path, tasks: TaskDistribution) -> None:
-        self._device, dataset = device_of_torch(), tasks.source
-        ours = torch.get_float32_matmul_precision()
-        module = _import(folder)
-        self._precision = torch.get_float32_matmul_precision()  # importing it changes everybody's
-        torch.set_float32_matmul_precision(ours)
-        self._augmentor, self._length = module.TaskAugmentor, tasks.length
-        images_NX = torch.tensor(np.asarray(dataset.images_NX)).float().div_(255)
-        self._dataset = SimpleNamespace(
-            data=images_NX, targets=torch.tensor(np.asarray(dataset.labels_N)).long(), transform=lambda images: images
-        )
+        self._device, self._length = device_of_torch(), tasks.length
+        with _precision_kept():  # the file changes everybody's
+            self._augmentor = _run(folder)["TaskAugmentor"]
+            self._precision = torch.get_float32_matmul_precision()
+        images_NX = torch.tensor(np.asarray(tasks.source.images_NX)).float().div_(255)
+        labels_N = torch.tensor(np.asarray(tasks.source.labels_N)).long()
+        self._dataset = SimpleNamespace(data=images_NX, targets=labels_N, transform=lambda images: images)
 
     def make(self, num_tasks: int) -> Any:
         """So many tasks of one sequence; they are returned, and nothing is kept here."""
-        ours = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision(self._precision)
-        num_features = self._dataset.data.shape[1]
-        tasks = self._augmentor(
-            n_tasks=num_tasks, data_dim=num_features, device=self._device, draw_sequence=True, sequence_length=self._length
-        )
-        made = tasks.transform(self._dataset, n_samples=1)
-        torch.set_float32_matmul_precision(ours)
-        return made
+        sizes = {"n_tasks": num_tasks, "data_dim": self._dataset.data.shape[1], "sequence_length": self._length}
+        with _precision_kept():
+            torch.set_float32_matmul_precision(self._precision)
+            return self._augmentor(**sizes, device=self._device, draw_sequence=True).transform(self._dataset, n_samples=1)
 
     def batch(self, num_tasks: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens [B, L, X + C] and labels [B, L]."""
@@ -62,22 +52,29 @@ class Project:
         return made.data.to(self._device), made.targets.to(self._device)
 
 
-def _import(folder: Path) -> Any:
+@contextlib.contextmanager
+def _precision_kept() -> Iterator[None]:
+    """Restores PyTorch's precision of float32 products at the end of the block."""
+    ours = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(ours)
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    """Runs `datagen.py` with an `import` of its own; returns its names."""
     file = folder / "datagen.py"
     if not file.is_file():
         raise UserError(f"--pytorch-repo {folder}: no datagen.py there; give a clone of github.com/Lerostre/gpicl")
-    spec = importlib.util.spec_from_file_location("gpicl_public_project", file)
-    module = importlib.util.module_from_spec(spec)
-    stand_ins = {name: MagicMock() for name in _UNUSED if name not in sys.modules}
-    sys.modules.update(stand_ins)
+
+    def import_(name: str, *arguments: Any, **keywords: Any) -> Any:
+        return MagicMock() if name.split(".")[0] in _UNUSED else __import__(name, *arguments, **keywords)
+
+    names = {"__name__": "gpicl_public_project", "__builtins__": vars(builtins) | {"__import__": import_}}
     try:
-        spec.loader.exec_module(module)
+        exec(compile(file.read_bytes(), file, "exec"), names)
     except Exception as error:  # somebody else's file: anything may happen
         raise UserError(f"--pytorch-repo {folder}: datagen.py cannot be imported: {one_line(error)}") from None
-    finally:
-        for name in stand_ins:
-            del sys.modules[name]
-    if not hasattr(module, "TaskAugmentor"):
+    if "TaskAugmentor" not in names:
         raise UserError(f"--pytorch-repo {folder}: datagen.py has no TaskAugmentor; give a clone of github.com/Lerostre/gpicl")
-    module.tqdm = lambda tasks, **_: tasks  # no bars between our lines
-    return module
+    names["tqdm"] = lambda tasks, **_: tasks  # no bars between our lines
+    return names

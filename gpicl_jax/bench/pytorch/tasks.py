@@ -5,7 +5,6 @@ import torch
 from torch.nn import functional
 
 from gpicl_jax.bench.pytorch import device_of_torch, wait
-from gpicl_jax.sections import Config
 from gpicl_jax.tasks import TaskDistribution
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -20,11 +19,11 @@ class StoredTasks:
     """
 
     def __init__(self, tasks: TaskDistribution, device: str = "") -> None:
-        dataset, device = tasks.source, device or device_of_torch()
-        pixels_NX = torch.tensor(np.asarray(dataset.images_NX), device=device)
+        dataset, self.device = tasks.source, device or device_of_torch()
+        pixels_NX = torch.tensor(np.asarray(dataset.images_NX), device=self.device)
         self.images_NX = pixels_NX.float().sub_(float(dataset.mean)).div_(float(dataset.std))
-        self.labels_N = torch.tensor(np.asarray(dataset.labels_N), device=device).long()
-        self.length, self.num_classes, self.device = tasks.length, tasks.classes_per_task, device
+        self.labels_N = torch.tensor(np.asarray(dataset.labels_N), device=self.device).long()
+        self.length, self.num_classes = tasks.length, tasks.classes_per_task
 
     def make_one(self) -> Batch:
         """One task: tokens [L, X + C], labels [L]."""
@@ -63,9 +62,3 @@ def tokens(x_BLX: torch.Tensor, y_BL: torch.Tensor, num_classes: int, label_scal
     labels_BLC = label_scale * functional.one_hot(y_BL, num_classes).float()
     before_BLC = functional.pad(labels_BLC, (0, 0, 1, 0))[:, :-1]
     return torch.cat([x_BLX, before_BLC], dim=-1)
-
-
-def bytes_per_task(config: Config) -> int:
-    """What a stored task keeps: float32 tokens and int64 labels."""
-    length, num_features = config.tasks.length, config.data.num_features
-    return length * (4 * (num_features + config.tasks.classes_per_task) + 8)

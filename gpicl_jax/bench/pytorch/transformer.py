@@ -1,11 +1,12 @@
 """The paper's Transformer in plain PyTorch: the same parameters as `models.Transformer`, under the same names."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 import torch
+from flax.traverse_util import flatten_dict
 from torch import nn
 from torch.nn import functional
 
@@ -60,11 +61,10 @@ class Transformer(nn.Module):
         model, num_classes = config.model, config.tasks.classes_per_task
         self.embed = nn.Linear(config.data.num_features + num_classes, model.width)
         self.positions = nn.Parameter(0.1 * torch.randn(config.tasks.length, model.width))
-        self.blocks = []
-        for layer in range(model.num_layers):
-            mlp_width = model.mlp_width or 4 * model.width
-            self.blocks.append(Block(model.width, model.num_heads, model.head_size, mlp_width, model.activation))
-            self.add_module(f"block_{layer}", self.blocks[-1])
+        sizes = model.width, model.num_heads, model.head_size, model.mlp_width or 4 * model.width
+        self.blocks = [Block(*sizes, model.activation) for _ in range(model.num_layers)]
+        for layer, block in enumerate(self.blocks):
+            self.add_module(f"block_{layer}", block)
         self.norm_out, self.head = nn.LayerNorm(model.width), nn.Linear(model.width, num_classes)
 
     def forward(self, tokens_BLT: torch.Tensor) -> torch.Tensor:
@@ -76,13 +76,12 @@ class Transformer(nn.Module):
 
 def check(config: Config) -> None:
     """Raises `UserError` unless `config` asks for the Transformer that this is."""
-    model = config.model
-    paper = {"name": "transformer", "layout": "shifted", "smear_keys": False, "positions": "learned", "dtype": "float32"}
-    if (
-        config.learner.name != "in_context"
-        or any(getattr(model, key, None) != value for key, value in paper.items())
-        or model.remat
-    ):
+    paper = {"layout": "shifted", "smear_keys": False, "positions": "learned", "dtype": "float32", "remat": False}
+    given, paper = (
+        vars(config.model) | {"learner": config.learner.name},
+        paper | {"name": "transformer", "learner": "in_context"},
+    )
+    if not paper.items() <= given.items():
         raise UserError(
             "the PyTorch side is the paper's Transformer in float32, and recomputes nothing; leave learner.name, model.name, "
             "model.layout, smear_keys, positions, dtype and remat as they are, or leave out --pytorch"
@@ -97,12 +96,11 @@ def transplant(module: nn.Module, params: Any) -> None:
       RuntimeError: a parameter is missing, left over or of another shape.
     """
     state, wanted = {}, module.state_dict()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        *inside, last = (key.key for key in path)
-        name = ".".join([*inside, {"kernel": "weight", "scale": "weight"}.get(last, last)])
+    for name, leaf in flatten_dict(params, sep=".").items():
         value = torch.tensor(np.asarray(leaf))
-        if last == "kernel":
+        if name.endswith(".kernel"):
             value = value.T.contiguous()
+        name = re.sub("(kernel|scale)$", "weight", name)
         if name in wanted and wanted[name].ndim == 4:
             outputs, channels, height, width = wanted[name].shape
             value = value.reshape(outputs, height, width, channels).permute(0, 3, 1, 2)

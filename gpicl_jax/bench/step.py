@@ -134,7 +134,7 @@ def _roofline_rows(program: Program, step_R: np.ndarray, limits: dict[str, Side]
         "a step without generation, as XLA counts: GB": costs["GB"],
     }
     if program.config.model.name == "transformer" and program.config.model.layout == "shifted":
-        flops, moved = work_by_hand(program.config, num_params(state.params))
+        flops, moved = work_by_hand(program.config, num_params(given[0].params))
         bound_R = np.maximum(flops * product, moved * copy)
         found |= {
             "a step by hand: GFLOP": flops / 1e9,

@@ -123,7 +123,6 @@ def _experiment(options: argparse.Namespace, arguments: list[str]) -> int:
         runs_dir=options.runs_dir or Path("runs") / experiment.folder,
         results_dir=options.results_dir or Path("results") / experiment.folder,
         part=part(options.part),
-        learners=learners,
         command=("gpicl", *arguments),
     )
     one_device_a_core()

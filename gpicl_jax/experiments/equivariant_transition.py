@@ -25,14 +25,6 @@ class EquivariantTransition(Transition):
             datasets=("random",),
             overrides=(*_SMALL, *SMOKE, "--optimizer.warmup_steps=10", "--train.accumulate=1"),
         ),
-        "laptop": dict(
-            seeds=5, together=25, log2_tasks=(0, 2, 4, 8, 16), datasets=("fashion_mnist",), overrides=(*_SMALL, *_LAPTOP)
-        ),
-        "paper": dict(
-            seeds=8,
-            together=64,
-            log2_tasks=tuple(range(17)),
-            datasets=("fashion_mnist",),
-            overrides=(*_SMALL, "--train.steps=10000"),
-        ),
+        "laptop": dict(seeds=5, together=25, log2_tasks=(0, 2, 4, 8, 16), overrides=(*_SMALL, *_LAPTOP)),
+        "paper": dict(together=64, log2_tasks=tuple(range(17)), overrides=(*_SMALL, "--train.steps=10000")),
     }

@@ -11,7 +11,6 @@ from gpicl_jax.paper import paper_learning_curve
 from gpicl_jax.registry import register
 
 _LONGER = 4  # times the trained length
-_SETS = ("mnist", "fashion_mnist")
 _LINES = {"transformer": "-", "context_query": "--"}
 
 
@@ -23,15 +22,16 @@ class LearningCurves(Experiment):
       datasets: each is trained on, and all are tested on.
     """
 
+    datasets: tuple[str, ...] = ("mnist", "fashion_mnist")
+
     axes = ("learner", "trained_on", "seed")
     scales = {
         "smoke": dict(together=4, datasets=("digits", "random"), overrides=(*SMOKE, "--model.width=8")),
-        "laptop": dict(seeds=4, together=4, datasets=_SETS),
-        "paper": dict(seeds=8, together=8, datasets=_SETS, configs="paper"),
+        "laptop": dict(seeds=4, together=4),
+        "paper": dict(seeds=8, together=8, configs="paper"),
     }
 
     def table(self) -> Grid:
-        """The seeds of a learner and a dataset share a program."""
         return {
             (learner, dataset): (f"experiments/{self.configs}/{learner}", MANY_TASKS, f"--data.train={dataset}")
             for learner in _LINES
@@ -41,7 +41,7 @@ class LearningCurves(Experiment):
     def score(self, trained: Member) -> list[Row]:
         """A row for each dataset and position."""
         length = trained.config.tasks.length
-        lengths = (length, _LONGER * length) if trained.test.learner.cuts(length) else (length,)
+        lengths = (length, _LONGER * length) if trained.learner.cuts(length) else (length,)
         rows = []
         for dataset in self.datasets:
             for each in lengths:
@@ -55,11 +55,11 @@ class LearningCurves(Experiment):
 
     def summary(self, frame: pd.DataFrame) -> str:
         """Accuracy at the last position of each length, mean over seeds ± standard deviation."""
-        table = []
-        for (*names, length), rows in frame.groupby(["learner", "trained_on", "dataset", "length"], sort=False):
-            last = rows[rows.position == length - 1].accuracy
-            told = f"{mean_and_deviation(last)} ({len(last)} seed{'s' if len(last) > 1 else ''})"
-            table.append([*names, f"{length - 1:.0f}", told])
+        last = frame[frame.position == frame.length - 1].groupby(["learner", "trained_on", "dataset", "position"], sort=False)
+        table = [
+            [*names, f"{position:.0f}", f"{mean_and_deviation(values)} ({len(values)} seed{'s' if len(values) > 1 else ''})"]
+            for (*names, position), values in last.accuracy
+        ]
         return markdown(["learner", "meta-trained on", "tested on", "examples seen", "accuracy at that position"], table)
 
     def figure(self, frame: pd.DataFrame) -> Figure:

@@ -51,7 +51,6 @@ class SampleEfficiency(Experiment):
     }
 
     def table(self) -> Grid:
-        """The seeds of a learner share a program."""
         found = {}
         for learner, episodes in self.episodes:
             config, settings = LEARNERS[learner]
@@ -74,21 +73,15 @@ class SampleEfficiency(Experiment):
 
     def summary(self, frame: pd.DataFrame) -> str:
         """Episodes of each seed, > those of the whole run where it never got there."""
-        frame = frame.dropna(subset=["last"])
-        accuracies, table = sorted(frame.accuracy.unique()), []
-        for learner, rows in frame.groupby("learner", sort=False):
-            told = []
-            for accuracy in accuracies:
-                seeds = rows[rows.accuracy == accuracy]
-                needed = zip(seeds.needed, seeds.trained, strict=True)
-                told.append(", ".join(f"> {most:,.0f}" if pd.isna(each) else f"{each:,.0f}" for each, most in needed))
-            last = ", ".join(f"{each:.3f}" for each in rows[rows.accuracy == accuracies[0]]["last"])
-            table.append([learner, *told, last])
-        return markdown(["learner", *(f"{each:.2f}" for each in accuracies), "last validation"], table)
+        told = frame.needed.map("{:,.0f}".format).where(frame.needed.notna(), frame.trained.map("> {:,.0f}".format))
+        table = frame.assign(told=told).groupby(["learner", "accuracy"], sort=False).told.agg(", ".join).unstack(sort=False)
+        last = frame[frame.accuracy == frame.accuracy[0]].groupby("learner", sort=False)["last"]
+        table["last"] = last.agg(lambda values: ", ".join(map("{:.3f}".format, values)))
+        names = [f"{accuracy:.2f}" for accuracy in table.columns[:-1]]
+        return markdown(["learner", *names, "last validation"], table.reset_index().to_numpy())
 
     def figure(self, frame: pd.DataFrame) -> Figure:
         """A line for each learner, a marker for each accuracy; an open one at the end of a run that did not reach it."""
-        frame = frame.dropna(subset=["last"])
         learners = list(frame.learner.unique())
         figure = Figure(figsize=(7.5, 0.5 * len(learners) + 1.7))
         axes = figure.subplots()

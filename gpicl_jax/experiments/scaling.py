@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gpicl_jax.experiments.engine import SMOKE, Experiment, Grid, Member, Row, ends, markdown
-from gpicl_jax.paper import paper_map
+from gpicl_jax.paper import paper_table
 from gpicl_jax.registry import register
 
 _POWERS = tuple(2**power for power in range(1, 11))
@@ -40,7 +40,6 @@ class Scaling(Experiment):
     }
 
     def table(self) -> Grid:
-        """A column of the map, with its seeds, shares a program."""
         return {
             (permute, model, size, 2**power): (
                 f"experiments/{self.configs}/{model}",
@@ -55,7 +54,6 @@ class Scaling(Experiment):
         }
 
     def score(self, trained: Member) -> list[Row]:
-        """Seen and unseen tasks, test images of the training set."""
         (dataset,) = trained.config.data.train
         return [ends(trained.seen(), tasks="seen"), ends(trained.unseen(dataset), tasks="unseen")]
 
@@ -80,7 +78,7 @@ class Scaling(Experiment):
         A mean over seeds is drawn. The paper leaves out the MLP on unseen tasks.
         """
         maps = [(f"{self.scale}: {_LABELS.get(value, value)}", rows) for value, rows in frame.groupby("permute")]
-        theirs = paper_map().rename(columns={"model_size": "size", "accuracy": "last"})
+        theirs = paper_table("heatmap").rename(columns={"model_size": "size", "accuracy": "last"})
         maps.append(("the paper (14×14; labels as they are, inferred)", theirs))
         figure = Figure(figsize=(11.5, 2.9 * len(maps) + 0.3))
         grid = figure.subplots(len(maps), 4, squeeze=False)

@@ -1,6 +1,5 @@
 """One look for all figures: reads well in print, and for the colour-blind (Okabe and Ito's colours)."""
 
-import functools
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,17 +28,7 @@ _SETTINGS = {
     "legend.fontsize": 8,
     "image.cmap": "viridis",
 }
-
-
-def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draws in this look, whatever the reader's own settings are."""
-
-    @functools.wraps(draw)
-    def within(*args, **options) -> Figure:
-        with matplotlib.rc_context(_SETTINGS):
-            return draw(*args, **options)
-
-    return within
+styled = matplotlib.rc_context(_SETTINGS)  # a decorator: draws in this look, whatever the reader's own settings are
 
 
 def write_png(path: Path, draw: Callable[..., Figure | None], *given: Any) -> Path | None:
@@ -57,7 +46,7 @@ def write_png(path: Path, draw: Callable[..., Figure | None], *given: Any) -> Pa
     return write_atomic(path, lambda file: file.write(image.getvalue()))
 
 
-def panels(names: Sequence[str], width: float, height: float, *, sharey: bool = True) -> tuple[Figure, dict[str, Axes]]:
+def panels(names: Sequence[str], width: float, height: float) -> tuple[Figure, dict[str, Axes]]:
     """Returns a figure of so many inches with a row of panels, by name.
 
     Example:
@@ -65,7 +54,7 @@ def panels(names: Sequence[str], width: float, height: float, *, sharey: bool = 
       ['mnist', 'kmnist']
     """
     figure = Figure(figsize=(width, height))
-    return figure, dict(zip(names, figure.subplots(1, len(names), squeeze=False, sharey=sharey)[0], strict=True))
+    return figure, dict(zip(names, figure.subplots(1, len(names), squeeze=False, sharey=True)[0], strict=True))
 
 
 def marks(axes: Axes, frame: pd.DataFrame, x: str, y: str, by: str, label: str = "{}", *, line: bool = False) -> None:

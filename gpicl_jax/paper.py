@@ -6,7 +6,7 @@ import pandas as pd
 
 
 def paper_learning_curve(train: tuple[str, ...], test: str) -> pd.DataFrame:
-    """The paper's Transformer on unseen tasks: columns `position` (examples seen) and `accuracy`; empty where it has none.
+    """Returns the paper's Transformer on unseen tasks: `position` (examples seen) and `accuracy`; empty where it has none.
 
     Args:
       train: base datasets of meta-training.

@@ -8,6 +8,7 @@ from gpicl_jax.experiments.symmetries import SMALL
 from gpicl_jax.figures.style import COLORS, finished, marks, panels
 from gpicl_jax.registry import register
 
+_SMOKE = (*SMALL, *SMOKE, "--optimizer.warmup_steps=10")
 _LAPTOP = (*SMALL, "--train.steps=1500", "--train.validate_every=1500", "--eval.episodes=256")
 
 
@@ -28,13 +29,7 @@ class ContextSize(Experiment):
 
     axes = ("length", "seed")
     scales = {
-        "smoke": dict(
-            lengths=(20,),
-            contexts=(5, 50),
-            queries=10,
-            datasets=("digits",),
-            overrides=(*SMALL, *SMOKE, "--optimizer.warmup_steps=10"),
-        ),
+        "smoke": dict(lengths=(20,), contexts=(5, 50), queries=10, datasets=("digits",), overrides=_SMOKE),
         "laptop": dict(seeds=3, together=3, overrides=_LAPTOP),
         "paper": dict(seeds=3, together=3, lengths=(100, 400), overrides=(*SMALL, "--train.steps=20000")),
     }

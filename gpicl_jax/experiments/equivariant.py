@@ -21,6 +21,7 @@ CONDITIONS: dict[str, tuple[str, ...]] = {
     "mnist, 8×8×1": ("--data.size=8", "--data.channels=1"),
     "digits, 8×8×1": ("--data.train=digits", "--data.size=8", "--data.channels=1"),
 }
+_SMOKE = (*SMOKE, "--optimizer.warmup_steps=10", "--eval.episodes=64")
 _METHODS = {"transformer": "the paper's GPICL", "vsml": "the paper's VSML"}
 
 
@@ -33,11 +34,7 @@ class Equivariant(Experiment):
 
     axes = ("trained_on", "seed")
     scales = {
-        "smoke": dict(
-            conditions=("digits, 8×8×1",),
-            datasets=("digits", "random"),
-            overrides=(*SMOKE, "--optimizer.warmup_steps=10", "--eval.episodes=64"),
-        ),
+        "smoke": dict(conditions=("digits, 8×8×1",), datasets=("digits", "random"), overrides=_SMOKE),
         "laptop": dict(seeds=3, together=3),
         "paper": dict(seeds=3, together=3, overrides=("--tasks.tasks_per_step=64", "--train.steps=100000")),
     }
@@ -50,10 +47,10 @@ class Equivariant(Experiment):
         rows = []
         for dataset in self.datasets:
             scores = trained.beside_solvers(dataset)
-            learner = scores.pop("learner")
-            row: dict[str, Any] = {"tasks": "unseen", "dataset": dataset, "first": learner.first()[0]} | _ends(learner)
+            learner = scores["learner"]
+            row: dict[str, Any] = {"tasks": "unseen", "dataset": dataset, "first": learner.first()[0]}
             for solver, each in scores.items():
-                row |= {f"{solver} {name}": value for name, value in _ends(each).items()}
+                row |= {f"{solver} {name}".removeprefix("learner "): value for name, value in _ends(each).items()}
             last = final_rows(trained.config.tasks.length)
             margin_T = (learner.accuracy_TSL - scores["kernel ridge"].accuracy_TSL)[:, :, last].mean(axis=(1, 2))
             row |= {"margin": margin_T.mean(), "margin_standard_error": margin_T.std(ddof=1) / len(margin_T) ** 0.5}

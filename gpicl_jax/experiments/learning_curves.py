@@ -1,5 +1,7 @@
 """`gpicl experiment learning-curves`: the paper's figure 4; for `context_query` also contexts longer than any of training."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -43,14 +45,13 @@ class LearningCurves(Experiment):
         length = trained.config.tasks.length
         lengths = (length, _LONGER * length) if trained.learner.cuts(length) else (length,)
         rows = []
-        for dataset in self.datasets:
-            for each in lengths:
-                scores = trained.unseen(dataset, length=each)
-                for position in range(each):
-                    accuracy, error = scores.accuracy(slice(position, position + 1))
-                    if not np.isnan(accuracy):
-                        about = {"dataset": dataset, "length": each, "position": position}
-                        rows.append({**about, "accuracy": accuracy, "standard_error": error, "episodes": scores.episodes})
+        for dataset, each in itertools.product(self.datasets, lengths):
+            scores = trained.unseen(dataset, length=each)
+            for position in range(each):
+                accuracy, error = scores.accuracy(slice(position, position + 1))
+                if not np.isnan(accuracy):
+                    about = {"dataset": dataset, "length": each, "position": position}
+                    rows.append({**about, "accuracy": accuracy, "standard_error": error, "episodes": scores.episodes})
         return rows
 
     def summary(self, frame: pd.DataFrame) -> str:

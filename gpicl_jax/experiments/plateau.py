@@ -27,6 +27,8 @@ CONDITIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("architecture", "paired"): ("--model.layout=paired",),
     ("architecture", "context and queries"): ("--model.name=context_query",),
 }
+_THREE = (("paper", "none"), ("paper", "90% keep labels"), ("architecture", "paired"))
+_SMOKE = (*SMOKE, "--train.validate_every=20", "--eval.episodes=64")
 _KINDS = {"paper": "the paper's remedies", "other": "optimiser, tasks, labels", "architecture": "architecture"}
 
 
@@ -40,12 +42,7 @@ class Plateau(Experiment):
     validation_permute = 1.0
     counts_diverged = True  # as runs that never left
     scales = {
-        "smoke": dict(
-            seeds=2,
-            together=4,
-            conditions=(("paper", "none"), ("paper", "90% keep labels"), ("architecture", "paired")),
-            overrides=(*SMOKE, "--train.validate_every=20", "--eval.episodes=64"),
-        ),
+        "smoke": dict(seeds=2, together=4, conditions=_THREE, overrides=_SMOKE),
         "laptop": dict(seeds=6, together=24),
         "paper": dict(seeds=8, together=8, configs="paper"),
     }

@@ -11,16 +11,15 @@ from gpicl_jax.registry import register
 _MNIST = ("--data.train=mnist", "--data.size=8", "--data.channels=1")
 _PLAIN = ("--tasks.entries=normal", "--tasks.clutter=0", "--tasks.feature_scales=0", "--train.chunk=50")
 _TRANSFORMER = (*_MNIST, "--model.width=128", "--model.num_layers=3", "--model.num_heads=4")
+_PAPERS_TOKENS = ("--model.smear_keys=false", "--model.label_scale=1")
 # Of each learner: its config, and the settings that replace it.
 LEARNERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "equivariant": ("experiments/laptop/equivariant", (*_MNIST, *_PLAIN)),
     "Transformer": ("digits_transformer", _TRANSFORMER),
-    "Transformer, paper's tokens": (
-        "digits_transformer",
-        (*_TRANSFORMER, "--model.smear_keys=false", "--model.label_scale=1"),
-    ),
+    "Transformer, paper's tokens": ("digits_transformer", (*_TRANSFORMER, *_PAPERS_TOKENS)),
 }
 _PAPER = 25_600_000  # episodes of a run of the paper's table
+_FEW = (("equivariant", 640), ("Transformer", 1280))
 _LAPTOP = (("equivariant", 96_000), ("Transformer", 166_400), ("Transformer, paper's tokens", 166_400))
 
 
@@ -40,12 +39,7 @@ class SampleEfficiency(Experiment):
 
     axes = ("learner", "seed")
     scales = {
-        "smoke": dict(
-            episodes=(("equivariant", 640), ("Transformer", 1280)),
-            every=640,
-            accuracies=(0.5, 0.8),
-            overrides=(*SMOKE, "--optimizer.warmup_steps=10"),
-        ),
+        "smoke": dict(episodes=_FEW, every=640, accuracies=(0.5, 0.8), overrides=(*SMOKE, "--optimizer.warmup_steps=10")),
         "laptop": dict(),
         "paper": dict(seeds=3, together=3, episodes=tuple((name, _PAPER) for name in LEARNERS), every=160000),
     }

@@ -10,6 +10,8 @@ from gpicl_jax.paper import paper_table
 from gpicl_jax.registry import register
 
 _POWERS = tuple(2**power for power in range(1, 11))
+_ALL = (("transformer", _POWERS[:9]), ("mlp", _POWERS))
+_SMALLEST = (("mlp", (4,)), ("transformer", (8,)))
 _PANELS = [("mlp", "seen"), ("mlp", "unseen"), ("transformer", "seen"), ("transformer", "unseen")]
 _LABELS = {0.0: "labels as they are", 1.0: "permuted labels"}
 
@@ -30,13 +32,9 @@ class Scaling(Experiment):
 
     axes = ("permute", "model", "size", "num_tasks", "seed")
     scales = {
-        "smoke": dict(
-            together=3, sizes=(("mlp", (4,)), ("transformer", (8,))), log2_tasks=(0, 2, 10), permute=(0.0,), overrides=SMOKE
-        ),
+        "smoke": dict(together=3, sizes=_SMALLEST, log2_tasks=(0, 2, 10), permute=(0.0,), overrides=SMOKE),
         "laptop": dict(together=9),
-        "paper": dict(
-            together=26, configs="paper", sizes=(("transformer", _POWERS[:9]), ("mlp", _POWERS)), log2_tasks=tuple(range(26))
-        ),
+        "paper": dict(together=26, configs="paper", sizes=_ALL, log2_tasks=tuple(range(26))),
     }
 
     def table(self) -> Grid:

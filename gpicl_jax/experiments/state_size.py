@@ -26,6 +26,7 @@ SIZES: dict[str, tuple[dict[str, int], ...]] = {
     "fast_weights": ({"memory_size": 4}, {"memory_size": 16}),
     "vsml_without_symmetries": ({"grid_size": 2}, {"grid_size": 4}),
 }
+_SMOKE = tuple((name, SIZES[name][:1]) for name in ("transformer", "lstm"))
 _STEPS = ("--train.steps=2000", "--train.chunk=50", "--train.validate_every=500", "--tasks.length=50", "--eval.episodes=1024")
 
 
@@ -37,11 +38,7 @@ class StateSize(Experiment):
 
     axes = ("learner", "size", "seed")
     scales = {
-        "smoke": dict(
-            together=4,
-            sizes=tuple((name, SIZES[name][:1]) for name in ("transformer", "lstm")),
-            overrides=(MANY_TASKS, *SMOKE),
-        ),
+        "smoke": dict(together=4, sizes=_SMOKE, overrides=(MANY_TASKS, *SMOKE)),
         "laptop": dict(seeds=2, together=2, overrides=(MANY_TASKS, *_STEPS)),
         "paper": dict(seeds=3, together=3, configs="paper", overrides=(MANY_TASKS,)),
     }

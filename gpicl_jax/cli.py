@@ -133,7 +133,6 @@ def _experiment(options: argparse.Namespace, command: tuple[str, ...]) -> int:
         runs_dir=options.runs_dir or Path("runs") / experiment.folder,
         results_dir=options.results_dir or Path("results") / experiment.folder,
         part=part(options.part),
-        learners=learners,
         command=command,
     )
     one_device_a_core()

@@ -25,7 +25,7 @@ _EPISODES_AT_ONCE_ELSEWHERE = 64
 
 
 def unseen_episode_keys(seed: int, name: str, num_tasks: int, sequences_per_task: int) -> EpisodeKeys:
-    """Keys of tasks that no training step can draw. `name` is `validation` or `test`: the two share no task."""
+    """Returns keys of tasks that no training step can draw. `name` is `validation` or `test`: the two share no task."""
     task_root, sequence_root, learner_root = jax.random.split(stream(seed, name), 3)
     shape = (num_tasks, sequences_per_task)
     return EpisodeKeys(
@@ -36,13 +36,13 @@ def unseen_episode_keys(seed: int, name: str, num_tasks: int, sequences_per_task
 
 
 def validation_keys(seed: int, sequences_per_task: int) -> EpisodeKeys:
-    """Keys of a validation in training: `VALIDATION_EPISODES` episodes, of two tasks at least."""
+    """Returns the keys of a validation in training: `VALIDATION_EPISODES` episodes, of two tasks at least."""
     num_tasks = max(2, VALIDATION_EPISODES // sequences_per_task)
     return unseen_episode_keys(seed, "validation", num_tasks, sequences_per_task)
 
 
 def seen_episode_keys(hyper: Hyper, seed: int, ids_T: np.ndarray, episodes: int) -> EpisodeKeys:
-    """Keys of some tasks of the training set, with as many sequences each as `episodes` allow."""
+    """Returns keys of some tasks of the training set, with as many sequences each as `episodes` allow."""
     keys = unseen_episode_keys(seed, "test", len(ids_T), max(1, episodes // len(ids_T)))
     return keys._replace(task_T=seen_task_keys(hyper, ids_T))
 
@@ -73,15 +73,15 @@ class Scores:
         return float(np.nanmean(self.loss_TSL)) if self.finite else math.nan
 
     def accuracy(self, positions: slice) -> tuple[float, float]:
-        """Mean accuracy over some rows and its standard error, clustered by task."""
+        """Returns the mean accuracy over some rows and its standard error, clustered by task."""
         return _mean_and_error(self.accuracy_TSL[:, :, positions])
 
     def first(self) -> tuple[float, float]:
-        """Accuracy of the first row and its standard error."""
+        """Returns the accuracy of the first row and its standard error."""
         return self.accuracy(slice(0, 1))
 
     def last(self) -> tuple[float, float]:
-        """Accuracy over the last 10% of rows, or over all queries after a fixed context, and its standard error."""
+        """Returns the accuracy over the last 10% of rows, or over all queries after a fixed context, and its standard error."""
         return self.accuracy(final_rows(self.accuracy_TSL.shape[-1], self.num_context))
 
 
@@ -151,7 +151,7 @@ def drawn_in_parts(
 
 
 def count_images(tasks: TaskDistribution, keys: EpisodeKeys) -> int:
-    """How many different examples the episodes of `keys` show."""
+    """Returns how many different examples the episodes of `keys` show."""
     return tasks.source.count(jax.vmap(source_key)(keys.task_T), keys.sequence_TS, tasks.drawing)
 
 
@@ -166,7 +166,7 @@ def _score_episodes(learner: Learner) -> Callable[[Any, Episode, jax.Array], tup
             return jax.tree.map(lambda row_L: jnp.where(scored_L, row_L, jnp.nan), rows)
 
         def score_at_cuts(episode: Episode, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-            """Row i by a prediction from exactly i examples."""
+            """Scores row i by a prediction from exactly i examples."""
 
             def at(cut: jax.Array, x_LX: jax.Array, y_L: jax.Array) -> tuple[jax.Array, jax.Array]:
                 rows = score_rows(learner.predict(params, Episode(x_LX, y_L, cut), key=key), y_L)
@@ -186,7 +186,7 @@ def _score_episodes(learner: Learner) -> Callable[[Any, Episode, jax.Array], tup
 
 
 def _cuts_together(learner: Learner, length: int) -> list[tuple[list[int], int]]:
-    """The cuts of a learner, and the first examples that each of them needs: its context and one query.
+    """Returns the cuts of a learner, and the first examples that each of them needs: its context and one query.
 
     Small cuts are predicted from the first quarter or half of the episode alone, for which a learner takes less time. One
     that lets queries see each other sees them all.
@@ -197,14 +197,14 @@ def _cuts_together(learner: Learner, length: int) -> list[tuple[list[int], int]]
 
 
 def _mean_and_error(values_TSx: np.ndarray) -> tuple[float, float]:
-    """Mean over everything, and the standard error of the mean of the T task means (NaN for one task)."""
+    """Returns the mean over everything, and the standard error of the mean of the T task means (NaN for one task)."""
     task_means = np.asarray(values_TSx, np.float64).reshape(len(values_TSx), -1).mean(axis=1)
     error = task_means.std(ddof=1) / np.sqrt(len(task_means)) if len(task_means) > 1 else np.nan
     return float(task_means.mean()), float(error)
 
 
 def learning_curve(scores: Scores, *, dataset: str, tasks: str, solver: str, distinct_images: int, seed: int) -> pd.DataFrame:
-    """Tidy rows, one a position (examples seen before it); standard errors of the accuracy are clustered by task."""
+    """Returns tidy rows, one a position (examples seen before it). Standard errors of the accuracy are clustered by task."""
     rows = []
     for position in range(scores.accuracy_TSL.shape[-1]):
         accuracy, error = scores.accuracy(slice(position, position + 1))

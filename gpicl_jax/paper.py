@@ -6,7 +6,7 @@ import pandas as pd
 
 
 def paper_learning_curve(train: tuple[str, ...], test: str) -> pd.DataFrame:
-    """The paper's Transformer on unseen tasks: columns `position` (examples seen) and `accuracy`; empty where it has none.
+    """Returns the paper's Transformer on unseen tasks: `position` (examples seen) and `accuracy`; empty where it has none.
 
     Args:
       train: base datasets of meta-training.
@@ -16,7 +16,7 @@ def paper_learning_curve(train: tuple[str, ...], test: str) -> pd.DataFrame:
       >>> paper_learning_curve(("mnist",), "kmnist").values.tolist()
       [[99.0, 0.5339]]
     """
-    curves, table = (_read(name) for name in ("learning_curves", "comparison"))
+    curves, table = (paper_table(name) for name in ("learning_curves", "comparison"))
     curve = curves[(curves.source == "paper") & (curves.train_dataset == "+".join(train)) & (curves.test_dataset == test)]
     if curve.empty and train == ("mnist",):  # the table's only training set
         curve = table[(table.source == "paper") & (table.method == "transformer") & (table.dataset == test)]
@@ -24,38 +24,20 @@ def paper_learning_curve(train: tuple[str, ...], test: str) -> pd.DataFrame:
     return curve.rename(columns={"examples_seen": "position"})[["position", "accuracy"]].reset_index(drop=True)
 
 
-def paper_comparison() -> pd.DataFrame:
-    """Others' tables: columns `source` (`paper`, `lerostre`), `method`, `dataset`, `accuracy` on the 100th example.
+def paper_table(name: str) -> pd.DataFrame:
+    """Returns a table, by the columns that it has:
+
+    - `comparison`: `source`, `method`, `dataset`, `accuracy` on the 100th example;
+    - `heatmap`: `model` (`mlp`, `transformer`), `tasks` (`seen`, `unseen`), `num_tasks`, `model_size`, `accuracy`;
+    - `transition`: `source`, `evaluation`, `num_tasks`, `accuracy_improvement` within an episode;
+    - `learning_curves`: `source`, `train_dataset`, `test_dataset`, `examples_seen`, `accuracy`.
+
+    A `source` is `paper`, or `lerostre`, a public reproduction.
 
     Example:
-      >>> table = paper_comparison()
-      >>> float(table[(table.source == "paper") & (table.method == "vsml") & (table.dataset == "mnist")].accuracy.iloc[0])
+      >>> table = paper_table("comparison").query("source == 'paper'").set_index(["method", "dataset"]).accuracy
+      >>> float(table["vsml", "mnist"])
       0.7904
     """
-    return _read("comparison")
-
-
-def paper_map() -> pd.DataFrame:
-    """The paper's map: `model` (`mlp`, `transformer`), `tasks` (`seen`, `unseen`), `num_tasks`, `model_size`, `accuracy`.
-
-    Example:
-      >>> table = paper_map()
-      >>> bool(((table.model == "mlp") & (table.tasks == "unseen")).any())
-      False
-    """
-    return _read("heatmap")
-
-
-def paper_transition() -> pd.DataFrame:
-    """Accuracy gained within an episode: `source` (`paper`, `lerostre`), `evaluation`, `num_tasks`, `accuracy_improvement`.
-
-    Example:
-      >>> sorted(set(paper_transition().evaluation))
-      ['seen_mnist', 'unseen_fashion_mnist', 'unseen_mnist']
-    """
-    return _read("transition")
-
-
-def _read(name: str) -> pd.DataFrame:
     with (resources.files("gpicl_jax") / "reference" / f"{name}.csv").open() as file:
         return pd.read_csv(file)

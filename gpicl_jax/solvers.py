@@ -19,7 +19,7 @@ Params = dict[str, float]
 
 
 def make_solvers(num_classes: int) -> dict[str, Evaluator]:
-    """1-NN, ridge and RBF kernel ridge, by name."""
+    """Returns 1-NN, ridge and RBF kernel ridge, by name."""
     return {
         "1-NN": Evaluator(NearestNeighbour(num_classes)),
         "ridge": Evaluator(KernelRidge(num_classes, "linear")),
@@ -28,14 +28,13 @@ def make_solvers(num_classes: int) -> dict[str, Evaluator]:
 
 
 def choose_params(solvers: dict[str, Evaluator], validation: TaskDistribution, keys: EpisodeKeys) -> dict[str, Params]:
-    """For each solver the setting of its grid that predicts the last 10% of rows best on *validation* tasks and images."""
-    settings = [(name, params) for name in solvers for params in _settings(name)]
+    """Returns for each solver the setting of its grid that predicts the last 10% of rows of *validation* tasks best."""
+    settings = [
+        (name, dict(zip(_GRIDS[name], values, strict=True)))
+        for name in solvers
+        for values in itertools.product(*_GRIDS[name].values())
+    ]
     entrants = {str(number): (solvers[name], params) for number, (name, params) in enumerate(settings)}
     scores = score_together(entrants, drawn_in_parts(validation, keys), keys)
     ranked = sorted(entrants, key=lambda number: scores[number].last()[0])  # the best of each solver comes last
     return {name: params for name, params in (settings[int(number)] for number in ranked)}
-
-
-def _settings(name: str) -> list[Params]:
-    grid = _GRIDS[name]
-    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from gpicl_jax.experiments.engine import markdown
-from gpicl_jax.paper import paper_comparison
+from gpicl_jax.paper import paper_table
 
 RESULTS = Path(__file__).parent
 SETS = {
@@ -37,7 +37,7 @@ def readme() -> Iterator[str]:
         means = frame.groupby("dataset")[[column, f"{column}_standard_error"]].mean().loc[datasets] * 100
         cells = [f"{mean:.1f} ± {error:.1f}" if error else f"{mean:.1f}" for mean, error in means.itertuples(index=False)]
         rows.append([name, *cells])
-    paper = paper_comparison().query("source == 'paper'").set_index(["method", "dataset"]).accuracy * 100
+    paper = paper_table("comparison").query("source == 'paper'").set_index(["method", "dataset"]).accuracy * 100
     for name, method in (("the paper's Transformer (GPICL)", "transformer"), ("the paper's best (VSML)", "vsml")):
         rows.append([name, *(f"{paper[method, dataset]:.1f}" for dataset in datasets)])
     yield markdown(["learner", *(SETS[dataset] for dataset in datasets)], rows)
@@ -47,7 +47,7 @@ def mnist_8x8() -> Iterator[str]:
     """Accuracy over positions 90–99, in brackets at position 99 with the standard error over tasks."""
     frame = pd.read_csv(RESULTS / "mnist_8x8" / "learning_curves.csv")
     curves = dict(list(frame.groupby(["tasks", "dataset", "solver"])))
-    paper = paper_comparison().query("source == 'paper' and method == 'transformer'").set_index("dataset").accuracy
+    paper = paper_table("comparison").query("source == 'paper' and method == 'transformer'").set_index("dataset").accuracy
     solvers = ["transformer", *SOLVERS]
     for kind, more in (("unseen_tasks", ["the paper's Transformer"]), ("identity_tasks", [])):
         rows = []

@@ -22,13 +22,14 @@ TINY = dataclasses.replace(
     datasets=("digits",),
     trials=1,
     seconds=0.04,
+    learners=("mlp",),
     overrides=("--data.train=digits", "--tasks.length=10", "--tasks.tasks_per_step=4", "--train.chunk=2", "--eval.episodes=64"),
 )
 
 
 @pytest.fixture
 def asked(tmp_path):
-    return Asked(tmp_path / "runs", tmp_path / "results", learners=("sgd", "mlp"))
+    return Asked(tmp_path / "runs", tmp_path / "results")
 
 
 def read(asked, name="smoke.csv"):
@@ -53,6 +54,12 @@ def test_laptop_rows_differ_in_nothing_but_learner_and_optimizer():
         assert config.tasks.permute_labels_prob == 1.0
 
 
+@pytest.mark.parametrize("scale", ["laptop", "paper"])
+def test_a_row_that_meta_trains_nothing_claims_no_schedule_and_no_clipping(scale):
+    optimizer = load_config(f"comparison/{scale}/sgd").optimizer
+    assert (optimizer.schedule, optimizer.warmup_steps, optimizer.clip) == ("constant", 0, 0.0)
+
+
 def test_trials_are_chosen_on_validation_tasks_and_cells_measured_on_test_tasks(asked, monkeypatch):
     monkeypatch.setitem(ROWS, "sgd", ("--learner.inner_rate=1e-7", "--learner.inner_rate=3e-2"))
     splits, drawn_in_parts = [], members.drawn_in_parts
@@ -61,8 +68,9 @@ def test_trials_are_chosen_on_validation_tasks_and_cells_measured_on_test_tasks(
     )
     validation = members.Member.validation
     monkeypatch.setattr(members.Member, "validation", lambda self: splits.append("validation") or validation(self))
-    experiment = dataclasses.replace(TINY, trials=2, seeds=2, overrides=(*TINY.overrides, "--eval.episodes=1024"))
-    assert run_experiment(experiment, dataclasses.replace(asked, learners=("sgd",))) == 0
+    overrides = (*TINY.overrides, "--eval.episodes=1024")
+    experiment = dataclasses.replace(TINY, trials=2, seeds=2, learners=("sgd",), overrides=overrides)
+    assert run_experiment(experiment, asked) == 0
     assert splits == ["validation", "validation", 397, 397]
     trials, cells = read(asked, "smoke_trials.csv"), read(asked)
     assert trials.validation_last.argmax() == 1 and (cells.chosen == "--learner.inner_rate=3e-2").all()
@@ -81,12 +89,11 @@ def test_all_rows_are_tested_on_the_same_tasks_whatever_their_meta_training(monk
     )
     for cell in cells[:2]:
         with pytest.raises(AttributeError):  # of the scores that are none
-            paper.score(members.Member(cell.config, {}, [], None, members.Test(cell.config, None)))
+            paper.score(members.Member(cell.config, {}, test=members.Test(cell.config)))
     assert given == [1.0, 1.0]
 
 
 def test_scores_of_a_run_that_is_gone_are_not_mixed_with_those_of_another(asked, capsys):
-    asked = dataclasses.replace(asked, learners=("mlp",))
     assert run_experiment(TINY, asked) == 0
     for note in asked.runs_dir.rglob("members.json"):
         note.unlink()
@@ -103,7 +110,6 @@ def test_a_dataset_that_is_named_twice_counts_once():
 def test_the_steps_fill_the_time_and_are_kept(asked, monkeypatch):
     """At 0.01 s a step; a command that goes on with a run does not measure again."""
     monkeypatch.setattr("gpicl_jax.experiments.comparison.seconds_per_step", lambda config: 0.01)
-    asked = dataclasses.replace(asked, learners=("mlp",))
     assert run_experiment(TINY, asked) == 0
     (notes,) = (json.loads(path.read_text())["notes"] for path in (asked.runs_dir / "smoke").glob("*/members.json"))
     assert notes == [{"chosen": ROWS["mlp"][0], "seconds_per_step": 0.01, "steps": 4}]
@@ -115,7 +121,6 @@ def test_the_steps_fill_the_time_and_are_kept(asked, monkeypatch):
 
 
 def test_what_is_done_is_not_done_again(asked, capsys):
-    asked = dataclasses.replace(asked, learners=("mlp",))
     assert run_experiment(TINY, asked) == 0
     before = {path: path.stat().st_mtime_ns for path in asked.runs_dir.rglob("*") if path.name != ".lock"}
     first, frame = (asked.results_dir / "smoke.csv").read_bytes(), read(asked)
@@ -133,13 +138,13 @@ def test_what_is_done_is_not_done_again(asked, capsys):
     pd.testing.assert_frame_equal(both[columns][:1], frame[columns])
     assert both.steps.nunique() == both.training_seconds.nunique() == 1
     (asked.results_dir / "smoke.md").unlink()
-    assert "figure: " in redraw(TINY, asked.results_dir) and "| random |" in (asked.results_dir / "smoke.md").read_text()
+    assert "smoke.md" in redraw(TINY, asked.results_dir) and "| random |" in (asked.results_dir / "smoke.md").read_text()
 
 
 def test_one_that_fails_does_not_lose_the_others(asked, monkeypatch, capsys):
     monkeypatch.setitem(ROWS, "sgd", ("--learner.inner_rate=3e38",) * 2)
     monkeypatch.setattr(Comparison, "cell", _descending(Comparison.cell))
-    assert run_experiment(TINY, asked) == 1
+    assert run_experiment(TINY.with_options(learners=("sgd", "mlp")), asked) == 1
     assert read(asked).learner.tolist() == ["mlp"]
     said = capsys.readouterr()
     assert "the inner loop of sgd ran with learner.inner_rate = 3e+38; try a smaller one" in said.err
@@ -153,7 +158,6 @@ def _descending(cell):
 
 
 def test_a_cell_of_other_settings_is_refused_and_kept(asked):
-    asked = dataclasses.replace(asked, learners=("mlp",))
     assert run_experiment(TINY, asked) == 0
     kept = (asked.results_dir / "smoke.csv").read_bytes()
     other = dataclasses.replace(TINY, overrides=(*TINY.overrides, "--tasks.length=11"))
@@ -183,7 +187,7 @@ def test_two_processes_share_the_cells_and_write_one_table(tmp_path):
 
 def test_a_mistake_is_named_before_anything_is_trained(asked):
     with pytest.raises(UserError, match=r"no learner 'transfromer' in experiment comparison; did you mean transformer\?"):
-        run_experiment(TINY, dataclasses.replace(asked, learners=("transfromer",)))
+        run_experiment(TINY.with_options(learners=("transfromer",)), asked)
     with pytest.raises(UserError, match="digts"):
         run_experiment(TINY.with_options(datasets=("digts",)), asked)
     with pytest.raises(UserError, match="--seconds 5: scale 'paper' trains for the steps of its configs; leave it out"):

@@ -55,7 +55,7 @@ def test_an_experiment_is_one_file_that_compares_and_draws(tmp_path, monkeypatch
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     assert [main(shlex.split(command)) for command in EXPERIMENT] == [0, 0]
-    assert "| 8 | digits | 0." in capsys.readouterr().out
+    assert "| 8 | unseen | digits | 0." in capsys.readouterr().out
     frame = pd.read_csv("results/gru_width/smoke.csv")
     assert frame.width.tolist() == [4, 8] and frame["last"].between(0, 1).all()
     assert Path("results/gru_width/smoke.png").is_file()

@@ -1,5 +1,6 @@
 """Grids: what is done is not done again, nothing is lost, parts make the same CSV as one run, mistakes are one line."""
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pandas as pd
 import pytest
 
@@ -16,7 +18,7 @@ from gpicl_jax.arguments import experiments
 from gpicl_jax.build import make_learner
 from gpicl_jax.cli import main
 from gpicl_jax.config import load_config
-from gpicl_jax.experiments.engine import Cell, Experiment, make_experiment, members, training
+from gpicl_jax.experiments.engine import Cell, Experiment, make_experiment, members, run
 from gpicl_jax.experiments.engine.files import redraw
 from gpicl_jax.experiments.engine.run import Asked, run_experiment
 from gpicl_jax.experiments.engine.table import Table, units
@@ -81,22 +83,22 @@ def small_part(folder, index):
 
 def killed_part(folder, index):
     """The same; its process dies when its members are trained and no row is in the CSV."""
-    train = training.train
+    train = run.train
 
     def train_and_die(*arguments, **named):
         train(*arguments, **named)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    training.train = train_and_die
+    run.train = train_and_die
     small_part(folder, index)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Its folder when it has run without a break, and the sizes of the populations that it trained."""
-    folder, sizes, train = tmp_path_factory.mktemp("whole"), [], training.train
+    folder, sizes, train = tmp_path_factory.mktemp("whole"), [], run.train
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "train", lambda members, *rest, **kw: sizes.append(members.size) or train(members, *rest, **kw))
+        patch.setattr(run, "train", lambda members, *rest, **kw: sizes.append(members.size) or train(members, *rest, **kw))
         assert run_experiment(small_transition(), Asked(folder / "runs", folder / "results")) == 0
     return folder, sizes
 
@@ -189,9 +191,9 @@ def test_more_seeds_in_the_csv_are_welcome(tmp_path):
 
 
 def test_what_is_done_is_not_done_again_and_a_broken_line_is(whole, transition, asked, tmp_path, monkeypatch, capsys):
-    (folder, sizes), trained, train = whole, [], training.train
+    (folder, sizes), trained, train = whole, [], run.train
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setattr(training, "train", lambda members, *rest, **kw: trained.append(members) or train(members, *rest, **kw))
+    monkeypatch.setattr(run, "train", lambda members, *rest, **kw: trained.append(members) or train(members, *rest, **kw))
     assert sizes == [2, 2]
     frame = pd.read_csv(asked.results_dir / "smoke.csv")
     assert len(frame) == 4 * 3 and set(frame.tasks) == {"seen", "unseen"} and set(frame.dataset) == {"digits", "random"}
@@ -209,7 +211,11 @@ def test_what_is_done_is_not_done_again_and_a_broken_line_is(whole, transition, 
     pd.testing.assert_frame_equal(redone.drop(columns="seconds"), frame.drop(columns="seconds"), atol=1e-5)
     (asked.results_dir / "smoke.png").unlink()
     told = redraw(transition, asked.results_dir)
-    assert "figure: " in told and "left out" not in told and (asked.results_dir / "smoke.png").is_file()
+    assert (
+        f"written: {asked.results_dir}/smoke.png" in told
+        and "left out" not in told
+        and (asked.results_dir / "smoke.png").is_file()
+    )
 
 
 def test_a_member_that_diverges_says_so_and_the_others_go_on(transition, asked, capsys):
@@ -276,14 +282,19 @@ def test_a_mistake_is_one_line(arguments, message, tmp_path, monkeypatch, capsys
     assert message in error and error.count("\n") == 1
 
 
-def test_a_context_of_one_size_is_that_of_the_learner_that_was_given():
-    """Also where another learner took the place of the first, and the first had been asked before."""
-    config = load_config("digits")
-    first, second = (make_learner(load_config("digits", (f"--model.width={width}",))) for width in (8, 16))
-    test = members.Test(config, first)
-    assert test.with_context(5).learner == dataclasses.replace(first, num_context=5)
-    assert test.with_context(5) is test.with_context(5)  # compiled once
-    assert test.with_learner(second).with_context(5).learner == dataclasses.replace(second, num_context=5)
+def test_a_context_of_one_size_is_that_of_the_learner_that_is_given():
+    """Programs are compiled once for each learner, episodes drawn once for each size; other learners are scored on the same."""
+    sizes = ("--model.width=8", "--model.num_layers=1", "--eval.episodes=4", "--eval.sequences_per_task=2")
+    config = load_config("omniglot/5way_1shot", ("--data.train=digits", "--data.size=8", *sizes))
+    learner, test = make_learner(config), members.Test(config)
+    member = members.Member(config, learner.init(jax.random.key(0)), learner, test)
+    for _ in range(2):
+        assert member.unseen("digits", num_context=10, length=30).num_context == 10
+    assert test.evaluator.cache_info().misses == 1 and test.evaluator(dataclasses.replace(learner, num_context=10)).score
+    assert test.evaluator.cache_info().misses == 1 and len(test.episodes) == 1
+    other = dataclasses.replace(member, learner=dataclasses.replace(learner, inner_steps=1))
+    assert other.unseen("digits").num_context == 5
+    assert test.evaluator.cache_info().misses == 2 and len(test.episodes) == 2
 
 
 MINE = """
@@ -337,5 +348,78 @@ def test_an_experiment_that_lacks_something_is_refused_when_it_is_registered():
     class Plain(Experiment):
         axes = ("seed",)
 
-    with pytest.raises(UserError, match=r"cannot register 'plain': .*Plain has no attribute scales, table, score, summary, w"):
+    with pytest.raises(UserError, match=r"cannot register 'plain': .*Plain has no attribute scales, table, which each"):
         registry.register("plain")(Plain)
+
+
+class Untrained(Experiment):
+    """Of two cells that nothing is trained for."""
+
+    axes = ("width", "seed")
+    trains = False
+    scales = {"smoke": {}}  # noqa: RUF012
+
+    def table(self):
+        return {(width,): ("digits", f"--model.width={width}") for width in (8, 16)}
+
+    def score(self, trained):
+        return [{"last": 0.5, "loss": trained.config.model.width}]
+
+
+UNTRAINED = {"name": "untrained", "scale": "smoke"}
+
+
+def test_an_experiment_needs_no_summary_and_no_figure_and_names_no_file_that_is_not_there(asked, capsys):
+    experiment = Untrained(**UNTRAINED)
+    assert run_experiment(experiment, asked) == 0
+    said = capsys.readouterr().out
+    assert "| 8 | 0.500 | 8.000 | 1 |\n| 16 | 0.500 | 16.000 | 1 |" in said
+    assert said.splitlines()[-1] == f"table and figure: {asked.results_dir}/smoke.csv"
+    assert redraw(experiment, asked.results_dir).splitlines()[-1] == "written: nothing; there is no figure"
+
+
+@pytest.mark.parametrize("method", ["figure", "texts", "summary"])
+def test_an_error_of_a_users_figure_or_summary_is_one_line_and_the_results_are_kept(method, asked, capsys):
+    broken = type("Broken", (Untrained,), {method: lambda self, frame: frame["lats"]})(**UNTRAINED)
+    line = f"experiment untrained: its {method} raises KeyError: 'lats'; the results are kept in {asked.results_dir}/smoke.csv"
+    again = f"gpicl figure untrained --scale smoke --results-dir {asked.results_dir}"
+    with pytest.raises(UserError) if method == "summary" else contextlib.nullcontext() as error:
+        assert run_experiment(broken, asked) == 1
+    said = str(error.value) if error else capsys.readouterr().err.splitlines()[0]
+    assert line in said and said.endswith(again)
+    with pytest.raises(UserError, match=r"raises KeyError: 'lats'"):
+        redraw(broken, asked.results_dir)
+    assert len(pd.read_csv(asked.results_dir / "smoke.csv")) == 2
+
+
+@pytest.mark.parametrize(
+    ("table", "cells", "message"),
+    [
+        ({}, None, "experiment untrained has nothing to train at scale 'smoke': its table is empty"),
+        ({(8, 2): ("digits",)}, None, r"its table has the key \(8, 2\); expected a tuple of values \(width\)"),
+        ({8: ("digits",)}, None, r"its table has the key 8; expected a tuple of values \(width\)"),
+        ({(8,): ("digits",), ("8",): ("digits",)}, None, "has two cells at width 8, seed 0"),
+        ({}, CELLS, r"has a cell with the axes size, num_tasks, seed, but axes = \('width', 'seed'\); make them agree"),
+    ],
+)
+def test_a_grid_that_is_none_is_refused_before_anything_is_trained(table, cells, message, asked):
+    methods = {"table": lambda self: table} | ({"cells": lambda self: cells} if cells else {})
+    with pytest.raises(UserError, match=message) as error:
+        run_experiment(type("Wrong", (Untrained,), methods)(**UNTRAINED), asked)
+    assert "\n" not in str(error.value) and not asked.results_dir.exists()
+
+
+def test_the_last_axis_is_the_seed():
+    registry.register("no-seed")(type("NoSeed", (Untrained,), {"axes": ("width",)}))
+    with pytest.raises(UserError, match=r"experiment no-seed has axes = \('width',\); expected 'seed' as the last one"):
+        make_experiment("no-seed", "smoke")
+
+
+def test_results_of_other_settings_say_which(whole, transition, asked, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    other = dataclasses.replace(transition, overrides=(*SMALL, "--train.steps=10", "--model.width=12", "--data.dir=elsewhere"))
+    there = r"num_tasks 1, seed 0 was made with model.width = 16 \(12 here\), train.steps = 5 \(10 here\); move that file away"
+    with pytest.raises(UserError, match=there):
+        run_experiment(other, asked)
+    with pytest.raises(UserError, match=r"made with settings of digest \w{8} \(\w{8} here; no run in .*/new/smoke says which"):
+        run_experiment(other, dataclasses.replace(asked, runs_dir=tmp_path / "new"))

@@ -66,25 +66,20 @@ class Diverging:
     config: Config
     params: dict
     records: list
-    steps: int
+    learner: Maml
     at: tuple[int, ...]
-
-    @property
-    def test(self):
-        maml = Maml(MLP(num_classes=2), 4, inner_rate=0.3, inner_steps=self.steps)
-        return types.SimpleNamespace(learner=maml)
 
     def unseen(self, dataset, length=None):
         loss_TSL = np.full((2, 1, 40), 0.1)
-        if self.steps in self.at:
+        if self.learner.inner_steps in self.at:
             loss_TSL[1] = np.nan
         return Scores(loss_TSL, np.where(np.arange(40) < 5, np.nan, np.full((2, 1, 40), 0.75)), num_context=5)
 
-    def with_learner(self, learner):
-        return dataclasses.replace(self, steps=learner.inner_steps)
-
     def with_params(self, params):
-        return dataclasses.replace(self, steps=0)
+        return dataclasses.replace(self, learner=dataclasses.replace(self.learner, inner_steps=0))
+
+
+MAML = Maml(MLP(num_classes=2), 4, inner_rate=0.3, inner_steps=1)
 
 
 def test_problems_are_tested_with_the_context_of_their_config():
@@ -93,7 +88,7 @@ def test_problems_are_tested_with_the_context_of_their_config():
     config = load_config("omniglot/5way_1shot", ("--data.train=digits", *sizes))
     learner = make_learner(config)
     params = jax.jit(learner.init)(jax.random.key(0))
-    scores = members.Member(config, params, [], None, members.Test(config, learner)).unseen("digits")
+    scores = members.Member(config, params, learner, members.Test(config)).unseen("digits")
     assert scores.num_context == 5 and np.isnan(scores.accuracy_TSL[..., :5]).all()
     assert np.isfinite(scores.accuracy_TSL[..., 5:]).all() and np.isfinite(scores.last()[0])
 
@@ -101,7 +96,7 @@ def test_problems_are_tested_with_the_context_of_their_config():
 def table_of(tmp_path, experiment, diverging_at):
     """The rows of one member, by way of the CSV."""
     cell = experiment.cells()[0]
-    rows = experiment.score(Diverging(cell.config, {}, [{"validation_loss": 0.5}], 1, diverging_at))
+    rows = experiment.score(Diverging(cell.config, {}, [{"validation_loss": 0.5}], MAML, diverging_at))
     table = Table(tmp_path / "table.csv", experiment.axes)
     table.add([(cell, [row | {"steps": 9} for row in rows])])
     return table.frame()
@@ -119,7 +114,7 @@ def test_a_diverging_inner_loop_of_a_few_shot_problem_is_told_and_is_no_wrong_an
 
 def test_a_diverging_inner_loop_is_named_with_its_rate():
     cell = FEW_SHOT.cells()[0]
-    rows = FEW_SHOT.score(Diverging(cell.config, {}, [], 1, (10,)))
+    rows = FEW_SHOT.score(Diverging(cell.config, {}, [], MAML, (10,)))
     assert "elsewhere predictions are not finite: the inner loop of maml ran with learner.inner_rate = 2" in told(cell, rows)
     assert "not finite" not in told(cell, rows[:1])
 

@@ -3,9 +3,12 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
+from gpicl_jax.experiments.engine import make_experiment
+from gpicl_jax.experiments.engine.files import found
 from gpicl_jax.experiments.engine.survival import kaplan_meier_median, steps_to_leave
 
 CHANCE = math.log(10)
@@ -69,3 +72,12 @@ def test_the_interval_covers_the_true_median():
         median = kaplan_meier_median(np.where(times < 2, times, np.nan))
         covered += median.low <= 1 <= median.high
     assert 372 <= covered <= 396
+
+
+def test_a_member_that_diverges_is_a_run_that_did_not_leave(tmp_path):
+    rows = {"kind": "paper", "condition": "none", "seconds": 1.0, "steps": 100, "num_params": 9.0}
+    left, gone = {"left_plateau": 20, "last": 0.5}, {"diverged": 40}
+    frame = pd.DataFrame([rows | {"seed": seed} | each for seed, each in enumerate((left, gone, gone))])
+    told = found(make_experiment("plateau", "smoke"), frame, tmp_path)
+    assert "| none | 1 of 3 | > 100 (0 – > 100) | 0.500 | 9 | 10.0 |" in told
+    assert told.endswith("diverged: kind paper, condition none, seed 1; kind paper, condition none, seed 2")

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 
 from gpicl_jax.experiments.engine import Cell, Experiment, Grid, Member, Row, markdown
 from gpicl_jax.experiments.engine.run import Asked, Work
-from gpicl_jax.experiments.engine.training import seconds_per_prediction, seconds_per_step, steps_within, with_steps
+from gpicl_jax.experiments.engine.timing import seconds_per_prediction, seconds_per_step, steps_within, with_steps
 from gpicl_jax.experiments.engine.words import student
-from gpicl_jax.figures.style import finished, panels
-from gpicl_jax.paper import paper_comparison
+from gpicl_jax.figures.style import finished, panels, top_down
+from gpicl_jax.paper import paper_table
 from gpicl_jax.registry import register
 from gpicl_jax.sections import Config, learner_name, short_name
 from gpicl_jax.settings import UserError
@@ -51,6 +51,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     "encoder_decoder": _MUON,
     "vsml_without_symmetries": _ADAM,
 }
+_SETS = ("mnist", "fashion_mnist", "kmnist", "random", "cifar10")
+_SMOKE = ("--data.train=digits", "--eval.episodes=32", "--train.chunk=2", "--tasks.length=50")
 
 
 @register("comparison")
@@ -66,23 +68,15 @@ class Comparison(Experiment):
     sizes: tuple[tuple[int, int], ...] = ((8, 1),)
     seconds: float = 0.0
     trials: int = 0
+    seeds: int = 3
+    datasets: tuple[str, ...] = _SETS
 
     axes = ("learner", "size", "channels", "budget_seconds", "seed")
     takes = ("learners", "datasets", "seconds")
     scales = {
-        "smoke": dict(
-            datasets=("digits", "random"),
-            seconds=2.0,
-            trials=2,
-            overrides=("--data.train=digits", "--eval.episodes=32", "--train.chunk=2", "--tasks.length=50"),
-        ),
-        "laptop": dict(seeds=3, datasets=("mnist", "fashion_mnist", "kmnist", "random", "cifar10"), seconds=600.0, trials=3),
-        "paper": dict(
-            seeds=3,
-            configs="paper",
-            sizes=((14, 1), (32, 3)),
-            datasets=("mnist", "fashion_mnist", "kmnist", "random", "cifar10", "svhn_cropped"),
-        ),
+        "smoke": dict(seeds=1, datasets=("digits", "random"), seconds=2.0, trials=2, overrides=_SMOKE),
+        "laptop": dict(seconds=600.0, trials=3),
+        "paper": dict(configs="paper", sizes=((14, 1), (32, 3)), datasets=(*_SETS, "svhn_cropped")),
     }
 
     def with_options(self, **given: Any) -> "Comparison":
@@ -95,7 +89,7 @@ class Comparison(Experiment):
     def table(self) -> Grid:
         found = {}
         for row, (size, channels) in itertools.product(ROWS, self.sizes):
-            images = (f"--data.size={size}", f"--data.channels={channels}")
+            images = f"--data.size={size}", f"--data.channels={channels}"
             found[row, size, channels, self.seconds] = (f"comparison/{self.configs}/{row}", *images)
         return found
 
@@ -107,7 +101,7 @@ class Comparison(Experiment):
         return super().cell(axes, config, *overrides, f"--eval.seed={axes['seed']}")
 
     def begin(self, cell: Cell, notes: dict[str, Any], asked: Asked) -> tuple[Config, dict[str, Any]]:
-        """With the setting that its trials chose, and as many steps as fit into the time."""
+        """Returns the config with the setting that its trials chose, and as many steps as fit into the time."""
         if not self.seconds:
             return cell.config, {"chosen": "", "seconds_per_step": 0.0}
         if not notes:
@@ -125,7 +119,7 @@ class Comparison(Experiment):
           Diverged: all trials did.
         """
         work = Work(Trials(name=self.name, scale=f"{self.scale}_trials", of=self), asked)
-        work.table.check()
+        work.table.check(work.runs_dir)
         trials = [each for each in work.cells if all(each.axes[axis] == cell.axes[axis] for axis in self.axes[:3])]
         for each in trials:
             if work.missing([each]):
@@ -163,7 +157,7 @@ class Comparison(Experiment):
 
     def _costs(self, trained: Member) -> Row:
         """Training as it was, seconds per 1,000 episodes and per prediction, and the sizes of the learner."""
-        tasks, learner = trained.config.tasks, trained.test.learner
+        tasks, learner = trained.config.tasks, trained.learner
         each_step = tasks.tasks_per_step * tasks.sequences_per_task
         per_step = trained.notes["seconds_per_step"] or trained.seconds / max(trained.steps, 1)
         return {
@@ -185,23 +179,22 @@ class Comparison(Experiment):
 
     def figure(self, frame: pd.DataFrame) -> Figure:
         """A panel for each dataset, with 95% intervals; the paper's rows of that name as crosses."""
-        table, paper = summarise(frame), paper_comparison()
-        datasets, learners = list(table.dataset.unique()), list(table.learner.unique())[::-1]
-        theirs = paper[paper.source == "paper"].replace({"method": {"transformer": "transformer_paper", "maml": "maml_online"}})
-        figure, axes_of = panels(datasets, 2.3 * len(datasets) + 1.5, 0.28 * len(learners) + 1.3)
+        table = summarise(frame)
+        theirs = paper_table("comparison").query("source == 'paper'")
+        theirs = theirs.replace({"method": {"transformer": "transformer_paper", "maml": "maml_online"}})
+        width, height = 2.3 * table.dataset.nunique() + 1.5, 0.28 * table.learner.nunique() + 1.3
+        figure, axes_of = panels(table.dataset.unique(), width, height)
         for dataset, axes in axes_of.items():
-            rows = table[table.dataset == dataset]
-            for number, ((size, channels), part) in enumerate(rows.groupby(["size", "channels"], sort=False)):
-                heights = [learners.index(name) for name in part.learner]
+            for number, ((size, channels), rows) in enumerate(table.groupby(["size", "channels"], sort=False)):
+                rows = rows[rows.dataset == dataset]
                 style = {"color": f"C{number}", "markersize": 4, "label": f"{size}×{size}×{channels}"}
-                axes.errorbar(part["mean"], heights, xerr=part.interval.fillna(0), fmt="o^s"[number], **style)
-            marks = theirs[(theirs.dataset == dataset) & theirs.method.isin(learners)]
-            heights = [learners.index(name) for name in marks.method]
+                axes.errorbar(rows["mean"], rows.learner, xerr=rows.interval.fillna(0), fmt="o^s"[number], **style)
+            marks = theirs[(theirs.dataset == dataset) & theirs.method.isin(table.learner)]
             style = {"color": "C3", "markersize": 6, "label": "the paper, 32×32×3, last example"}
-            axes.plot(marks.accuracy, heights, "x", **style)
+            axes.plot(marks.accuracy, marks.method, "x", **style)
             axes.set(title=dataset, xlabel="accuracy", xlim=(0, 1.02))
             axes.grid(axis="y", linewidth=0.3)
-        figure.axes[0].set_yticks(range(len(learners)), learners)
+        top_down(figure)
         return finished(figure, 4)
 
 
@@ -232,7 +225,7 @@ class Trials(Experiment):
         """Accuracy over the last tenth of validation tasks and images, None where predictions are not finite."""
         scores = trained.validation()
         last, error = scores.last() if scores.finite else (None, None)
-        loss = float(np.nanmean(scores.loss_TSL)) if scores.finite else None
+        loss = scores.loss if scores.finite else None
         costs = {"seconds_per_step": trained.notes["seconds_per_step"], "training_seconds": trained.processor_seconds}
         return [costs | {"validation_last": last, "validation_standard_error": error, "validation_loss": loss}]
 
@@ -252,16 +245,16 @@ def _best(rows: list[dict[str, str]], chance: float) -> tuple[dict[str, str] | N
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     """Returns means over seeds and the half-width of their 95% interval (NaN for one seed), by learner and dataset."""
-    frame = frame.dropna(subset=["last"]).rename(columns={"seconds": "wall_seconds"})
-    grouped = frame.groupby(["learner", "size", "channels", "dataset"], sort=False)
-    table = grouped["last"].agg(mean="mean", seeds="count", interval=student).reset_index()
-    table["interval"] = table.interval.where(table.seeds > 1)
     times = ("training_seconds", "wall_seconds", "train_episodes", "seconds_per_1000_episodes", "microseconds_per_episode")
-    for name in ("last_row", *times):
-        table[name] = grouped[name].mean().to_numpy()
-    for name in ("num_params", "state_size", "chosen"):
-        table[name] = grouped[name].first().to_numpy()
-    return table
+    grouped = frame.rename(columns={"seconds": "wall_seconds"}).groupby(["learner", "size", "channels", "dataset"], sort=False)
+    table = grouped.agg(
+        mean=("last", "mean"),
+        seeds=("last", "count"),
+        interval=("last", student),
+        **{name: (name, "mean") for name in ("last_row", *times)},
+        **{name: (name, "first") for name in ("num_params", "state_size", "chosen")},
+    )
+    return table.assign(interval=table.interval.where(table.seeds > 1)).reset_index()
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -282,7 +275,7 @@ def _markdown(table: pd.DataFrame) -> str:
         about = [f"{one.num_params:,.0f}", f"{one.state_size:,.0f}", f"{one.train_episodes:,.0f}"]
         about += [f"{one.seconds_per_1000_episodes:.3g}", f"{one.microseconds_per_episode:.0f}"]
         lines.append([f"`{learner}` ({rows.seeds.min()})", *(cells.get(name, "–") for name in datasets), *about])
-    for (source, method), rows in paper_comparison().groupby(["source", "method"], sort=False):
+    for (source, method), rows in paper_table("comparison").groupby(["source", "method"], sort=False):
         cells = {row.dataset: _percent(row.accuracy, np.nan) for row in rows.itertuples()}
         if set(cells) & set(datasets):
             lines.append([f"*{source}: {method}*", *(cells.get(name, "–") for name in datasets), *[""] * len(costs)])

@@ -2,15 +2,14 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from gpicl_jax.evaluation import Scores
 from gpicl_jax.experiments.engine import SMOKE, Experiment, Grid, Member, Row, markdown, mean_and_deviation
-from gpicl_jax.figures.style import COLORS, MARKERS, finished, panels
+from gpicl_jax.figures.style import COLORS, finished, marks, panels, top_down
 from gpicl_jax.learners.base import final_rows
-from gpicl_jax.paper import paper_comparison
+from gpicl_jax.paper import paper_table
 from gpicl_jax.registry import register
 
 _THREE = '--data.train=["mnist", "fashion_mnist", "cifar10"]'
@@ -22,33 +21,25 @@ CONDITIONS: dict[str, tuple[str, ...]] = {
     "mnist, 8×8×1": ("--data.size=8", "--data.channels=1"),
     "digits, 8×8×1": ("--data.train=digits", "--data.size=8", "--data.channels=1"),
 }
-_SETS = ("mnist", "fashion_mnist", "kmnist", "random", "cifar10")
+_SMOKE = (*SMOKE, "--optimizer.warmup_steps=10", "--eval.episodes=64")
 _METHODS = {"transformer": "the paper's GPICL", "vsml": "the paper's VSML"}
 
 
 @register("equivariant")
 class Equivariant(Experiment):
-    """The paper's table by a learner that has the symmetries of its tasks.
-
-    Attributes:
-      conditions: names in `CONDITIONS`.
-    """
+    """The paper's table by a learner that has the symmetries of its tasks."""
 
     conditions: tuple[str, ...] = tuple(name for name in CONDITIONS if name.startswith("mnist"))
+    datasets: tuple[str, ...] = ("mnist", "fashion_mnist", "kmnist", "random", "cifar10")
 
     axes = ("trained_on", "seed")
     scales = {
-        "smoke": dict(
-            conditions=("digits, 8×8×1",),
-            datasets=("digits", "random"),
-            overrides=(*SMOKE, "--optimizer.warmup_steps=10", "--eval.episodes=64"),
-        ),
-        "laptop": dict(seeds=3, together=3, datasets=_SETS),
-        "paper": dict(seeds=3, together=3, datasets=_SETS, overrides=("--tasks.tasks_per_step=64", "--train.steps=100000")),
+        "smoke": dict(conditions=("digits, 8×8×1",), datasets=("digits", "random"), overrides=_SMOKE),
+        "laptop": dict(seeds=3, together=3),
+        "paper": dict(seeds=3, together=3, overrides=("--tasks.tasks_per_step=64", "--train.steps=100000")),
     }
 
     def table(self) -> Grid:
-        """The seeds of a condition share a program."""
         return {(name,): ("experiments/laptop/equivariant", *CONDITIONS[name]) for name in self.conditions}
 
     def score(self, trained: Member) -> list[Row]:
@@ -56,22 +47,21 @@ class Equivariant(Experiment):
         rows = []
         for dataset in self.datasets:
             scores = trained.beside_solvers(dataset)
-            learner = scores.pop("learner")
-            row: dict[str, Any] = {"tasks": "unseen", "dataset": dataset, "first": learner.first()[0]} | _ends(learner)
+            learner = scores["learner"]
+            row: dict[str, Any] = {"tasks": "unseen", "dataset": dataset, "first": learner.first()[0]}
             for solver, each in scores.items():
-                row |= {f"{solver} {name}": value for name, value in _ends(each).items()}
+                row |= {f"{solver} {name}".removeprefix("learner "): value for name, value in _ends(each).items()}
             last = final_rows(trained.config.tasks.length)
             margin_T = (learner.accuracy_TSL - scores["kernel ridge"].accuracy_TSL)[:, :, last].mean(axis=(1, 2))
             row |= {"margin": margin_T.mean(), "margin_standard_error": margin_T.std(ddof=1) / len(margin_T) ** 0.5}
-            rows.append(row | {"loss": float(np.nanmean(learner.loss_TSL)), "episodes": learner.episodes})
+            rows.append(row | {"loss": learner.loss, "episodes": learner.episodes})
         return rows
 
     def summary(self, frame: pd.DataFrame) -> str:
         """Percent: means over seeds ± standard deviation, margins ± standard error over tasks; the paper's last position."""
-        paper = paper_comparison()
-        paper = paper[paper.source == "paper"].set_index(["method", "dataset"]).accuracy
+        paper = paper_table("comparison").query("source == 'paper'").set_index(["method", "dataset"]).accuracy
         table = []
-        for (condition, dataset), rows in frame.dropna(subset=["last"]).groupby(["trained_on", "dataset"], sort=False):
+        for (condition, dataset), rows in frame.groupby(["trained_on", "dataset"], sort=False):
             theirs = [f"{100 * paper[each, dataset]:.1f}" if (each, dataset) in paper else "–" for each in _METHODS]
             found = [mean_and_deviation(100 * rows[name]) for name in ("last", "last_row")]
             found.append(f"{100 * rows['kernel ridge last'].mean():.1f}")
@@ -82,21 +72,19 @@ class Equivariant(Experiment):
 
     def figure(self, frame: pd.DataFrame) -> Figure:
         """A panel for each dataset, a line for each condition: every seed a mark, beside kernel ridge on the same episodes."""
-        frame, theirs = frame.dropna(subset=["last_row"]), paper_comparison()
-        theirs = theirs[theirs.source == "paper"]
-        conditions, datasets = list(frame.trained_on.unique()), frame.dataset.unique()
-        figure, axes_of = panels(datasets, 2.1 * len(datasets) + 2.4, 0.45 * len(conditions) + 1.7)
+        theirs, datasets = paper_table("comparison").query("source == 'paper'"), frame.dataset.unique()
+        figure, axes_of = panels(datasets, 2.1 * len(datasets) + 2.4, 0.45 * frame.trained_on.nunique() + 1.7)
+        frame = frame.assign(label="equivariant, each seed")
         for dataset, axes in axes_of.items():
             rows = frame[frame.dataset == dataset]
-            heights = [-conditions.index(name) for name in rows.trained_on]
-            axes.scatter(rows["kernel ridge last_row"], heights, marker="|", s=120, color=COLORS[6], label="kernel ridge")
-            ours = {"marker": MARKERS[0], "color": COLORS[0], "label": "equivariant, each seed"}
-            axes.scatter(rows.last_row, heights, s=22, alpha=0.75, **ours)
+            style = {"marker": "|", "s": 120, "color": COLORS[6], "label": "kernel ridge"}
+            axes.scatter(rows["kernel ridge last_row"], rows.trained_on, **style)
+            marks(axes, rows, "last_row", "trained_on", "label")
             for number, (method, label) in enumerate(_METHODS.items()):
                 for value in theirs[(theirs.dataset == dataset) & (theirs.method == method)].accuracy:
                     axes.axvline(value, color=COLORS[1 + number], linewidth=1, linestyle=("-", ":")[number], label=label)
-            axes.set(title=dataset, xlabel="accuracy after 99 examples", ylim=(-len(conditions) + 0.5, 0.5))
-        figure.axes[0].set_yticks([-place for place in range(len(conditions))], conditions)
+            axes.set(title=dataset, xlabel="accuracy after 99 examples")
+        top_down(figure)
         return finished(figure, 4, f"{self.scale}: unseen tasks, test images")
 
 

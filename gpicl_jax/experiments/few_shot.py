@@ -22,20 +22,15 @@ LEARNERS: dict[str, tuple[str, ...]] = {
 }
 _TEST_STEPS = (1, 3, 5, 10)  # inner steps at test time
 PAPER_STEPS = {5: 3, 20: 5}  # by N
+_PROBLEMS = ("5way_1shot", "5way_5shot", "20way_1shot", "20way_5shot")
 # Finn et al. 2017, table 1; first order: Nichol et al. 2018, arXiv 1803.02999, table 2 (with transduction). Percent.
 PAPER = {
-    ("maml", "5way_1shot"): 98.7,
-    ("maml", "5way_5shot"): 99.9,
-    ("maml", "20way_1shot"): 95.8,
-    ("maml", "20way_5shot"): 98.9,
-    ("first-order maml", "5way_1shot"): 98.3,
-    ("first-order maml", "5way_5shot"): 99.2,
-    ("first-order maml", "20way_1shot"): 89.4,
-    ("first-order maml", "20way_5shot"): 97.9,
+    "maml": dict(zip(_PROBLEMS, (98.7, 99.9, 95.8, 98.9), strict=True)),
+    "first-order maml": dict(zip(_PROBLEMS, (98.3, 99.2, 89.4, 97.9), strict=True)),
 }
-_PROBLEMS = ("5way_1shot", "5way_5shot", "20way_1shot", "20way_5shot")
 _SMOKE = ("--train.steps=20", "--train.chunk=10", "--train.validate_every=20", "--model.width=8", "--eval.episodes=64")
 # Fewer meta-training steps than the paper's, with a cosine schedule, in parts that two cores take well.
+_FEWER_STEPS = (("5way_1shot", ("--train.steps=16000",)), ("5way_5shot", ("--train.steps=2000",)))
 _LAPTOP = ("--optimizer.schedule=cosine", "--train.accumulate=4")
 
 
@@ -54,14 +49,11 @@ class FewShot(Experiment):
     axes = ("learner", "problem", "seed")
     scales = {
         "smoke": dict(problems=(("5way_1shot", _SMOKE),), entrants=("maml", "context_query")),
-        "laptop": dict(
-            problems=(("5way_1shot", ("--train.steps=16000",)), ("5way_5shot", ("--train.steps=2000",))), overrides=_LAPTOP
-        ),
+        "laptop": dict(problems=_FEWER_STEPS, overrides=_LAPTOP),
         "paper": dict(seeds=3, together=3),
     }
 
     def table(self) -> Grid:
-        """The seeds of a learner and a problem share a program."""
         return {
             (learner, problem): (*_config(learner, problem), *settings)
             for problem, settings in self.problems
@@ -71,12 +63,12 @@ class FewShot(Experiment):
     def score(self, trained: Member) -> list[Row]:
         """Accuracy over all queries of test problems, whose characters no meta-training saw: a row for each number of inner
         steps at test time, of which `trained_steps` is that of meta-training."""
-        about, learner = {"tasks": "test", "num_params": num_params(trained.params)}, trained.test.learner
+        about, learner = {"tasks": "test", "num_params": num_params(trained.params)}, trained.learner
         if not isinstance(learner, Maml):
             return [about | {"inner_steps": None} | _found(trained)]
         rows = []
         for steps in sorted({learner.inner_steps, *_TEST_STEPS}):
-            other = trained.with_learner(dataclasses.replace(learner, inner_steps=steps))
+            other = dataclasses.replace(trained, learner=dataclasses.replace(learner, inner_steps=steps))
             rows.append(about | {"inner_steps": steps, "trained_steps": learner.inner_steps} | _found(other))
         return rows
 
@@ -85,7 +77,7 @@ class FewShot(Experiment):
         rows = []
         for row in headline(frame).itertuples():
             told = "diverges" if pd.isna(row.last) else f"{100 * row.last:.1f} ± {100 * row.interval:.1f}"
-            paper = PAPER.get((row.learner, row.problem), "–")
+            paper = PAPER.get(row.learner, {}).get(row.problem, "–")
             problems = f"{row.seeds} × {row.episodes // row.seeds:,}"
             rows.append([row.learner, row.problem, told, paper, f"{row.meta_steps:,}", problems])
         names = ["learner", "problem", "test accuracy, 95%", "paper", "meta-steps", "seeds × problems"]
@@ -111,7 +103,7 @@ class FewShot(Experiment):
             style = {"color": COLORS[number], "marker": MARKERS[number], "label": learner.replace("_", " ")}
             places = [problems.index(problem) + 0.14 * (number - (len(learners) - 1) / 2) for problem in rows.problem]
             axes.errorbar(places, 100 * rows["last"], yerr=100 * rows.interval, linestyle="none", capsize=2, **style)
-            published = [PAPER.get((learner, problem), float("nan")) for problem in rows.problem]
+            published = [PAPER.get(learner, {}).get(problem, float("nan")) for problem in rows.problem]
             axes.plot(places, published, "x", color="red", label="published" if number == 0 else None)
         names = [problem.replace("way_", "-way ").replace("shot", "-shot") for problem in problems]
         axes.set_xticks(range(len(problems)), names)
@@ -141,13 +133,13 @@ def headline(frame: pd.DataFrame) -> pd.DataFrame:
     The number of inner steps at test time is the paper's, 3 at 5-way and 5 at 20-way. `last` is NaN where the inner loop of a
     seed diverged, in one problem or more.
     """
-    rows = []
-    for (learner, problem), part in frame.groupby(["learner", "problem"], sort=False):
-        steps = PAPER_STEPS[int(problem.split("way")[0])]
-        at = part[(part.tasks == "test") & (part.inner_steps.isna() | (part.inner_steps == steps))]
-        if at.empty:  # all members diverged in meta-training
-            continue
-        about = {"learner": learner, "problem": problem, "seeds": len(at), "meta_steps": at.steps.max()}
-        interval = half_width(at["last"], at.last_standard_error)
-        rows.append(about | {"episodes": at.episodes.sum(), "last": at["last"].mean(skipna=False), "interval": interval})
-    return pd.DataFrame(rows, columns=["learner", "problem", "seeds", "meta_steps", "episodes", "last", "interval"])
+    steps = frame.problem.map(lambda problem: PAPER_STEPS[int(problem.split("way")[0])])
+    groups = frame[frame.inner_steps.isna() | (frame.inner_steps == steps)].groupby(["learner", "problem"], sort=False)
+    table = groups.agg(
+        seeds=("seed", "size"),
+        meta_steps=("steps", "max"),
+        episodes=("episodes", "sum"),
+        last=("last", lambda values: values.mean(skipna=False)),
+    )
+    table["interval"] = [half_width(rows["last"], rows.last_standard_error) for _, rows in groups]
+    return table.reset_index()

@@ -1,5 +1,7 @@
 """`gpicl experiment learning-curves`: the paper's figure 4; for `context_query` also contexts longer than any of training."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,7 +13,6 @@ from gpicl_jax.paper import paper_learning_curve
 from gpicl_jax.registry import register
 
 _LONGER = 4  # times the trained length
-_SETS = ("mnist", "fashion_mnist")
 _LINES = {"transformer": "-", "context_query": "--"}
 
 
@@ -23,15 +24,16 @@ class LearningCurves(Experiment):
       datasets: each is trained on, and all are tested on.
     """
 
+    datasets: tuple[str, ...] = ("mnist", "fashion_mnist")
+
     axes = ("learner", "trained_on", "seed")
     scales = {
         "smoke": dict(together=4, datasets=("digits", "random"), overrides=(*SMOKE, "--model.width=8")),
-        "laptop": dict(seeds=4, together=4, datasets=_SETS),
-        "paper": dict(seeds=8, together=8, datasets=_SETS, configs="paper"),
+        "laptop": dict(seeds=4, together=4),
+        "paper": dict(seeds=8, together=8, configs="paper"),
     }
 
     def table(self) -> Grid:
-        """The seeds of a learner and a dataset share a program."""
         return {
             (learner, dataset): (f"experiments/{self.configs}/{learner}", MANY_TASKS, f"--data.train={dataset}")
             for learner in _LINES
@@ -41,25 +43,24 @@ class LearningCurves(Experiment):
     def score(self, trained: Member) -> list[Row]:
         """A row for each dataset and position."""
         length = trained.config.tasks.length
-        lengths = (length, _LONGER * length) if trained.test.learner.cuts(length) else (length,)
+        lengths = (length, _LONGER * length) if trained.learner.cuts(length) else (length,)
         rows = []
-        for dataset in self.datasets:
-            for each in lengths:
-                scores = trained.unseen(dataset, length=each)
-                for position in range(each):
-                    accuracy, error = scores.accuracy(slice(position, position + 1))
-                    if not np.isnan(accuracy):
-                        about = {"dataset": dataset, "length": each, "position": position}
-                        rows.append({**about, "accuracy": accuracy, "standard_error": error, "episodes": scores.episodes})
+        for dataset, each in itertools.product(self.datasets, lengths):
+            scores = trained.unseen(dataset, length=each)
+            for position in range(each):
+                accuracy, error = scores.accuracy(slice(position, position + 1))
+                if not np.isnan(accuracy):
+                    about = {"dataset": dataset, "length": each, "position": position}
+                    rows.append({**about, "accuracy": accuracy, "standard_error": error, "episodes": scores.episodes})
         return rows
 
     def summary(self, frame: pd.DataFrame) -> str:
         """Accuracy at the last position of each length, mean over seeds ± standard deviation."""
-        table = []
-        for (*names, length), rows in frame.groupby(["learner", "trained_on", "dataset", "length"], sort=False):
-            last = rows[rows.position == length - 1].accuracy
-            told = f"{mean_and_deviation(last)} ({len(last)} seed{'s' if len(last) > 1 else ''})"
-            table.append([*names, f"{length - 1:.0f}", told])
+        last = frame[frame.position == frame.length - 1].groupby(["learner", "trained_on", "dataset", "position"], sort=False)
+        table = [
+            [*names, f"{position:.0f}", f"{mean_and_deviation(values)} ({len(values)} seed{'s' if len(values) > 1 else ''})"]
+            for (*names, position), values in last.accuracy
+        ]
         return markdown(["learner", "meta-trained on", "tested on", "examples seen", "accuracy at that position"], table)
 
     def figure(self, frame: pd.DataFrame) -> Figure:

@@ -95,7 +95,7 @@ class OmniglotMaml(Experiment):
         `validation_loss` is the mean cross-entropy of logits on validation problems at the end of meta-training. There is no
         accuracy and no gain where an inner loop diverged.
         """
-        config, learner = trained.config, trained.test.learner
+        config, learner = trained.config, trained.learner
         untrained = trained.with_params(jax.jit(learner.init)(stream(config.train.seed, "init")))
         before, after = (_tested(each) for each in (untrained, trained))
         gain_P = (after.accuracy_TSL - before.accuracy_TSL)[..., -_TEST_DRAWINGS:].mean(axis=(1, 2))

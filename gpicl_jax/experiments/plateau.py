@@ -27,34 +27,27 @@ CONDITIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("architecture", "paired"): ("--model.layout=paired",),
     ("architecture", "context and queries"): ("--model.name=context_query",),
 }
+_THREE = (("paper", "none"), ("paper", "90% keep labels"), ("architecture", "paired"))
+_SMOKE = (*SMOKE, "--train.validate_every=20", "--eval.episodes=64")
 _KINDS = {"paper": "the paper's remedies", "other": "optimiser, tasks, labels", "architecture": "architecture"}
 
 
 @register("plateau")
 class Plateau(Experiment):
-    """Steps to leave the loss plateau: the paper's remedies, and the architecture's.
-
-    Attributes:
-      conditions: keys of `CONDITIONS`.
-    """
+    """Steps to leave the loss plateau: the paper's remedies, and the architecture's."""
 
     conditions: tuple[tuple[str, str], ...] = tuple(CONDITIONS)
 
     axes = ("kind", "condition", "seed")
     validation_permute = 1.0
+    counts_diverged = True  # as runs that never left
     scales = {
-        "smoke": dict(
-            seeds=2,
-            together=4,
-            conditions=(("paper", "none"), ("paper", "90% keep labels"), ("architecture", "paired")),
-            overrides=(*SMOKE, "--train.validate_every=20", "--eval.episodes=64"),
-        ),
+        "smoke": dict(seeds=2, together=4, conditions=_THREE, overrides=_SMOKE),
         "laptop": dict(seeds=6, together=24),
         "paper": dict(seeds=8, together=8, configs="paper"),
     }
 
     def table(self) -> Grid:
-        """Conditions that differ in traced numbers alone share a program."""
         return {key: (f"experiments/{self.configs}/plateau", *CONDITIONS[key]) for key in self.conditions}
 
     def score(self, trained: Member) -> list[Row]:
@@ -65,7 +58,6 @@ class Plateau(Experiment):
         return [{"left_plateau": left, "num_params": num_params(trained.params), **ends(scores, tasks="unseen")}]
 
     def summary(self, frame: pd.DataFrame) -> str:
-        """The table as Markdown."""
         rows = []
         for row in summarise(frame).itertuples():
             median, low, high = (f"{value:.0f}" if np.isfinite(value) else f"> {row.cap}" for value in row[3:6])
@@ -105,20 +97,14 @@ class Plateau(Experiment):
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     """Returns a row for each condition: `median`, `low`, `high` of the steps (infinite: beyond the cap), `left` of `runs` that
     left the plateau, `cap`; of `last` the `accuracy` over seeds, `num_params`, and milliseconds of a step."""
-    rows = []
-    for (kind, condition), part in frame.groupby(["kind", "condition"], sort=False):
-        finite = part[part["last"].notna()]
-        rows.append(
-            {
-                "kind": kind,
-                "condition": condition,
-                **kaplan_meier_median(part.left_plateau.to_numpy())._asdict(),
-                "left": int(part.left_plateau.notna().sum()),
-                "runs": len(part),
-                "cap": part.steps.max(),
-                "accuracy": mean_and_deviation(finite["last"]),
-                "num_params": finite.num_params.max(),
-                "ms_per_step": 1000 * (part.seconds / part.steps).mean(),
-            }
-        )
-    return pd.DataFrame(rows)
+    groups = frame.assign(ms_per_step=1000 * frame.seconds / frame.steps).groupby(["kind", "condition"], sort=False)
+    table = groups.agg(
+        left=("left_plateau", "count"),
+        runs=("left_plateau", "size"),
+        cap=("steps", "max"),
+        accuracy=("last", lambda values: mean_and_deviation(values.dropna())),
+        num_params=("num_params", "max"),
+        ms_per_step=("ms_per_step", "mean"),
+    )
+    medians = [kaplan_meier_median(steps) for _, steps in groups.left_plateau]
+    return pd.DataFrame(medians, table.index).join(table).reset_index()

@@ -11,16 +11,15 @@ from gpicl_jax.registry import register
 _MNIST = ("--data.train=mnist", "--data.size=8", "--data.channels=1")
 _PLAIN = ("--tasks.entries=normal", "--tasks.clutter=0", "--tasks.feature_scales=0", "--train.chunk=50")
 _TRANSFORMER = (*_MNIST, "--model.width=128", "--model.num_layers=3", "--model.num_heads=4")
+_PAPERS_TOKENS = ("--model.smear_keys=false", "--model.label_scale=1")
 # Of each learner: its config, and the settings that replace it.
 LEARNERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "equivariant": ("experiments/laptop/equivariant", (*_MNIST, *_PLAIN)),
     "Transformer": ("digits_transformer", _TRANSFORMER),
-    "Transformer, paper's tokens": (
-        "digits_transformer",
-        (*_TRANSFORMER, "--model.smear_keys=false", "--model.label_scale=1"),
-    ),
+    "Transformer, paper's tokens": ("digits_transformer", (*_TRANSFORMER, *_PAPERS_TOKENS)),
 }
 _PAPER = 25_600_000  # episodes of a run of the paper's table
+_FEW = (("equivariant", 640), ("Transformer", 1280))
 _LAPTOP = (("equivariant", 96_000), ("Transformer", 166_400), ("Transformer, paper's tokens", 166_400))
 
 
@@ -40,18 +39,12 @@ class SampleEfficiency(Experiment):
 
     axes = ("learner", "seed")
     scales = {
-        "smoke": dict(
-            episodes=(("equivariant", 640), ("Transformer", 1280)),
-            every=640,
-            accuracies=(0.5, 0.8),
-            overrides=(*SMOKE, "--optimizer.warmup_steps=10"),
-        ),
+        "smoke": dict(episodes=_FEW, every=640, accuracies=(0.5, 0.8), overrides=(*SMOKE, "--optimizer.warmup_steps=10")),
         "laptop": dict(),
         "paper": dict(seeds=3, together=3, episodes=tuple((name, _PAPER) for name in LEARNERS), every=160000),
     }
 
     def table(self) -> Grid:
-        """The seeds of a learner share a program."""
         found = {}
         for learner, episodes in self.episodes:
             config, settings = LEARNERS[learner]
@@ -74,21 +67,15 @@ class SampleEfficiency(Experiment):
 
     def summary(self, frame: pd.DataFrame) -> str:
         """Episodes of each seed, > those of the whole run where it never got there."""
-        frame = frame.dropna(subset=["last"])
-        accuracies, table = sorted(frame.accuracy.unique()), []
-        for learner, rows in frame.groupby("learner", sort=False):
-            told = []
-            for accuracy in accuracies:
-                seeds = rows[rows.accuracy == accuracy]
-                needed = zip(seeds.needed, seeds.trained, strict=True)
-                told.append(", ".join(f"> {most:,.0f}" if pd.isna(each) else f"{each:,.0f}" for each, most in needed))
-            last = ", ".join(f"{each:.3f}" for each in rows[rows.accuracy == accuracies[0]]["last"])
-            table.append([learner, *told, last])
-        return markdown(["learner", *(f"{each:.2f}" for each in accuracies), "last validation"], table)
+        told = frame.needed.map("{:,.0f}".format).where(frame.needed.notna(), frame.trained.map("> {:,.0f}".format))
+        table = frame.assign(told=told).groupby(["learner", "accuracy"], sort=False).told.agg(", ".join).unstack(sort=False)
+        last = frame[frame.accuracy == frame.accuracy[0]].groupby("learner", sort=False)["last"]
+        table["last"] = last.agg(lambda values: ", ".join(map("{:.3f}".format, values)))
+        names = [f"{accuracy:.2f}" for accuracy in table.columns[:-1]]
+        return markdown(["learner", *names, "last validation"], table.reset_index().to_numpy())
 
     def figure(self, frame: pd.DataFrame) -> Figure:
         """A line for each learner, a marker for each accuracy; an open one at the end of a run that did not reach it."""
-        frame = frame.dropna(subset=["last"])
         learners = list(frame.learner.unique())
         figure = Figure(figsize=(7.5, 0.5 * len(learners) + 1.7))
         axes = figure.subplots()

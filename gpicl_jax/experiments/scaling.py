@@ -6,10 +6,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gpicl_jax.experiments.engine import SMOKE, Experiment, Grid, Member, Row, ends, markdown
-from gpicl_jax.paper import paper_map
+from gpicl_jax.paper import paper_table
 from gpicl_jax.registry import register
 
 _POWERS = tuple(2**power for power in range(1, 11))
+_ALL = (("transformer", _POWERS[:9]), ("mlp", _POWERS))
+_SMALLEST = (("mlp", (4,)), ("transformer", (8,)))
 _PANELS = [("mlp", "seen"), ("mlp", "unseen"), ("transformer", "seen"), ("transformer", "unseen")]
 _LABELS = {0.0: "labels as they are", 1.0: "permuted labels"}
 
@@ -30,17 +32,12 @@ class Scaling(Experiment):
 
     axes = ("permute", "model", "size", "num_tasks", "seed")
     scales = {
-        "smoke": dict(
-            together=3, sizes=(("mlp", (4,)), ("transformer", (8,))), log2_tasks=(0, 2, 10), permute=(0.0,), overrides=SMOKE
-        ),
+        "smoke": dict(together=3, sizes=_SMALLEST, log2_tasks=(0, 2, 10), permute=(0.0,), overrides=SMOKE),
         "laptop": dict(together=9),
-        "paper": dict(
-            together=26, configs="paper", sizes=(("transformer", _POWERS[:9]), ("mlp", _POWERS)), log2_tasks=tuple(range(26))
-        ),
+        "paper": dict(together=26, configs="paper", sizes=_ALL, log2_tasks=tuple(range(26))),
     }
 
     def table(self) -> Grid:
-        """A column of the map, with its seeds, shares a program."""
         return {
             (permute, model, size, 2**power): (
                 f"experiments/{self.configs}/{model}",
@@ -55,7 +52,6 @@ class Scaling(Experiment):
         }
 
     def score(self, trained: Member) -> list[Row]:
-        """Seen and unseen tasks, test images of the training set."""
         (dataset,) = trained.config.data.train
         return [ends(trained.seen(), tasks="seen"), ends(trained.unseen(dataset), tasks="unseen")]
 
@@ -80,7 +76,7 @@ class Scaling(Experiment):
         A mean over seeds is drawn. The paper leaves out the MLP on unseen tasks.
         """
         maps = [(f"{self.scale}: {_LABELS.get(value, value)}", rows) for value, rows in frame.groupby("permute")]
-        theirs = paper_map().rename(columns={"model_size": "size", "accuracy": "last"})
+        theirs = paper_table("heatmap").rename(columns={"model_size": "size", "accuracy": "last"})
         maps.append(("the paper (14×14; labels as they are, inferred)", theirs))
         figure = Figure(figsize=(11.5, 2.9 * len(maps) + 0.3))
         grid = figure.subplots(len(maps), 4, squeeze=False)

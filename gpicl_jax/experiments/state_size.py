@@ -5,9 +5,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gpicl_jax.experiments.engine import MANY_TASKS, SMOKE, Experiment, Grid, Member, Row, ends, markdown
-from gpicl_jax.experiments.engine.words import mean_and_deviation
-from gpicl_jax.figures.style import COLORS, MARKERS, finished, panels
+from gpicl_jax.experiments.engine import MANY_TASKS, SMOKE, Experiment, Grid, Member, Row, ends, markdown, mean_and_deviation
+from gpicl_jax.figures.style import finished, marks, panels
 from gpicl_jax.registry import register
 from gpicl_jax.training.step import num_params
 
@@ -27,32 +26,24 @@ SIZES: dict[str, tuple[dict[str, int], ...]] = {
     "fast_weights": ({"memory_size": 4}, {"memory_size": 16}),
     "vsml_without_symmetries": ({"grid_size": 2}, {"grid_size": 4}),
 }
+_SMOKE = tuple((name, SIZES[name][:1]) for name in ("transformer", "lstm"))
 _STEPS = ("--train.steps=2000", "--train.chunk=50", "--train.validate_every=500", "--tasks.length=50", "--eval.episodes=1024")
 
 
 @register("state-size")
 class StateSize(Experiment):
-    """Accuracy on unseen tasks against state size and number of parameters.
-
-    Attributes:
-      sizes: items of `SIZES`.
-    """
+    """Accuracy on unseen tasks against state size and number of parameters."""
 
     sizes: tuple[tuple[str, Any], ...] = tuple(SIZES.items())
 
     axes = ("learner", "size", "seed")
     scales = {
-        "smoke": dict(
-            together=4,
-            sizes=tuple((name, SIZES[name][:1]) for name in ("transformer", "lstm")),
-            overrides=(MANY_TASKS, *SMOKE),
-        ),
+        "smoke": dict(together=4, sizes=_SMOKE, overrides=(MANY_TASKS, *SMOKE)),
         "laptop": dict(seeds=2, together=2, overrides=(MANY_TASKS, *_STEPS)),
         "paper": dict(seeds=3, together=3, configs="paper", overrides=(MANY_TASKS,)),
     }
 
     def table(self) -> Grid:
-        """The seeds of one size share a program."""
         return {
             (learner, ", ".join(f"{name} {value}" for name, value in size.items())): (
                 f"comparison/{self.configs}/{learner}",
@@ -63,15 +54,13 @@ class StateSize(Experiment):
         }
 
     def score(self, trained: Member) -> list[Row]:
-        """Unseen tasks, test images; both sizes."""
-        config = trained.config
-        state = trained.test.learner.state_size(config.tasks.length)
+        """Both sizes beside the scores."""
+        state = trained.learner.state_size(trained.config.tasks.length)
         sizes = {"state_size": state, "num_params": num_params(trained.params)}
-        return [sizes | ends(trained.unseen(config.data.train[0]), tasks="unseen")]
+        return [sizes | ends(trained.unseen(trained.config.data.train[0]), tasks="unseen")]
 
     def summary(self, frame: pd.DataFrame) -> str:
         """Both sizes and the accuracy, mean over seeds ± standard deviation; rank correlations of three means or more."""
-        frame = frame.dropna(subset=["last"])
         by_size = frame.groupby(["learner", "size", "state_size", "num_params"], sort=False)["last"]
         rows = [
             (learner, size, f"{state:,.0f}", f"{params:,.0f}", mean_and_deviation(values), len(values))
@@ -88,11 +77,10 @@ class StateSize(Experiment):
 
     def figure(self, frame: pd.DataFrame) -> Figure:
         """Two panels with the same accuracies: every seed a mark."""
-        figure, axes_of = panels({"state_size": "numbers in the state", "num_params": "parameters"}, 9, 3.8)
-        for column, axes in axes_of.items():
-            for number, (learner, rows) in enumerate(frame.dropna(subset=["last"]).groupby("learner", sort=False)):
-                style = {"color": COLORS[number], "marker": MARKERS[number], "label": learner.replace("_", " ")}
-                axes.scatter(rows[column], rows["last"], s=26, alpha=0.75, linewidths=0, **style)
-            axes.set(xscale="log", xlabel="numbers in the state" if column == "state_size" else "parameters")
+        frame = frame.assign(learner=frame.learner.str.replace("_", " "))
+        figure, axes_of = panels(["state_size", "num_params"], 9, 3.8)
+        for (column, axes), name in zip(axes_of.items(), ("numbers in the state", "parameters"), strict=True):
+            marks(axes, frame, column, "last", "learner")
+            axes.set(xscale="log", xlabel=name)
         figure.axes[0].set_ylabel("accuracy over the last tenth, unseen tasks")
         return finished(figure, 5, f"{self.scale}: accuracy and size")

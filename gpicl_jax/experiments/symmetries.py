@@ -3,8 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gpicl_jax.experiments.engine import SMOKE, Experiment, Grid, Member, Row, ends, markdown, mean_and_deviation
-from gpicl_jax.figures.style import COLORS, MARKERS, finished, panels
+from gpicl_jax.experiments.engine import SMOKE, Experiment, Grid, markdown, mean_and_deviation
+from gpicl_jax.figures.style import finished, marks, panels, top_down
 from gpicl_jax.registry import register
 
 # An example of one stream gets a width with which it costs about as much as ten streams.
@@ -42,7 +42,6 @@ class Symmetries(Experiment):
     }
 
     def table(self) -> Grid:
-        """The seeds of a model and a number of episodes share a program."""
         found = {}
         for name, wider in MODELS.items():
             for episodes in self.episodes:
@@ -50,13 +49,9 @@ class Symmetries(Experiment):
                 found[name, episodes] = ("experiments/laptop/equivariant", f"--model.name={name}", *wider, *steps)
         return found
 
-    def score(self, trained: Member) -> list[Row]:
-        """A row for each dataset, unseen tasks."""
-        return [ends(trained.unseen(dataset), tasks="unseen", dataset=dataset) for dataset in self.datasets]
-
     def summary(self, frame: pd.DataFrame) -> str:
         """Accuracy over the last tenth, mean over seeds ± standard deviation, and what it lacks to the equivariant one."""
-        frame, table = frame.dropna(subset=["last"]), []
+        table = []
         whole = frame[frame.model == next(iter(MODELS))].groupby(["train_episodes", "dataset"])["last"].mean()
         for (model, episodes, dataset), rows in frame.groupby(["model", "train_episodes", "dataset"], sort=False):
             lacks = rows["last"].mean() - whole.get((episodes, dataset), float("nan"))
@@ -66,14 +61,11 @@ class Symmetries(Experiment):
 
     def figure(self, frame: pd.DataFrame) -> Figure:
         """A panel for each dataset, a color for each number of episodes: every seed a mark."""
-        frame = frame.dropna(subset=["last"])
-        models, datasets = list(frame.model.unique()), frame.dataset.unique()
-        figure, axes_of = panels(datasets, 3.2 * len(datasets) + 2.4, 0.45 * len(models) + 1.7)
+        frame = frame.assign(model=frame.model.str.replace("_", " "))
+        datasets = frame.dataset.unique()
+        figure, axes_of = panels(datasets, 3.2 * len(datasets) + 2.4, 0.45 * frame.model.nunique() + 1.7)
         for dataset, axes in axes_of.items():
-            for number, (episodes, rows) in enumerate(frame[frame.dataset == dataset].groupby("train_episodes")):
-                heights = [-models.index(name) for name in rows.model]
-                style = {"color": COLORS[number], "marker": MARKERS[number], "label": f"after {episodes:,} episodes"}
-                axes.scatter(rows["last"], heights, s=26, alpha=0.75, linewidths=0, **style)
-            axes.set(title=dataset, xlabel="accuracy over the last tenth, unseen tasks", ylim=(-len(models) + 0.5, 0.5))
-        figure.axes[0].set_yticks([-place for place in range(len(models))], [name.replace("_", " ") for name in models])
+            marks(axes, frame[frame.dataset == dataset], "last", "model", "train_episodes", "after {:,} episodes")
+            axes.set(title=dataset, xlabel="accuracy over the last tenth, unseen tasks")
+        top_down(figure)
         return finished(figure, 4, f"{self.scale}: what each symmetry is worth")

@@ -1,11 +1,10 @@
 """`gpicl experiment tasks`: nothing is trained."""
 
-from typing import Any
-
 import jax
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from scipy import stats
 
 from gpicl_jax.build import make_tasks
 from gpicl_jax.experiments.engine import Experiment, Grid, Member, Row, markdown
@@ -14,7 +13,8 @@ from gpicl_jax.hyper import hyper_from
 from gpicl_jax.models.layers import shifted_tokens
 from gpicl_jax.registry import register
 from gpicl_jax.sections import Config
-from gpicl_jax.tasks.augmented import draw_sequence, draw_task, seen_task_keys
+from gpicl_jax.tasks import Episode, Task, TaskDistribution, draw_task
+from gpicl_jax.tasks.augmented import draw_sequence, seen_task_keys
 
 _TASKS, _EXAMPLES = 4, 8
 _SHOWN = 14  # numbers of a projected image in the drawing of a token
@@ -38,16 +38,15 @@ class Tasks(Experiment):
     def score(self, trained: Member) -> list[Row]:
         """A row for each task: statistics of its matrix A, times √X."""
         rows = []
-        for number, (task, entries_XX) in enumerate(_tasks(trained.config)):
+        for number, (task, entries_XX) in enumerate(_drawn(make_tasks(trained.config, "train"), trained.config)):
             values = np.linalg.svd(entries_XX / np.sqrt(len(entries_XX)), compute_uv=False)
-            deviations = (entries_XX - entries_XX.mean()) / entries_XX.std()
             rows.append(
                 {
                     "task": number,
                     "X": len(entries_XX),
                     "mean": entries_XX.mean(),
                     "X_variance": entries_XX.var(),
-                    "excess_kurtosis": (deviations**4).mean() - 3,
+                    "excess_kurtosis": stats.kurtosis(entries_XX, axis=None),
                     "largest_singular_value": values.max(),
                     "smallest_singular_value": values.min(),
                     "permutation": " ".join(map(str, np.asarray(task.permutation_C))),
@@ -62,80 +61,61 @@ class Tasks(Experiment):
 
     def figure(self, frame: pd.DataFrame) -> Figure:
         """One image under several projections; labels before and after; the tokens and their shift; the statistics of A."""
-        del frame
-        config = self.cells()[0].config
+        config, key = self.cells()[0].config, jax.random.key(0)
+        tasks, data = make_tasks(config, "train"), config.data
+        drawn = _drawn(tasks, config)
+        episodes = [draw_sequence(tasks, task, key) for task, _ in drawn]
+        examples = tasks.source.draw(drawn[0][0].source_key, key, tasks.drawing)
+        image_X = (np.asarray(examples.pixels_LX[0], float) - float(examples.mean)) / float(examples.std)
+        labels_L = np.asarray(examples.labels_L)
+        permutations_TC = np.stack([task.permutation_C for task, _ in drawn])
         figure = Figure(figsize=(10.5, 8.2))
         above, below, statistics = figure.subfigures(3, 1, height_ratios=(1, 1.35, 1.25))
-        shown = _shown(config)
-        data = config.data
         title = f"1. A task projects every image by its own random matrix, x → A x ({data.train[0]}, {data.size}×{data.size})"
         above.suptitle(title, fontsize=10)
-        _images(above, **shown)
-        _sequence(below, **shown)
-        _statistics(statistics, [entries_XX for _, entries_XX in _tasks(config)])
+        images = {f"image, label {labels_L[0]}": image_X}
+        for number, episode in enumerate(episodes):
+            images[f"task {number}: label {permutations_TC[number, labels_L[0]]}"] = episode.x_LX[0]
+        _images(above, images)
+        _sequence(below, permutations_TC, labels_L, episodes[0])
+        _statistics(statistics, [entries_XX for _, entries_XX in drawn])
         return figure
 
 
-def _tasks(config: Config) -> list[tuple[Any, np.ndarray]]:
+def _drawn(tasks: TaskDistribution, config: Config) -> list[tuple[Task, np.ndarray]]:
     """Returns the first tasks of a training set, each with √X·A."""
-    tasks = make_tasks(config, "train")
     drawn = [draw_task(tasks, key) for key in seen_task_keys(hyper_from(config), np.arange(_TASKS))]
     matrices = [np.asarray(task.projection.entries_XX, np.float64) * float(task.projection.scale) for task in drawn]
     return [(task, np.sqrt(len(matrix)) * matrix) for task, matrix in zip(drawn, matrices, strict=True)]
 
 
-def _shown(config: Config) -> dict[str, Any]:
-    """Returns one sequence: `image_X` and `projected_TX`, its first image standardised and under each task's A;
-    `permutation_TC`; of the first task `before_L` and `after_L`, its labels, and `tokens_LT`."""
-    tasks, drawn = make_tasks(config, "train"), [task for task, _ in _tasks(config)]
-    sequence_key = jax.random.key(0)
-    episodes = [draw_sequence(tasks, task, sequence_key) for task in drawn]
-    examples = tasks.source.draw(drawn[0].source_key, sequence_key, tasks.drawing)
-    return {
-        "image_X": (np.asarray(examples.pixels_LX[0], float) - float(examples.mean)) / float(examples.std),
-        "projected_TX": np.stack([episode.x_LX[0] for episode in episodes]),
-        "permutation_TC": np.stack([task.permutation_C for task in drawn]),
-        "before_L": np.asarray(examples.labels_L),
-        "after_L": np.asarray(episodes[0].y_L),
-        "tokens_LT": np.asarray(shifted_tokens(episodes[0].x_LX, episodes[0].y_L, 10)),
-    }
-
-
-def _images(
-    figure, image_X: np.ndarray, projected_TX: np.ndarray, permutation_TC: np.ndarray, before_L: np.ndarray, **_: Any
-) -> None:
-    size, label = round(len(image_X) ** 0.5), before_L[0]
-    titles = [f"image, label {label}", *(f"task {n}: label {p[label]}" for n, p in enumerate(permutation_TC))]
-    axes_of = figure.subplots(1, 1 + len(projected_TX))
-    for axes, values, title in zip(axes_of, [image_X, *projected_TX], titles, strict=True):
-        axes.imshow(values.reshape(size, size), cmap="gray", vmin=-3, vmax=3)
+def _images(figure: SubFigure, images: dict[str, np.ndarray]) -> None:
+    for axes, (title, values_X) in zip(figure.subplots(1, len(images)), images.items(), strict=True):
+        axes.imshow(np.reshape(values_X, (round(len(values_X) ** 0.5), -1)), cmap="gray", vmin=-3, vmax=3)
         axes.set(xticks=[], yticks=[], title=title)
 
 
-def _sequence(
-    figure, permutation_TC: np.ndarray, before_L: np.ndarray, after_L: np.ndarray, tokens_LT: np.ndarray, **_: Any
-) -> None:
+def _sequence(figure: SubFigure, permutations_TC: np.ndarray, before_L: np.ndarray, episode: Episode) -> None:
     figure.suptitle("2. It renames the labels, and a token holds an image and the label of the one before", fontsize=10)
     permutations, tokens = figure.subplots(1, 2, width_ratios=(1, 2.4))
-    for number, permutation_C in enumerate(permutation_TC):
+    for number, permutation_C in enumerate(permutations_TC):
         for before, after in enumerate(permutation_C):
             permutations.plot([2 * number, 2 * number + 1], [before, after], color=COLORS[number], linewidth=1)
         permutations.text(2 * number + 0.5, -1.2, f"task {number}", ha="center", color=COLORS[number], fontsize=8)
     permutations.set(xticks=[], yticks=range(10), ylabel="label before (left), after (right)", ylim=(9.5, -1.8))
     permutations.spines[["bottom", "left"]].set_visible(False)
+    tokens_LT = np.asarray(shifted_tokens(episode.x_LX, episode.y_L, 10))
     shown_LT = np.concatenate([tokens_LT[:, :_SHOWN], 3 * tokens_LT[:, -10:]], axis=1)
     tokens.imshow(shown_LT, cmap="gray", vmin=-3, vmax=3, aspect="auto")
     tokens.axvline(_SHOWN - 0.5, color=COLORS[1], linewidth=2)
-    labels = [f"{i}: {b} → {a}" for i, (b, a) in enumerate(zip(before_L, after_L, strict=True))]
-    tokens.set_yticks(range(len(labels)), labels)
+    tokens.set_yticks(range(_EXAMPLES), [f"{i}: {b} → {a}" for i, (b, a) in enumerate(zip(before_L, episode.y_L, strict=True))])
     tokens.set_ylabel("example: its label → in task 0")
-    num_features = tokens_LT.shape[1] - 10
-    names = [f"A x$_i$ ({_SHOWN} of {num_features} numbers)", "one-hot y$_{i-1}$, 0 to 9"]
+    names = [f"A x$_i$ ({_SHOWN} of {episode.x_LX.shape[1]} numbers)", "one-hot y$_{i-1}$, 0 to 9"]
     tokens.set_xticks([_SHOWN / 2, _SHOWN + 4.5], names)
     tokens.tick_params(length=0)
 
 
-def _statistics(figure, matrices: list[np.ndarray]) -> None:
+def _statistics(figure: SubFigure, matrices: list[np.ndarray]) -> None:
     figure.suptitle("3. The matrices: independent normal entries of variance 1/X", fontsize=10)
     entries, singular = figure.subplots(1, 2)
     grid = np.linspace(-4.5, 4.5, 200)

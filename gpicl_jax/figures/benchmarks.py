@@ -31,7 +31,6 @@ def benchmarks(frame: pd.DataFrame) -> Figure:
             _memory(axes, memory)
         else:
             _rates(axes, rates[rates.table == table])
-        axes.spines[["top", "right"]].set_visible(False)
     for axes in figure.axes[len(panels) :]:
         axes.remove()
     return figure
@@ -64,4 +63,4 @@ def _memory(axes: Axes, rows: pd.DataFrame) -> None:
             axes.plot(stored.tasks, stored["median"], ":", color=f"C{number}", label=f"{side}: the stored tasks alone")
     axes.set(xscale="log", yscale="log", xlabel="number of tasks", ylabel="MB")
     axes.set_title("memory", fontsize=9)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend()

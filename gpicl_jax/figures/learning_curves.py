@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gpicl_jax.figures.style import styled
+from gpicl_jax.figures.style import finished, styled
 from gpicl_jax.paper import paper_learning_curve
 
 _LABELS = {
@@ -31,20 +31,15 @@ def learning_curves(frame: pd.DataFrame, *, learner: str, train: tuple[str, ...]
     """
     columns = min(3, len(chance))
     rows = math.ceil(len(chance) / columns)
-    size = (7, 4.5) if len(chance) == 1 else (4.2 * columns, 3.2 * rows)
-    figure = Figure(figsize=size)
+    figure = Figure(figsize=(7, 4.5) if len(chance) == 1 else (4.2 * columns, 3.2 * rows))
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
     for (dataset, guess), axes in zip(chance.items(), panels, strict=False):
         _panel(axes, frame[frame.dataset == dataset], learner, paper_learning_curve(train, dataset))
         axes.axhline(guess, color="grey", linestyle=(0, (1, 3)), label="chance")
         axes.set(title=dataset, xlabel="examples seen in the episode", ylabel="accuracy", ylim=(0, 1))
-        axes.spines[["top", "right"]].set_visible(False)
     for axes in figure.axes[len(chance) :]:
         axes.remove()
-    entries = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    figure.suptitle(f"Learning within an episode, meta-trained on {' + '.join(train)}", fontsize=11)
-    return figure
+    return finished(figure, 3, f"Learning within an episode, meta-trained on {' + '.join(train)}")
 
 
 def _panel(axes: Axes, frame: pd.DataFrame, learner: str, paper: pd.DataFrame) -> None:

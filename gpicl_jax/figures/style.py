@@ -1,12 +1,12 @@
 """One look for all figures: reads well in print, and for the colour-blind (Okabe and Ito's colours)."""
 
-import functools
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -28,17 +28,7 @@ _SETTINGS = {
     "legend.fontsize": 8,
     "image.cmap": "viridis",
 }
-
-
-def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draws in this look, whatever the reader's own settings are."""
-
-    @functools.wraps(draw)
-    def within(*args, **options) -> Figure:
-        with matplotlib.rc_context(_SETTINGS):
-            return draw(*args, **options)
-
-    return within
+styled = matplotlib.rc_context(_SETTINGS)  # a decorator: draws in this look, whatever the reader's own settings are
 
 
 def write_png(path: Path, draw: Callable[..., Figure | None], *given: Any) -> Path | None:
@@ -56,7 +46,7 @@ def write_png(path: Path, draw: Callable[..., Figure | None], *given: Any) -> Pa
     return write_atomic(path, lambda file: file.write(image.getvalue()))
 
 
-def panels(names: Sequence[str], width: float, height: float, *, sharey: bool = True) -> tuple[Figure, dict[str, Axes]]:
+def panels(names: Sequence[str], width: float, height: float) -> tuple[Figure, dict[str, Axes]]:
     """Returns a figure of so many inches with a row of panels, by name.
 
     Example:
@@ -64,7 +54,24 @@ def panels(names: Sequence[str], width: float, height: float, *, sharey: bool = 
       ['mnist', 'kmnist']
     """
     figure = Figure(figsize=(width, height))
-    return figure, dict(zip(names, figure.subplots(1, len(names), squeeze=False, sharey=sharey)[0], strict=True))
+    return figure, dict(zip(names, figure.subplots(1, len(names), squeeze=False, sharey=True)[0], strict=True))
+
+
+def marks(axes: Axes, frame: pd.DataFrame, x: str, y: str, by: str, label: str = "{}", *, line: bool = False) -> None:
+    """Draws each row as a mark at its values of two columns: a color for each value of the column `by`, which `label` names.
+
+    With `line` the means of `y` are joined. Columns of text are places of an axis, in the order of the rows.
+    """
+    for number, (value, rows) in enumerate(frame.groupby(by, sort=False)):
+        color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
+        axes.scatter(rows[x], rows[y], s=26, alpha=0.75, linewidths=0, color=color, marker=marker, label=label.format(value))
+        if line:
+            axes.plot(rows.groupby(x)[y].mean(), color=color, linewidth=1)
+
+
+def top_down(figure: Figure) -> None:
+    """Turns the axis of places that all panels share, so that the first one is at the top."""
+    figure.axes[0].set_ylim(len(figure.axes[0].get_yticks()) - 0.5, -0.5)
 
 
 def finished(figure: Figure, ncols: int, title: str = "") -> Figure:

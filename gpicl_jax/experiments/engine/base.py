@@ -8,10 +8,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gpicl_jax.config import load_config
-from gpicl_jax.experiments.engine.members import Member
+from gpicl_jax.experiments.engine.members import Member, ends
 from gpicl_jax.experiments.engine.table import Cell, Row
+from gpicl_jax.experiments.engine.words import markdown, mean_and_deviation
 from gpicl_jax.registry import find, names
-from gpicl_jax.sections import MAX_TASKS, Config
+from gpicl_jax.sections import MAX_TASKS, Config, short_name
 from gpicl_jax.settings import UserError, nearest
 from gpicl_jax.training.population import Population
 from gpicl_jax.training.step import TrainState
@@ -19,6 +20,7 @@ from gpicl_jax.training.step import TrainState
 # What makes a scale `smoke` of most experiments: the digits, and few steps.
 SMOKE = ("--data.train=digits", "--train.steps=40", "--train.chunk=20", "--train.validate_every=40", "--eval.episodes=256")
 MANY_TASKS = f"--tasks.num_tasks={MAX_TASKS}"  # as good as infinitely many, and traced: members may have fewer
+_MEASURED = {"first": "accuracy, first example", "last": "accuracy, last tenth", "loss": "loss, nats"}
 
 Grid = dict[tuple[Any, ...], tuple[str, ...]]
 
@@ -33,8 +35,9 @@ class Experiment:
     Attributes:
       scales: by name, the values of the fields at that scale.
       axes: names of the cells' axes; `seed` is the last one.
-      takes: options of the command line beside `--seeds`: `learners` (an axis of the cells), `datasets`, `seconds` (fields).
+      takes: options of the command line beside `--seeds`: `learners`, `datasets`, `seconds`, each a field.
       trains: whether there is anything to train.
+      counts_diverged: whether `summary` and `figure` are made of the rows of members that diverged, too.
       validation_permute: chance of validation tasks to permute their labels; None: as in the training of the first member.
       name: as on the command line.
       scale: a name in `scales`.
@@ -44,6 +47,7 @@ class Experiment:
       configs: folder of the cells' configs.
       overrides: settings that replace those of these configs.
       datasets: to meta-test on; they must be there before anything is trained.
+      learners: values of the axis `learner` that are wanted; all where empty.
     """
 
     name: str
@@ -54,11 +58,13 @@ class Experiment:
     configs: str = "laptop"
     overrides: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
+    learners: tuple[str, ...] = ()
 
-    room, needs, given = "experiment", ("scales", "axes", "table", "score", "summary"), ("name", "scale")
+    room, needs, given = "experiment", ("scales", "axes", "table"), ("name", "scale")
     scales = axes = None
     takes = ()
     trains = True
+    counts_diverged = False
     validation_permute = None
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -71,15 +77,22 @@ class Experiment:
         return self.name.replace("-", "_")
 
     def table(self) -> Grid:
-        """Returns by values of all axes but the seed, in order: the name of a config, and settings that replace its own."""
+        """Returns by values of all axes but the seed, in order: the name of a config, and settings that replace its own.
+
+        Cells that differ in traced numbers alone, such as the seeds of one place, share a program.
+        """
         raise NotImplementedError
 
     def cells(self) -> list[Cell]:
         """Returns what is trained, in the order of the CSV."""
-        grid, names = self.table().items(), self.axes[:-1]
+        grid = self.table()
+        for values in grid:
+            if not isinstance(values, tuple) or len(values) != len(self.axes) - 1:
+                of = f"({', '.join(self.axes[:-1])})"
+                raise UserError(f"experiment {self.name}: its table has the key {values!r}; expected a tuple of values {of}")
         return [
-            self.cell({**dict(zip(names, values, strict=True)), "seed": seed}, *settings)
-            for values, settings in grid
+            self.cell(dict(zip(self.axes, (*values, seed), strict=True)), *settings)
+            for values, settings in grid.items()
             for seed in range(self.seeds)
         ]
 
@@ -89,12 +102,16 @@ class Experiment:
         return Cell(axes, load_config(config, settings))
 
     def score(self, trained: Member) -> list[Row]:
-        """Returns the rows of a trained member, without the columns of the axes."""
-        raise NotImplementedError
+        """Returns the rows of a trained member, without the columns of the axes: here unseen tasks, a row for each dataset."""
+        datasets = self.datasets or trained.config.data.train
+        return [ends(trained.unseen(name), tasks="unseen", dataset=short_name(name)) for name in datasets]
 
     def summary(self, frame: pd.DataFrame) -> str:
-        """Returns the findings in words and numbers, from the rows of the table."""
-        raise NotImplementedError
+        """Returns the findings in words and numbers from the rows of the table: here means ± standard deviations over seeds."""
+        by = [name for name in (*self.axes[:-1], "tasks", "dataset") if name in frame] or ["settings"]
+        groups, values = frame.groupby(by, sort=False), [name for name in _MEASURED if name in frame]
+        found = groups[values].agg(mean_and_deviation).assign(seeds=groups.size()).reset_index()
+        return markdown(found.rename(columns=_MEASURED).columns, found.to_numpy())
 
     def figure(self, frame: pd.DataFrame) -> Figure | None:
         """Returns the figure of the rows, or None."""
@@ -141,7 +158,6 @@ class Experiment:
             if option not in self.takes:
                 able = [name for name in names("experiment") if option in find("experiment", name).takes]
                 raise UserError(f"--{option} is of experiment {' and '.join(able)} alone; leave it out for {self.name}")
-        given.pop("learners", None)
         return dataclasses.replace(self, **given)
 
 
@@ -158,6 +174,8 @@ def make_experiment(name: str, scale: str) -> Experiment:
     kind = find("experiment", name)
     if scale not in kind.scales:
         raise UserError(f"no scale '{scale}' of experiment {name}{nearest(scale, kind.scales)}")
+    if tuple(kind.axes[-1:]) != ("seed",):
+        raise UserError(f"experiment {name} has axes = {kind.axes}; expected 'seed' as the last one")
     for field in set(kind.scales[scale]) - {each.name for each in dataclasses.fields(kind)}:
         raise UserError(f"scale '{scale}' of experiment {name} sets {field}, which {kind.__name__} lacks")
     return kind(name=name, scale=scale, **kind.scales[scale])

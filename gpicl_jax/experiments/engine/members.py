@@ -1,9 +1,7 @@
-"""A population that is trained, and the ways to score its members on test tasks."""
+"""A member of a population that is trained, and the ways to score it on test tasks."""
 
-import copy
 import dataclasses
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -28,6 +26,30 @@ from gpicl_jax.tasks import EpisodeKeys
 _SEEN_TASKS = 64
 
 
+class Test:
+    """What the members of one population are scored with: tasks, episodes and programs, each made once.
+
+    Args:
+      config: of any member.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config, cache = config, functools.cache  # caches live as long as it
+        self.evaluator, self.tasks = cache(Evaluator), cache(functools.partial(make_tasks, config, "test"))
+        self.chosen, self.episodes = cache(self._choose), {}
+
+    def keys(self, split: str) -> EpisodeKeys:
+        """Returns the keys of the episodes of `test` or `validation`."""
+        settings = self._config.eval
+        num_tasks = settings.episodes // settings.sequences_per_task
+        return unseen_episode_keys(settings.seed, split, num_tasks, settings.sequences_per_task)
+
+    def _choose(self) -> dict[str, Any]:
+        """Returns the settings of the reference solvers that validation tasks choose."""
+        keys = unseen_episode_keys(self._config.eval.seed, "validation", CHOICE_EPISODES, 1)
+        return choose_params(make_solvers(self._config.tasks.classes_per_task), make_tasks(self._config, "validation"), keys)
+
+
 @dataclasses.dataclass(frozen=True)
 class Member:
     """One trained member.
@@ -35,9 +57,9 @@ class Member:
     Attributes:
       config: of its training.
       params: its meta-parameters.
-      records: of training: `step`, and `loss`, `validation_loss` or `validation_last` where they were measured.
-      diverged: the step by which its numbers were no longer finite, else None.
+      learner: what uses them.
       test: what scores it.
+      records: of training: `step`, and `loss`, `validation_loss` or `validation_last` where they were measured.
       notes: see `Experiment.begin`.
       steps: of meta-training; 0 where it has no meta-parameters.
       seconds: of training, its share of its population's.
@@ -45,21 +67,26 @@ class Member:
     """
 
     config: Config
-    params: Any
-    records: list[dict[str, Any]]
-    diverged: int | None
-    test: "Test"
+    params: Any = None
+    learner: Learner | None = None
+    test: Test | None = None
+    records: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
     steps: int = 0
     seconds: float = 0.0
     processor_seconds: float = 0.0
+
+    @property
+    def diverged(self) -> int | None:
+        """The step by which its numbers were no longer finite, else None."""
+        return next((record["step"] for record in self.records if record.get("loss", 0.0) is None), None)
 
     def unseen(
         self,
         dataset: str,
         *,
         length: int | None = None,
-        num_context: int = 0,
+        num_context: int | None = None,
         permute_labels_prob: float | None = None,
         keep: bool = True,
     ) -> Scores:
@@ -73,16 +100,23 @@ class Member:
           permute_labels_prob: where it is not that at the end of training.
           keep: whether the episodes stay in memory for the other members.
         """
+        settings, learner, keys = self.config.tasks, self.learner, self.test.keys("test")
+        if num_context:
+            learner = dataclasses.replace(learner, num_context=num_context)
+        shape = {"length": length or settings.length, "num_context": num_context or settings.num_context}
+        tasks = dataclasses.replace(self.test.tasks(dataset), **shape)
+        check_fits(learner, tasks)
         permute = final_permute_prob(self.config) if permute_labels_prob is None else permute_labels_prob
-        test = self.test.with_context(num_context) if num_context else self.test
-        kind = (dataset, permute, length or self.config.tasks.length, num_context or self.config.tasks.num_context)
-        parts = test.kept(*kind) if keep else test.draw(*kind)
-        return score_together({"": (test.evaluator, self.params)}, parts, test.keys("test"))[""]
+        parts = drawn_in_parts(tasks, keys, permute)
+        if keep:
+            kind = (dataset, permute, *shape.values())
+            parts = self.test.episodes.get(kind) or self.test.episodes.setdefault(kind, list(parts))
+        return score_together({"": (self.test.evaluator(learner), self.params)}, parts, keys)[""]
 
     def validation(self) -> Scores:
         """Returns the scores on unseen tasks of validation images, whose labels are all permuted."""
         tasks = make_tasks(self.config, "validation")
-        return self.test.evaluator(self.params, tasks, self.test.keys("validation"), 1.0)
+        return self.test.evaluator(self.learner)(self.params, tasks, self.test.keys("validation"))
 
     def beside_solvers(self, dataset: str) -> dict[str, Scores]:
         """Returns the scores of `learner` and of the reference solvers by name, on the same tasks as `unseen`.
@@ -92,7 +126,7 @@ class Member:
         keys, solvers = self.test.keys("test"), make_solvers(self.config.tasks.classes_per_task)
         entrants = {name: (solvers[name], settings) for name, settings in self.test.chosen().items()}
         parts = drawn_in_parts(self.test.tasks(dataset), keys, final_permute_prob(self.config))
-        return score_together({"learner": (self.test.evaluator, self.params)} | entrants, parts, keys)
+        return score_together({"learner": (self.test.evaluator(self.learner), self.params)} | entrants, parts, keys)
 
     def seen(self) -> Scores:
         """Returns the scores on test images of the first 64 training tasks, or of all again and again where there are fewer."""
@@ -100,57 +134,11 @@ class Member:
         ids_T = np.arange(_SEEN_TASKS) % config.tasks.num_tasks  # always as many: no shape changes, nothing is compiled anew
         keys = seen_episode_keys(hyper_from(config), config.eval.seed, ids_T, config.eval.episodes)
         tasks = dataclasses.replace(self.test.tasks(config.data.train[0]), entries=config.tasks.entries)
-        return self.test.evaluator(self.params, tasks, keys, final_permute_prob(config))
+        return self.test.evaluator(self.learner)(self.params, tasks, keys, final_permute_prob(config))
 
     def with_params(self, params: Any) -> "Member":
         """Returns other weights in the same learner."""
         return dataclasses.replace(self, params=jax.device_put(params, jax.local_devices()[0]))
-
-    def with_learner(self, learner: Learner) -> "Member":
-        """Returns the same weights in a learner that uses them in another way."""
-        return dataclasses.replace(self, test=self.test.with_learner(learner))
-
-
-class Test:
-    """What the members of one population are scored with; tasks, episodes and programs are made once.
-
-    Args:
-      config: of any member.
-      learner: of all.
-    """
-
-    def __init__(self, config: Config, learner: Learner) -> None:
-        self._config, cache = config, functools.cache  # caches live as long as it
-        self.tasks = cache(functools.partial(make_tasks, config, "test"))
-        self.kept, self.chosen = cache(lambda *kind: list(self.draw(*kind))), cache(self._choose)
-        self._use(learner)
-
-    def _use(self, learner: Learner) -> None:
-        self.learner, self.evaluator = learner, Evaluator(learner)
-        self.with_context = functools.cache(lambda size: self.with_learner(dataclasses.replace(learner, num_context=size)))
-
-    def with_learner(self, learner: Learner) -> "Test":
-        """Returns the test of another learner on the same episodes."""
-        other = copy.copy(self)
-        other._use(learner)
-        return other
-
-    def keys(self, split: str) -> EpisodeKeys:
-        """Returns the keys of the episodes of `test` or `validation`."""
-        settings = self._config.eval
-        num_tasks = settings.episodes // settings.sequences_per_task
-        return unseen_episode_keys(settings.seed, split, num_tasks, settings.sequences_per_task)
-
-    def draw(self, dataset: str, permute: float, length: int, num_context: int) -> Iterator[Any]:
-        """Returns the test episodes of a dataset; `kept` keeps them."""
-        tasks = dataclasses.replace(self.tasks(dataset), length=length, num_context=num_context)
-        check_fits(self.learner, tasks)
-        return drawn_in_parts(tasks, self.keys("test"), permute)
-
-    def _choose(self) -> dict[str, Any]:
-        """Returns the settings of the reference solvers that validation tasks choose."""
-        keys = unseen_episode_keys(self._config.eval.seed, "validation", CHOICE_EPISODES, 1)
-        return choose_params(make_solvers(self._config.tasks.classes_per_task), make_tasks(self._config, "validation"), keys)
 
 
 def ends(scores: Scores, **about: Any) -> Row:
@@ -161,7 +149,7 @@ def ends(scores: Scores, **about: Any) -> Row:
         "first": scores.first()[0],
         "last": last,
         "last_standard_error": error,
-        "loss": float(np.nanmean(scores.loss_TSL)),
+        "loss": scores.loss,
         "episodes": scores.episodes,
     }
 
@@ -174,8 +162,3 @@ def of_member(records: list[dict[str, Any]], index: int) -> list[dict[str, Any]]
       [{'step': 5, 'loss': 0.2}]
     """
     return [{name: value[index] if isinstance(value, list) else value for name, value in record.items()} for record in records]
-
-
-def params_of_member(tree_M: Any, index: int) -> Any:
-    """Returns the tree of one member on the first device."""
-    return jax.device_put(jax.tree.map(lambda leaf: leaf[index], tree_M), jax.local_devices()[0])

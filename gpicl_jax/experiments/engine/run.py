@@ -11,12 +11,14 @@ import jax
 from gpicl_jax.build import make_tasks
 from gpicl_jax.experiments.engine.base import Experiment
 from gpicl_jax.experiments.engine.files import draw_curves, found, publish
-from gpicl_jax.experiments.engine.members import Member, Test, of_member, params_of_member
+from gpicl_jax.experiments.engine.members import Member, Test, of_member
 from gpicl_jax.experiments.engine.table import Cell, Row, Table, digest, units
-from gpicl_jax.experiments.engine.training import clock, train_members
+from gpicl_jax.experiments.engine.timing import clock
 from gpicl_jax.runs.folder import RunFolder, describe_run
+from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.settings import UserError, nearest, one_line
 from gpicl_jax.training.divergence import Diverged, advice
+from gpicl_jax.training.loop import train
 from gpicl_jax.training.meta_test import held_out_tasks
 from gpicl_jax.training.population import Population
 
@@ -28,14 +30,12 @@ class Asked:
     Attributes:
       runs_dir, results_dir: of this experiment.
       part: (i, n): of every n units of work the i-th, counted from 1.
-      learners: the cells of these alone; all where empty.
       command: for the record.
     """
 
     runs_dir: Path
     results_dir: Path
     part: tuple[int, int] = (1, 1)
-    learners: tuple[str, ...] = ()
     command: tuple[str, ...] = ("gpicl",)
 
 
@@ -48,7 +48,7 @@ class Work:
     """
 
     def __init__(self, experiment: Experiment, asked: Asked) -> None:
-        self.experiment, self.asked, self.cells = experiment, asked, experiment.cells()
+        self.experiment, self.asked, self.cells = experiment, asked, _cells(experiment)
         self.table = Table(asked.results_dir / f"{experiment.scale}.csv", experiment.axes, self.cells)
         self.runs_dir = asked.runs_dir / experiment.scale
 
@@ -81,17 +81,17 @@ class Work:
             rows = self._train(folder, lacking)
             with RunFolder(self.runs_dir).lock(wait=True):  # other parts write the same file
                 self.table.add(rows)
+                for cell, its_rows in rows:
+                    print(f"    {cell}: {_told(cell, its_rows)}", flush=True)
                 frame = self.table.frame()
                 publish(self.experiment, frame, self.asked.results_dir)
                 draw_curves(self.experiment, frame, self.runs_dir, self.asked.results_dir)
-        for cell, its_rows in rows:
-            print(f"    {cell}: {_told(cell, its_rows)}", flush=True)
 
     def _train(self, folder: RunFolder, lacking: list[tuple[Cell, Experiment, Any]]) -> list[tuple[Cell, list[Row]]]:
         cells, record = [cell for cell, *_ in lacking], describe_run(list(self.asked.command), "pmap")
         about = {"commands": [], "notes": [{} for _ in cells]} | (folder.read_json("members.json") or {})
         begun = [self.experiment.begin(*each, self.asked) for each in zip(cells, about["notes"], strict=True)]
-        about["members"] = [{**cell.axes, "settings": cell.settings} for cell in cells]
+        about["members"] = [cell.record for cell in cells]
         about["commands"].append(record)
         about["notes"] = [notes for _, notes in begun]
         folder.write_json("members.json", about)
@@ -107,24 +107,29 @@ class Work:
         return rows
 
     def _members(self, folder: RunFolder, configs: list[Any], about: dict[str, Any]) -> list[Member]:
-        if not self.experiment.trains:
-            return [Member(config, {}, [], None, None) for config in configs]
-        population = Population(configs, validation_permute_prob=self.experiment.validation_permute)
-        begun = clock()
-        trained = train_members(population, folder, self.experiment.watch(population))
+        experiment = self.experiment
+        if not experiment.trains:
+            return [Member(config) for config in configs]
+        population = Population(configs, validation_permute_prob=experiment.validation_permute)
+        begun, params_M, records, steps = clock(), population.state().params, [], 0
+        if jax.tree.leaves(params_M):
+            params_M = population.members(train(population, folder, watch=experiment.watch(population)).state.params)
+            records, steps = read_metrics(folder.path), population.config.train.steps
         if "processor_seconds" not in about:  # later commands find it trained
-            folder.write_json("members.json", about := about | {"processor_seconds": clock() - begun})
-        common = {"steps": trained.steps, "seconds": trained.seconds / len(configs)}
-        common |= {"processor_seconds": about["processor_seconds"], "test": Test(configs[0], population.learner)}
-        records = [of_member(trained.records, index) for index in range(len(configs))]
+            about["processor_seconds"] = clock() - begun
+            folder.write_json("members.json", about)
+        test, device = Test(configs[0]), jax.local_devices()[0]
         return [
             Member(
                 config,
-                params_of_member(trained.params_M, index),
-                records[index],
-                next((each["step"] for each in records[index] if each.get("loss", 0.0) is None), None),
-                notes=about["notes"][index],
-                **common,
+                jax.device_put(jax.tree.map(lambda leaf_M, index=index: leaf_M[index], params_M), device),
+                population.learner,
+                test,
+                of_member(records, index),
+                about["notes"][index],
+                steps,
+                max((record["seconds"] for record in records), default=0.0) / len(configs),
+                about["processor_seconds"],
             )
             for index, config in enumerate(configs)
         ]
@@ -139,7 +144,7 @@ def run_experiment(experiment: Experiment, asked: Asked) -> int:
       Interrupted: by a signal; the same command goes on.
     """
     work = Work(experiment, asked)
-    mine = _share(work, asked)
+    mine = _share(work)
     _check(work)
     failed = 0
     for number, unit in enumerate(mine, 1):
@@ -155,19 +160,41 @@ def run_experiment(experiment: Experiment, asked: Asked) -> int:
             print(f"gpicl: {label(unit)} failed: {one_line(error)}", file=sys.stderr, flush=True)
         finally:
             jax.clear_caches()
-    print(found(experiment, work.table.frame()))
-    print(f"table and figure: {work.table.path}, {work.table.path.with_suffix('.png')}", flush=True)
+    print(found(experiment, work.table.frame(), asked.results_dir))
+    files = [path for path in (work.table.path, work.table.path.with_suffix(".png")) if path.is_file()]
+    print(f"table and figure: {', '.join(map(str, files)) or 'none yet'}", flush=True)
     return int(failed > 0)
 
 
-def _share(work: Work, asked: Asked) -> list[list[Cell]]:
+def _cells(experiment: Experiment) -> list[Cell]:
+    """Returns the cells of an experiment.
+
+    Raises:
+      UserError: there are none, one has other axes than the experiment, or two have the same place in the grid.
+    """
+    cells, keys, name = experiment.cells(), set(), f"experiment {experiment.name}"
+    if not cells:
+        raise UserError(f"{name} has nothing to train at scale '{experiment.scale}': its table is empty; give it a place")
+    for cell in cells:
+        if tuple(cell.axes) != tuple(experiment.axes):
+            raise UserError(
+                f"{name} has a cell with the axes {', '.join(cell.axes)}, but axes = {experiment.axes}; make them agree"
+            )
+        if cell.key in keys:
+            raise UserError(f"{name} has two cells at {cell}; each place in the grid is for one, add an axis or leave one out")
+        keys.add(cell.key)
+    return cells
+
+
+def _share(work: Work) -> list[list[Cell]]:
     """Returns the units of work of this part."""
-    learners = dict.fromkeys(cell.axes.get("learner") for cell in work.cells)
-    for name in asked.learners:
-        if name not in learners:
-            raise UserError(f"no learner '{name}' in experiment {work.experiment.name}{nearest(name, learners)}")
-    wanted = [cell for cell in work.cells if not asked.learners or cell.axes["learner"] in asked.learners]
-    every, (index, parts) = units(wanted, work.experiment.together), asked.part
+    experiment, (index, parts) = work.experiment, work.asked.part
+    names = dict.fromkeys(cell.axes.get("learner") for cell in work.cells)
+    for name in experiment.learners:
+        if name not in names:
+            raise UserError(f"no learner '{name}' in experiment {experiment.name}{nearest(name, names)}")
+    wanted = [cell for cell in work.cells if not experiment.learners or cell.axes["learner"] in experiment.learners]
+    every = units(wanted, experiment.together)
     if not (mine := every[index - 1 :: parts]):
         raise UserError(
             f"--part {index}/{parts}: this grid has {len(every)} units of work, fewer than {index}; give fewer parts"
@@ -187,7 +214,7 @@ def _check(work: Work) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --runs-dir or --results-dir") from None
-    work.table.check()
+    work.table.check(work.runs_dir)
 
 
 def label(unit: Sequence[Cell]) -> str:

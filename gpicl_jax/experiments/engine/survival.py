@@ -11,7 +11,7 @@ BELOW_CHANCE = 0.95
 
 
 def steps_to_leave(records: Sequence[dict[str, Any]], num_labels: int) -> int | None:
-    """The step of the first validation whose loss is below 95% of that of a guess, ln C, and stays so in all later ones.
+    """Returns the step of the first validation with a loss below 95% of that of a guess, ln C, that stays so in all later ones.
 
     None where there is none: such a run is right-censored at its last step. Labels must be permuted in validation: then
     nothing but the examples of an episode can bring the loss below ln C.
@@ -45,7 +45,7 @@ class Median(NamedTuple):
 
 
 def kaplan_meier_median(steps: Sequence[float]) -> Median:
-    """The median of times of which some are known to lie beyond one cap alone, the same for all.
+    """Returns the median of times of which some are known to lie beyond one cap alone, the same for all.
 
     With one cap the estimate of Kaplan and Meier (1958) is the share of runs that have not left, and the median is where it
     first is a half or less. The interval is the exact one between two order statistics (binomial, of 95% at least); fewer than

@@ -6,6 +6,7 @@ The CSV is the record: a cell is done when all its rows are there. Several proce
 import csv
 import hashlib
 import io
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,17 @@ from typing import Any
 
 import pandas as pd
 
-from gpicl_jax.config import settings_digest
+from gpicl_jax.config import settings_by_name, settings_digest
 from gpicl_jax.files import write_atomic
 from gpicl_jax.hyper import compiled_part
+from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 
 Row = dict[str, Any]
+Key = tuple[str, ...]
 _SETTINGS, _ROWS = "settings", "rows"
+_ELSEWHERE = "move that file away, or choose another --results-dir"
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Cell:
     """One learner that is trained.
 
     Attributes:
-      axes: where it stands in the grid, a value for each axis; `seed` is one of them.
+      axes: where it stands in the grid, a value for each axis; `seed` is the last one.
       config: of its training.
     """
 
@@ -36,7 +40,7 @@ class Cell:
     config: Config
 
     @property
-    def key(self) -> tuple[str, ...]:
+    def key(self) -> Key:
         """The axes' values as the CSV holds them."""
         return tuple(map(_text, self.axes.values()))
 
@@ -45,17 +49,24 @@ class Cell:
         """Eight letters that stand for the settings; see `settings_digest`."""
         return settings_digest(self.config)
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """The axes, the digest of the settings, and all settings by name, as JSON holds them."""
+        return json.loads(
+            json.dumps({**self.axes, _SETTINGS: self.settings, "config": settings_by_name(self.config)}, default=str)
+        )
+
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self.axes.items())
 
 
 def digest(text: str) -> str:
-    """Eight hexadecimal letters that stand for `text`."""
+    """Returns eight hexadecimal letters that stand for `text`."""
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def units(cells: Sequence[Cell], together: int) -> list[list[Cell]]:
-    """The cells in groups that share a program, each of at most `together`: the units of work of a process."""
+    """Returns the cells in groups that share a program, each of at most `together`: the units of work of a process."""
     groups: dict[Config, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(compiled_part(cell.config), []).append(cell)
@@ -74,103 +85,96 @@ class Table:
     """
 
     def __init__(self, path: Path, axes: Sequence[str], cells: Sequence[Cell] = ()) -> None:
-        self.path, self._axes, self._cells = path, tuple(axes), {cell.key: cell for cell in cells}
+        self.path, self._axes, self._cells = path, list(axes), {cell.key: cell for cell in cells}
 
-    def check(self) -> None:
-        """Whether the CSV that is there, if any, is of this grid; more seeds than the grid has are welcome.
+    def check(self, runs_dir: Path | None = None) -> None:
+        """Checks that the CSV that is there, if any, is of this grid; more seeds than the grid has are welcome.
+
+        Args:
+          runs_dir: of its runs, whose records say which settings differ.
 
         Raises:
-          UserError: it is of another.
+          UserError: it is of another grid, or of other settings.
         """
         header, lines = self._read()
-        axes = [*self._axes, _SETTINGS]
+        axes, grid = [*self._axes, _SETTINGS], {key[:-1] for key in self._cells}
         if header and (header[: len(axes)] != axes or header[-1] != _ROWS):
             raise UserError(
                 f"{self.path} is of another grid: its columns begin {', '.join(header[: len(axes)])}, and those of this grid "
-                f"{', '.join(axes)}; move that file away, or choose another --results-dir"
+                f"{', '.join(axes)}; {_ELSEWHERE}"
             )
-        for line in lines if self._cells else ():
-            key, settings = self._key(line), line[len(self._axes)]
-            cell = self._cells.get(key)
+        for line in lines if grid else ():
+            key, cell = self._key(line), self._cells.get(self._key(line))
             there = ", ".join(f"{name} {value}" for name, value in zip(self._axes, key, strict=True))
-            if cell is None and self._without_seed(key) not in {self._without_seed(each) for each in self._cells}:
-                raise UserError(
-                    f"{self.path} is of another grid: it has {there}, and this grid has {self._values()}; move that file "
-                    "away, or choose another --results-dir"
-                )
-            if cell and cell.settings != settings:
-                raise UserError(
-                    f"{self.path} is of other settings: {there} was made with settings {settings}, and is {cell.settings} "
-                    "here; move that file away, or choose another --results-dir"
-                )
+            if key[:-1] not in grid:
+                values = zip(self._axes[:-1], zip(*self._cells, strict=True), strict=False)
+                here = "; ".join(f"{name} {', '.join(dict.fromkeys(each))}" for name, each in values)
+                raise UserError(f"{self.path} is of another grid: it has {there}, and this grid has {here}; {_ELSEWHERE}")
+            if cell and cell.settings != line[_SETTINGS]:
+                difference = _difference(cell, line[_SETTINGS], runs_dir)
+                raise UserError(f"{self.path} is of other settings: {there} was made with {difference}; {_ELSEWHERE}")
 
-    def rows(self) -> dict[tuple[str, ...], list[dict[str, str]]]:
+    def rows(self) -> dict[Key, list[dict[str, str]]]:
         """Returns the rows of all cells that are done, as they are written, by the cell's key."""
-        header, _ = self._read()
-        found: dict[tuple[str, ...], list[dict[str, str]]] = {}
-        for line in self._whole():
-            found.setdefault(self._key(line), []).append(dict(zip(header, line, strict=True)))
-        return found
+        found: dict[Key, list[dict[str, str]]] = {}
+        for line in self._read()[1]:
+            found.setdefault(self._key(line), []).append(line)
+        return {key: lines for key, lines in found.items() if all(int(line[_ROWS]) == len(lines) for line in lines)}
 
     @property
     def broken(self) -> int:
         """How many lines belong to no whole cell."""
-        return len(self.path.read_text(encoding="utf-8", errors="replace").splitlines()) - 1 - len(self._whole())
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return len(lines) - 1 - sum(map(len, self.rows().values()))
 
     def frame(self) -> pd.DataFrame:
-        """The rows of all cells that are done."""
-        header, _ = self._read()
-        text = io.StringIO()
-        csv.writer(text).writerows([header, *self._whole()])
-        return pd.read_csv(io.StringIO(text.getvalue()), dtype={_SETTINGS: str, "commit": str}) if header else pd.DataFrame()
+        """Returns the rows of all cells that are done."""
+        rows = [row for rows in self.rows().values() for row in rows]
+        types = {_SETTINGS: str, "commit": str}
+        return pd.read_csv(io.StringIO(_as_csv(list(rows[0]), rows)), dtype=types) if rows else pd.DataFrame()
 
     def add(self, found: Iterable[tuple[Cell, list[Row]]]) -> None:
         """Writes the rows of some cells beside what is there; rows of cells that are not whole go. Hold a lock."""
-        header, _ = self._read()
-        lines, new = self._whole(), []
-        for cell, rows in found:
-            lines = [line for line in lines if self._key(line) != cell.key]
-            new += [{**cell.axes, _SETTINGS: cell.settings, **row, _ROWS: len(rows)} for row in rows]
-        names = [*header[:-1], *(name for row in new for name in row if name != _ROWS)]
-        there = [dict(zip(header, line, strict=True)) for line in lines]
-        header = [*dict.fromkeys(names), _ROWS]
-        lines = [[_text(row.get(name)) for name in header] for row in (*there, *new)]
-        lines.sort(key=self._place)
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([header, *lines])
+        rows = self.rows()
+        for cell, new in found:
+            whole = [{**cell.axes, _SETTINGS: cell.settings, **row, _ROWS: len(new)} for row in new]
+            rows[cell.key] = [{name: _text(value) for name, value in row.items()} for row in whole]
+        places = {key: place for place, key in enumerate(self._cells)}  # seeds beyond the grid come last
+        ordered = [row for key in sorted(rows, key=lambda key: (places.get(key, len(places)), key)) for row in rows[key]]
+        names = dict.fromkeys(name for lines in rows.values() for row in lines for name in row if name != _ROWS)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.path, lambda file: file.write(text.getvalue().encode()))
+        write_atomic(self.path, lambda file: file.write(_as_csv([*names, _ROWS], ordered).encode()))
 
-    def _read(self) -> tuple[list[str], list[list[str]]]:
-        """The header, and the lines that have a value for each of its columns."""
-        if not self.path.is_file():
-            return [], []
-        text = self.path.read_text(encoding="utf-8", errors="replace")
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        """Returns the header, and the lines that have a value for each of its columns."""
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
         header, *lines = [next(csv.reader([line]), []) for line in text.splitlines()] or [[]]
-        return header, [line for line in lines if len(line) == len(header) and line[-1].isdigit()]
+        whole = [line for line in lines if len(line) == len(header) and line[-1].isdigit()]
+        return header, [dict(zip(header, line, strict=True)) for line in whole]
 
-    def _whole(self) -> list[list[str]]:
-        """The lines of cells that are whole."""
-        by_key: dict[tuple[str, ...], list[list[str]]] = {}
-        for line in self._read()[1]:
-            by_key.setdefault(self._key(line), []).append(line)
-        return [line for lines in by_key.values() if all(int(line[-1]) == len(lines) for line in lines) for line in lines]
+    def _key(self, line: dict[str, str]) -> Key:
+        return tuple(line[name] for name in self._axes)
 
-    def _key(self, line: list[str]) -> tuple[str, ...]:
-        return tuple(line[: len(self._axes)])
 
-    def _without_seed(self, key: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(value for name, value in zip(self._axes, key, strict=True) if name != "seed")
+def _difference(cell: Cell, settings: str, runs_dir: Path | None) -> str:
+    """Returns what a row of `cell` was made with and is another here, by the record of its run where that is there."""
+    here = cell.record["config"]
+    for path in sorted(runs_dir.glob("*/members.json")) if runs_dir else ():
+        for member in RunFolder(path.parent).read_json(path.name).get("members", ()):
+            if member["settings"] == settings and "config" in member:
+                there = member["config"]
+                names = [name for name in there | here if there.get(name) != here.get(name) and name != "data.dir"]
+                return ", ".join(f"{name} = {there.get(name)!r} ({here.get(name)!r} here)" for name in names)
+    which = f"no run in {runs_dir} says which settings differ" if runs_dir else "which settings differ is not recorded"
+    return f"settings of digest {settings} ({cell.settings} here; {which})"
 
-    def _values(self) -> str:
-        values = {name: dict.fromkeys(_text(cell.axes[name]) for cell in self._cells.values()) for name in self._axes}
-        return "; ".join(f"{name} {', '.join(each)}" for name, each in values.items() if name != "seed")
 
-    def _place(self, line: list[str]) -> tuple[int, tuple[str, ...]]:
-        """In the order of the grid, seeds beyond it behind."""
-        key = self._key(line)
-        places = {each: place for place, each in enumerate(self._cells)}
-        return places.get(key, len(places)), key
+def _as_csv(names: Sequence[str], rows: Sequence[dict[str, str]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _text(value: Any) -> str:

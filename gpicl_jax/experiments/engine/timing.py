@@ -1,9 +1,9 @@
-"""All that the experiments ask of meta-training: members side by side, and steps that fit into a time."""
+"""Meta-training by the clock: what a step and a prediction take, and the steps that fit into a time."""
 
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,10 +11,7 @@ import numpy as np
 from gpicl_jax.build import make_tasks
 from gpicl_jax.evaluation import drawn_in_parts, unseen_episode_keys
 from gpicl_jax.learners.base import Learner
-from gpicl_jax.runs.folder import RunFolder
-from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.sections import Config
-from gpicl_jax.training.loop import Watch, train
 from gpicl_jax.training.population import Population
 
 _TIMINGS = 3  # of which the fastest counts
@@ -34,33 +31,6 @@ def fastest(run: Callable[[], Any]) -> float:
         jax.block_until_ready(run())
         times.append(clock() - begun)
     return min(times[1:])
-
-
-class TrainedMembers(NamedTuple):
-    """What training leaves of M members: parameters [M, …], the records of all, wall seconds, and steps, 0 of learners without
-    meta-parameters."""
-
-    params_M: Any
-    records: list[dict[str, Any]]
-    seconds: float
-    steps: int
-
-
-def train_members(population: Population, folder: RunFolder, watch: Watch | None) -> TrainedMembers:
-    """Trains to the end, or goes on with it.
-
-    Args:
-      population: what to train.
-      folder: where; its lock must be held.
-      watch: see `Experiment.watch`.
-    """
-    params = population.state().params
-    if not jax.tree.leaves(params):
-        return TrainedMembers(params, [], 0.0, 0)
-    trained = train(population, folder, watch=watch)
-    records = read_metrics(folder.path)
-    seconds = max((record["seconds"] for record in records), default=0.0)
-    return TrainedMembers(population.members(trained.state.params), records, seconds, population.config.train.steps)
 
 
 def seconds_per_step(config: Config) -> float:

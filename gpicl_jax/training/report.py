@@ -72,7 +72,7 @@ def _one_table(result: MetaTest) -> list[str]:
     (dataset,) = result.tests
     solvers = [solver for _, kind, solver in result.scores if kind == "unseen_tasks"]
     test = result.tests[dataset]
-    final = final_rows(test.length, test.num_context)
+    final = final_rows(test.length, test.episode_context)
     rows = {str(position): slice(position, position + 1) for position in FIRST_POSITIONS if position < test.length}
     if test.num_context:
         rows = {str(test.num_context): final}

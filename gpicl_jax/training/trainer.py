@@ -82,7 +82,7 @@ class Trainer:
         metrics = jax.device_get(metrics)
         return {
             "loss": float(metrics["loss"]) if metrics["finite"] else None,
-            **_accuracy_ends(metrics["correct_L"], metrics["scored_L"], self.config.tasks.num_context),
+            **_accuracy_ends(metrics["correct_L"], metrics["scored_L"], self.tasks.episode_context),
             "gradient_norm": float(metrics["gradient_norm"]),
         }
 

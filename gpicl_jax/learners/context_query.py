@@ -19,7 +19,7 @@ class FromContext(Learner):
     Attributes:
       fewest_context: smallest context of meta-training.
       fewest_queries: smallest number of queries of meta-training, in episodes that have so many examples.
-      num_context: of every episode, where it is fixed; else 0.
+      num_context: of every episode, where it is fixed (few-shot problems); else 0.
     """
 
     queries = True
@@ -53,9 +53,6 @@ class FromContext(Learner):
 class ContextQuery(FromContext, OnePass):
     """A model of a context and queries as a learner: −log p(y_q | x_q, context), a mean over the queries (Müller et al.
     2022, arXiv 2112.10510, equation 2).
-
-    Attributes:
-      num_context: of every episode, where it is fixed (few-shot problems); else 0.
 
     Example:
       >>> from gpicl_jax.models.transformer import ContextQueryTransformer

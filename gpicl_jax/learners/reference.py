@@ -21,9 +21,6 @@ _matmul = functools.partial(jnp.matmul, precision="highest")
 class NearestNeighbour(Learner):
     """1-NN: the label of the nearest earlier example (Euclidean; the earliest of equals).
 
-    Attributes:
-      num_classes: C.
-
     Example:
       >>> episode = Episode(jnp.array([[0.0], [5.0], [0.4]]), jnp.array([3, 1, 3]), jnp.int32(3))
       >>> NearestNeighbour(num_classes=10).predict({}, episode, key=None).argmax(1).tolist()[1:]
@@ -53,7 +50,6 @@ class KernelRidge(Learner):
     (Rasmussen & Williams 2006, *Gaussian Processes for Machine Learning*, equation 2.25 and section A.4).
 
     Attributes:
-      num_classes: C.
       kernel: `linear`, x·x'/X, or `rbf`, exp(−γ|x − x'|²/X).
 
     Its `params` are `alpha` and, for `rbf`, `gamma`: scalars > 0, to be chosen on validation tasks.

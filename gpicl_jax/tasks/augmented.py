@@ -61,7 +61,6 @@ class TaskDistribution:
     """Tasks over a source of images.
 
     Attributes:
-      source: of examples.
       length, classes_per_task, balanced, num_context: see `Drawing`.
       infinite: whether every step draws tasks that were never seen before; else task ids below `hyper.num_tasks`.
       entries: law of A: `normal` and `integer` matrices; `gram` draws the Gram matrix of A x_1 … A x_L alone, for tasks that

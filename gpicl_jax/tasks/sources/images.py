@@ -28,7 +28,6 @@ class ImageDataset(Source):
       present_P: int32 [P], the classes that have images here.
       mean: float32 scalar, mean over all pixels of the *training* split, in pixel units.
       std: float32 scalar, standard deviation likewise.
-      name: for records and tables, e.g. `mnist`.
       statistics: the split that mean and std are from: `train`, or the only one that the set has.
       rotations: quarter turns of an image that are classes of their own, one after another; a task shows one of them at most.
 

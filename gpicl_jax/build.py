@@ -55,8 +55,7 @@ def make_tasks(config: Config, split: str, name: str | None = None, source: Sour
             clutter=settings.clutter if split == "train" else 0.0,
             feature_scales=settings.feature_scales if split == "train" else 0.0,
             infinite=split != "train" or settings.num_tasks == INFINITE,
-            identity=settings.entries == IDENTITY,
-            entries=settings.entries if split == "train" and settings.entries != IDENTITY else "normal",
+            entries=settings.entries if split == "train" or settings.entries == IDENTITY else "normal",
         )
     except UserError as error:
         raise UserError(f"{split} images: {error}") from None

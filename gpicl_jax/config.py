@@ -10,7 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gpicl_jax.registry import find, names, section_class, settings_of
+from gpicl_jax.old_form import renewed
+from gpicl_jax.registry import alternatives, find, names, section_class, settings_of
 from gpicl_jax.sections import Config, absolute_name, short_name
 from gpicl_jax.settings import UserError, checked, nearest
 
@@ -79,9 +80,9 @@ def packaged_configs(pattern: str = "**/*") -> list[str]:
 def _layers(source: str) -> list[dict[str, Any]]:
     """What a file says, after what its base says."""
     values = _parse_toml(source)
-    if "base" not in values:
+    base = values.pop("base", None)
+    if base is None:
         return [values]
-    base = values.pop("base")
     if not isinstance(base, str):
         raise UserError(f"{source}: base = {base!r}; expected the name of a config, or a path that ends in .toml")
     if base.endswith(".toml"):
@@ -112,17 +113,7 @@ def _parse_toml(source: str) -> dict[str, Any]:
         raise UserError(f"{source} is not TOML: {error}") from None
     if not values:
         raise UserError(f"{source} holds no setting; expected sections such as [tasks] or [train]")
-    return _renewed(values)
-
-
-def _renewed(layer: dict[str, Any]) -> dict[str, Any]:
-    """A config that an older version's run wrote, with all sections and `train.remat`, in today's form; others as they are."""
-    sections = [layer.get(name) for name in ("train", *_NAMED)]
-    if not all(isinstance(section, dict) for section in sections) or "remat" not in sections[0]:
-        return layer
-    from gpicl_jax.old_form import renewed
-
-    return renewed(layer)
+    return renewed(values)
 
 
 def _parse_override(text: str) -> tuple[str, str, Any]:
@@ -188,11 +179,10 @@ def _section(name: str, values: dict[str, Any]) -> Any:
         kind = _SECTIONS[name] if name in _SECTIONS else section_class("source", name)
     fields = {field.name: field for field in dataclasses.fields(kind) if name in _SECTIONS or field.name != "name"}
     for key in entries:
-        if key not in fields and name in _NAMED:
-            hint = nearest(key, [field for field in fields if field != "name"], name + ".{}")
-            raise UserError(f"{name}.name = {kind().name!r} has no setting {name}.{key}{hint}")
         if key not in fields:
-            raise UserError(f"unknown setting {name}.{key}{nearest(key, fields, name + '.{}')}")
+            told = f"{name}.name = {kind().name!r} has no" if name in _NAMED else "unknown"
+            hint = nearest(key, [field for field in fields if field != "name"], name + ".{}")
+            raise UserError(f"{told} setting {name}.{key}{hint}")
     return kind(**{key: checked(f"{name}.{key}", value, fields[key]) for key, value in entries.items()})
 
 
@@ -202,10 +192,10 @@ def _class_name(room: str, values: dict[str, Any]) -> str:
         model = _class_name("model", values)
         name = find("model", model).learner
         if not name:
-            able = [each for each in names("learner") if issubclass(find("model", model), find("learner", each).takes)]
+            able = alternatives("learner", lambda each: issubclass(find("model", model), each.takes))
             raise UserError(
-                f"model.name = {model!r} sees one example alone and cannot learn in context; give learner.name = "
-                f"{' or '.join(map(repr, able))}, or another model"
+                f"model.name = {model!r} sees one example alone and cannot learn in context; give learner.name = {able}, or "
+                "another model"
             )
     if not isinstance(name, str):
         raise UserError(f"{room}.name = {name!r} is of type {type(name).__name__}; expected str (which {room})")
@@ -250,12 +240,7 @@ def changed_settings(old: Config, new: Config) -> dict[str, str]:
 
 def free_settings(config: Config) -> set[str]:
     """Names of the settings that a resumed run may change: its weights depend on none of them, but for rounding."""
-    return {
-        f"{name}.{field.name}"
-        for name, section in config.sections.items()
-        for field in dataclasses.fields(section)
-        if field.metadata.get("free")
-    }
+    return {f"{section}.{field.name}" for section, field, _ in config.each_setting() if field.metadata.get("free")}
 
 
 def settings_digest(config: Config) -> str:
@@ -267,12 +252,11 @@ def settings_digest(config: Config) -> str:
       >>> len(settings_digest(load_config("digits")))
       8
     """
-    values = {}
-    for name, section in config.sections.items():
-        for field in dataclasses.fields(section):
-            value = getattr(section, field.name)
-            if field.name == "name" or value != field.default:
-                values[f"{name}.{field.name}"] = value
+    values = {
+        f"{section}.{field.name}": value
+        for section, field, value in config.each_setting()
+        if field.name == "name" or value != field.default
+    }
     values.pop("data.dir", None)
     values["data.train"] = list(map(short_name, config.data.train))
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

@@ -51,12 +51,12 @@ def seen_episode_keys(hyper: Hyper, seed: int, ids_T: np.ndarray, episodes: int)
 class Scores:
     """Loss (nats) and accuracy of every row of T tasks × S episodes; rows that the learner does not predict are NaN.
 
-    `num_context` is that of the tasks: 0 where each row is predicted from those before it.
+    `num_context` is that of the episodes: L, or None, where each row is predicted from those before it.
     """
 
     loss_TSL: np.ndarray
     accuracy_TSL: np.ndarray
-    num_context: int = 0
+    num_context: int | None = None
 
     @property
     def finite(self) -> bool:
@@ -119,9 +119,9 @@ def score_together(
 ) -> dict[str, Scores]:
     """Scores several learners, each with its params, on the very same episodes: `parts` of `drawn_in_parts(…, keys, …)`."""
     results: dict[str, list] = {name: [] for name in entrants}
-    num_context = 0
+    num_context = None
     for episodes, learner_keys in parts:
-        num_context = int(episodes.num_context.max()) % episodes.y_L.shape[-1]
+        num_context = int(episodes.num_context.max())
         for name, (evaluator, params) in entrants.items():
             results[name].append(evaluator.score(params, episodes, learner_keys))
     scores = {}

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 from gpicl_jax.sections import Config
@@ -23,8 +22,7 @@ def hyper_from(config: Config) -> Hyper:
     import numpy as np
 
     values = {}
-    for section, field in _traced(config):
-        value = getattr(config.sections[section], field.name)
+    for section, field, value in _traced(config):
         if value == field.metadata.get("word"):
             value = field.metadata["maximum"]
         if field.name in values:
@@ -42,16 +40,15 @@ def compiled_part(config: Config) -> Config:
       True
     """
     sections = config.sections
-    for section, field in _traced(config):
-        if getattr(sections[section], field.name) != field.metadata.get("word"):
+    for section, field, value in _traced(config):
+        if value != field.metadata.get("word"):
             sections[section] = dataclasses.replace(sections[section], **{field.name: None})
     sources = tuple(sections.pop(source.name) for source in config.sources)
     return Config(**sections, sources=sources)
 
 
-def _traced(config: Config) -> Iterator[tuple[str, dataclasses.Field]]:
-    for name, section in config.sections.items():
-        yield from ((name, field) for field in dataclasses.fields(section) if field.metadata.get("traced"))
+def _traced(config: Config) -> list[tuple[str, dataclasses.Field, Any]]:
+    return [each for each in config.each_setting() if each[1].metadata.get("traced")]
 
 
 @functools.cache

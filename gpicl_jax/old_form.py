@@ -3,6 +3,7 @@
 A setting that its class lacks is dropped, whatever its value: it changed nothing.
 """
 
+import copy
 from typing import Any
 
 from gpicl_jax.registry import find, settings_of
@@ -10,39 +11,33 @@ from gpicl_jax.registry import find, settings_of
 _SETTINGS = {
     "model": (
         *("width", "num_layers", "num_heads", "head_size", "mlp_width", "layout", "label_scale", "smear_keys", "positions"),
-        *("activation", "memory_size", "message_size", "micro_ticks", "padding", "grid_size", "dtype"),
+        *("activation", "memory_size", "message_size", "micro_ticks", "padding", "grid_size", "dtype", "remat"),
     ),
     "learner": (
         *("inner_optimizer", "inner_rate", "inner_steps", "inner_batch", "first_order", "learn_rates", "head_only"),
-        *("num_queries", "squash", "unit_gradients"),
+        *("num_queries", "squash", "unit_gradients", "remat"),
     ),
     "optimizer": ("b1", "b2", "eps", "eps_root", "weight_decay", "momentum"),
 }
 
 
-def renewed(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the sections of a config in today's form."""
-    values = {section: dict(entries) for section, entries in values.items()}
+def renewed(layer: dict[str, Any]) -> dict[str, Any]:
+    """Returns a config that an older version's run wrote, with all sections and `train.remat`, in today's form; others as they
+    are."""
+    sections = [layer.get(name) for name in ("train", *_SETTINGS)]
+    if not all(isinstance(section, dict) for section in sections) or "remat" not in layer["train"]:
+        return layer
+    values = copy.deepcopy(layer)
     model, learner, train = values["model"], values["learner"], values["train"]
     remat, remat_blocks = train.pop("remat"), train.pop("remat_blocks", False)
     if model.get("layout") == "context_query":
         model["name"] = model.pop("layout")
-    name = model["name"]
-    if name == "vsml":
+    if model["name"] == "vsml":
         model["hidden"] = [model.pop("mlp_width", 0) or model["width"]] * (model.pop("num_layers", 1) - 1)
-    kind = find("model", name)
     if learner["name"] == "in_context":
-        learner["name"] = kind.learner
-    for section, there, value in (
-        (model, kind, remat if name.startswith("vsml") else remat_blocks),
-        (learner, find("learner", learner["name"]), remat),
-    ):
-        if "remat" in settings_of(there):
-            section["remat"] = value
-    return values | {room: _without_others(room, values[room]) for room in _SETTINGS}
-
-
-def _without_others(room: str, entries: dict[str, Any]) -> dict[str, Any]:
-    """A section without the settings that its class lacks."""
-    own, old = settings_of(find(room, entries["name"])), _SETTINGS[room]
-    return {key: value for key, value in entries.items() if key in own or key not in old}
+        learner["name"] = find("model", model["name"]).learner
+    model["remat"], learner["remat"] = remat if model["name"].startswith("vsml") else remat_blocks, remat
+    for room, old in _SETTINGS.items():
+        own = settings_of(find(room, values[room]["name"]))
+        values[room] = {key: value for key, value in values[room].items() if key in own or key not in old}
+    return values

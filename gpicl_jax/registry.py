@@ -12,6 +12,7 @@ import pkgutil
 import shlex
 import sys
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def register(name: str) -> Any:
     """
 
     def keep(kind: type) -> type:
-        wrong = _fault(kind)
+        wrong = _fault(kind, name)
         if wrong:
             raise UserError(f"cannot register {name!r}: {_place(kind)} {wrong}")
         there = _KNOWN[kind.room].setdefault(name, kind)
@@ -56,12 +57,14 @@ def register(name: str) -> Any:
     return keep
 
 
-def _fault(kind: type) -> str:
+def _fault(kind: type, name: str) -> str:
     """What is wrong with a class, or ''."""
     room = getattr(kind, "room", None)
     if room not in _FOLDERS:
         return "inherits from no base class of gpicl_jax"
     base = next(each for each in reversed(kind.__mro__) if getattr(each, "room", None) == room)
+    if name in getattr(base, "taken", ()):
+        return f"cannot be a {room} of this name, which is a section of every config; rename it"
     lacking = [method for method in base.needs if getattr(kind, method, None) is getattr(base, method, None)]
     if lacking:
         return f"has no {'method' if room in ROOMS else 'attribute'} {', '.join(lacking)}, which each {room} needs"
@@ -82,15 +85,10 @@ def _fault_of_fields(kind: type, base: Any) -> str:
         return ""
     if getattr(kind, "has_splits", False):
         return "has splits, but no open(split, …) that tells them apart; write it"
-    needed = [field.name for field in dataclasses.fields(kind) if "about" not in field.metadata and _has_no_default(field)]
-    for name in needed:
-        if name not in base.given:
-            return f"has a field {name} that nobody gives; make it a setting(…), or use {', '.join(base.given)}"
+    for field in dataclasses.fields(kind):
+        if dataclasses.MISSING is field.default is field.default_factory and field.name not in base.given:
+            return f"has a field {field.name} that nobody gives; make it a setting(…), or use {', '.join(base.given)}"
     return ""
-
-
-def _has_no_default(field: dataclasses.Field) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _place(kind: type) -> str:
@@ -152,6 +150,11 @@ def find(room: str, name: str) -> Any:
         given = f"{room}.name = {name!r}" if room in ROOMS else f"no {room} '{name}'"
         raise UserError(f"{given}{hint} (a class in a file of yours needs --import FILE.py)")
     return _KNOWN[room][name]
+
+
+def alternatives(room: str, fits: Callable[[Any], bool]) -> str:
+    """Returns the names of a room whose classes fit, for an error: `'maml' or 'sgd'`."""
+    return " or ".join(repr(name) for name in names(room) if fits(find(room, name)))
 
 
 def about(kind: type) -> str:

@@ -5,11 +5,12 @@ The settings of a model, a learner and an optimiser are fields of its class: see
 """
 
 import os
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from gpicl_jax.registry import find, names, section_class
+from gpicl_jax.registry import alternatives, find, section_class
 from gpicl_jax.settings import UserError, setting
 
 INFINITE = "infinite"
@@ -92,10 +93,10 @@ class TasksConfig:
 
     def _check_gram(self, config: "Config") -> None:
         if not find("model", config.model.name).any_features:
-            able = [name for name in names("model") if find("model", name).any_features]
             raise UserError(
                 f"tasks.entries = {GRAM!r} draws the Gram matrix of an episode's inputs and no inputs, which model.name = "
-                f"{config.model.name!r} needs; give 'normal' or 'integer', or model.name = {' or '.join(map(repr, able))}"
+                f"{config.model.name!r} needs; give 'normal' or 'integer', or model.name = "
+                f"{alternatives('model', lambda each: each.any_features)}"
             )
         if self.num_tasks != INFINITE or self.sequences_per_task > 1:
             raise UserError(
@@ -171,6 +172,11 @@ class Config:
         """All sections by name. A source of `data.train` that has settings has a section of its own."""
         named = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "sources"}
         return named | {source.name: source for source in self.sources}
+
+    def each_setting(self) -> Iterator[tuple[str, Field, Any]]:
+        """Yields all settings: the section's name, the field and its value."""
+        for name, section in self.sections.items():
+            yield from ((name, each, getattr(section, each.name)) for each in fields(section))
 
     def source(self, name: str) -> Any:
         """The settings of a source, the default ones of one that meta-training does not use."""

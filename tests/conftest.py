@@ -1,4 +1,7 @@
-"""Four fake devices, strict shapes: set before JAX makes its first device. Compiled programs are kept for the next time."""
+"""Four fake devices, strict shapes: set before JAX makes its first device. Compiled programs are kept for the next time.
+
+`GPICL_IMPORT=FILE.py` imports a file of the user's: the tests over the registries take its classes too.
+"""
 
 import importlib.metadata
 import os
@@ -30,6 +33,11 @@ import jax  # noqa: E402
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.devices()  # made now: a command may ask for another number
+
+from gpicl_jax.registry import import_file  # noqa: E402
+
+if "GPICL_IMPORT" in os.environ:
+    import_file(Path(os.environ["GPICL_IMPORT"]))
 
 
 def pytest_collection_modifyitems(items):

@@ -232,7 +232,7 @@ def test_one_coin_per_task_decides_about_the_permutation(tasks):
 
 def test_labels_follow_their_images_through_the_permutation(tasks):
     """An identity task shows standardised pixels, so each row can be looked up in the dataset."""
-    plain = TaskDistribution(tasks.source, length=20, identity=True)
+    plain = TaskDistribution(tasks.source, length=20, entries="identity")
     task_key, sequence_key = jax.random.split(jax.random.key(8))
     episode = jax.tree.map(lambda leaf: leaf[0, 0], jax.jit(draw_episodes)(plain, task_key[None], sequence_key[None, None]))
     permutation = np.asarray(jax.jit(draw_task)(plain, task_key).permutation_C)

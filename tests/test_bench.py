@@ -22,7 +22,7 @@ from gpicl_jax.cli import main
 from gpicl_jax.config import load_config
 from gpicl_jax.figures import benchmarks
 from gpicl_jax.hyper import hyper_from
-from gpicl_jax.models.layers import shifted_tokens
+from gpicl_jax.models.base import shifted_tokens
 from gpicl_jax.sections import ENTRIES
 from gpicl_jax.tasks import Episode
 from gpicl_jax.training.step import init_state, num_params

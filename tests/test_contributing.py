@@ -1,7 +1,10 @@
 """CONTRIBUTING.md does what it says: each example is written to a file, and its command is run at a small size."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +15,8 @@ from gpicl_jax.cli import main
 from gpicl_jax.config import load_config
 from gpicl_jax.registry import ROOMS, names, section_class
 
-TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", TEXT, flags=re.DOTALL))
 COMMANDS = [command for command in re.findall(r"^gpicl (train .*)$", TEXT, flags=re.MULTILINE)]
 EXPERIMENT = re.findall(r"^gpicl ((?:experiment|figure) .*)$", TEXT, flags=re.MULTILINE)
@@ -59,3 +63,23 @@ def test_an_experiment_is_one_file_that_compares_and_draws(tmp_path, monkeypatch
     frame = pd.read_csv("results/gru_width/smoke.csv")
     assert frame.width.tolist() == [4, 8] and frame["last"].between(0, 1).all()
     assert Path("results/gru_width/smoke.png").is_file()
+
+
+@pytest.mark.process
+def test_a_model_of_a_file_that_sees_its_own_label_goes_red(tmp_path):
+    """By the command that CONTRIBUTING.md gives; the same model without the leak is green."""
+    command = re.findall(r"^GPICL_IMPORT=gru.py bin/test (.*)$", TEXT, flags=re.MULTILINE)
+    leaky = FILES["gru.py"].replace(
+        "shifted_tokens(x_LX, y_L, self.num_classes)", "jax.numpy.hstack([x_LX, jax.nn.one_hot(y_L, 10)])"
+    )
+    for name, text, failed in (("gru.py", FILES["gru.py"], set()), ("leaky.py", leaky, {"labels", "bfloat16"})):
+        (tmp_path / name).write_text(text)
+        found = subprocess.run(
+            [sys.executable, "-m", "pytest", *shlex.split(*command), "-p", "no:xdist", "-o", "addopts=-q"],
+            env=os.environ | {"GPICL_IMPORT": str(tmp_path / name)},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert " passed" in found.stdout
+        assert failed == set(re.findall(r"^FAILED .*::test_(\w+?)_.*\[gru\]", found.stdout, flags=re.MULTILINE)), found.stdout

@@ -11,8 +11,12 @@ import pytest
 from gpicl_jax.build import make_learner
 from gpicl_jax.config import load_config
 from gpicl_jax.learners import base
-from gpicl_jax.models.equivariant_ablations import WithoutContextPermutations, WithoutLabelPermutations, WithoutRotations
-from gpicl_jax.models.equivariant_transformer import EquivariantTransformer
+from gpicl_jax.models.equivariant_transformer import (
+    EquivariantTransformer,
+    WithoutContextPermutations,
+    WithoutLabelPermutations,
+    WithoutRotations,
+)
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.episode import Episode
 from gpicl_jax.training.population import Population

@@ -18,7 +18,7 @@ from gpicl_jax.evaluation import (
     unseen_episode_keys,
 )
 from gpicl_jax.hyper import hyper_from
-from gpicl_jax.learners.base import final_rows, last_rows, score_rows
+from gpicl_jax.learners.base import final_rows, score_rows
 from gpicl_jax.learners.reference import KernelRidge, NearestNeighbour
 from gpicl_jax.solvers import choose_params, make_solvers
 from gpicl_jax.tasks import RandomPoints, TaskDistribution, draw_episodes
@@ -116,16 +116,22 @@ def test_no_key_of_a_meta_test_is_a_root_key_or_used_twice():
 
 
 def test_last_is_the_last_tenth():
-    assert last_rows(100) == slice(90, 100)
-    assert last_rows(30) == slice(27, 30)
-    assert last_rows(4) == slice(3, 4)
+    assert [final_rows(length) for length in (100, 30, 4)] == [slice(90, 100), slice(27, 30), slice(3, 4)]
 
 
 def test_after_a_fixed_context_all_queries_count():
-    assert final_rows(30) == last_rows(30) and final_rows(30, num_context=10) == slice(10, 30)
+    assert final_rows(30, num_context=30) == final_rows(30) and final_rows(30, num_context=10) == slice(10, 30)
     accuracy_TSL = np.full((2, 3, 6), np.nan)
     accuracy_TSL[..., 4:] = [[[1.0, 0.0]] * 3, [[1.0, 1.0]] * 3]
     assert Scores(accuracy_TSL, accuracy_TSL, num_context=4).last()[0] == 0.75
+
+
+@pytest.mark.parametrize(("num_context", "of_episodes", "rows"), [(0, 40, slice(36, 40)), (10, 10, slice(10, 40))])
+def test_the_context_of_tasks_decides_which_rows_their_scores_are_told_by(test_tasks, num_context, of_episodes, rows):
+    tasks, keys = dataclasses.replace(test_tasks, num_context=num_context), unseen_episode_keys(0, "test", 4, 2)
+    scores = Evaluator(NearestNeighbour(10))({}, tasks, keys)
+    assert scores.num_context == tasks.episode_context == of_episodes
+    assert scores.last() == scores.accuracy(rows)
 
 
 def test_curves_are_tidy(test_tasks):

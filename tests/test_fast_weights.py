@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpicl_jax.models.fast_weights import FastWeights
+from gpicl_jax.models.recurrent import FastWeights
 from gpicl_jax.training.step import num_params
 from tests import test_lstm as recurrent
 from tests.test_lstm import CLASSES, FEATURES, LENGTH, linear, sigmoid

@@ -1,4 +1,7 @@
-"""Every learner that a config can name: what it may see, it uses; what it may not see, it cannot."""
+"""Every learner that a config can name: what it may see, it uses; what it may not see, it cannot.
+
+`GPICL_IMPORT=FILE.py` adds those of a file: see CONTRIBUTING.md.
+"""
 
 import functools
 from typing import NamedTuple
@@ -15,7 +18,7 @@ from gpicl_jax.learners.base import score_rows
 from gpicl_jax.learners.context_query import FromContext
 from gpicl_jax.learners.instance import Instance
 from gpicl_jax.learners.online import Online
-from gpicl_jax.registry import find, names
+from gpicl_jax.registry import find, names, settings_of
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode, draw_episode, draw_episodes
 from gpicl_jax.training.step import num_params
@@ -24,6 +27,8 @@ from tests.helpers import tiny_config
 FEW_SHOT = ("few_shot_conv", "study_conv")  # see few-shot problems alone: test_maml
 MODELS = [name for name in names("model") if find("model", name).learner]
 LEARNERS = [name for name in names("learner") if name not in {find("model", model).learner for model in MODELS}]
+OF_FILES = [name for name in names("model") if not find("model", name).__module__.startswith("gpicl_jax.")]
+ROW_MODELS = [name for name in OF_FILES if name not in MODELS]
 # Sizes that a model does not take from tiny.toml, and what else it can be.
 OF_MODELS = {
     "vsml": ("--model.width=6", "--model.message_size=4"),
@@ -40,15 +45,24 @@ VARIANTS = {
     "vsml-deep": ("--model.name=vsml", *OF_MODELS["vsml"], "--model.hidden=[5]"),
     "maml-first_order": ("--model.name=mlp", "--learner.name=maml", "--learner.first_order=true", "--learner.inner_rate=0.02"),
 }
+
+
+def model_for(learner):
+    kinds = {name: find("model", name) for name in ("mlp", "transformer", "context_query")}
+    return next(name for name, kind in kinds.items() if issubclass(kind, find("learner", learner).takes))
+
+
 REGISTRY = {
     **{name: (f"--model.name={name}", *OF_MODELS.get(name, ())) for name in MODELS},
-    **{name: ("--model.name=mlp", f"--learner.name={name}") for name in LEARNERS},
+    **{name: (f"--model.name={model_for(name)}", f"--learner.name={name}") for name in LEARNERS},
+    **{name: (f"--model.name={name}", "--learner.name=instance") for name in ROW_MODELS},
     **VARIANTS,
 }
 for _name in ("sgd", "finetune", "maml_online", "maml"):
     REGISTRY[_name] += ("--learner.inner_rate=0.02",)
 SIZES = ("--data.size=4", "--tasks.length=10", "--model.num_layers=2")
 L = 10
+KEY = jax.random.key(3)  # of predictions
 
 
 def case_config(name, *overrides):
@@ -103,45 +117,50 @@ class Seen(NamedTuple):
     fresh_gradient: dict
 
 
+def exchanges(predict, episode: Episode):
+    """Logits [L, C], and how far those of each row move when an example gets another x, or another label: [example, row]."""
+    others_LX = np.random.default_rng(5).standard_normal(episode.x_LX.shape, np.float32)
+
+    def change(number):  # example `number` gets another x, example `number` − L another label, and no example for 2 L
+        x_LX = jnp.where((jnp.arange(L) == number)[:, None], others_LX, episode.x_LX)
+        y_L = jnp.where(jnp.arange(L) == number - L, (episode.y_L + 1) % 10, episode.y_L)
+        return predict(episode._replace(x_LX=x_LX, y_L=y_L))
+
+    changed = jax.lax.map(change, jnp.arange(2 * L + 1))
+    moved = abs(changed[:-1] - changed[-1:]).max(axis=2)
+    return changed[-1], moved[:L], moved[L:]
+
+
 @functools.cache
 def seen(name) -> Seen:
     learner, params, episode = make_case(name)
 
-    def everything(params, fresh, episode: Episode, others_LX):
-        key = jax.random.key(3)
-
+    def everything(params, fresh, episode: Episode):
         def predict(episode):
-            return learner.predict(params, episode, key=key)
+            return learner.predict(params, episode, key=KEY)
 
-        def changed(place):
-            """Another x of example `place`, or another y of example `place` − L; nothing changed for 2 L."""
-            x_L1, y_L = (jnp.arange(L) == place)[:, None], jnp.arange(L) == place - L
-            other = {"x_LX": jnp.where(x_L1, others_LX, episode.x_LX), "y_L": (episode.y_L + y_L) % 10}
-            return predict(episode._replace(**other))
-
-        def descend(is_fresh):
-            weights = jax.tree.map(lambda leaf, other: jnp.where(is_fresh, other, leaf), params, fresh)
-            return jax.value_and_grad(lambda params: learner.loss(params, episode, key=key), has_aux=True)(weights)
-
-        logits_PLC = jax.lax.map(changed, jnp.arange(2 * L + 1))
-        moved_PL = abs(logits_PLC - logits_PLC[2 * L :]).max(axis=2)
         batch = jax.tree.map(lambda leaf: jnp.stack([leaf[::-1] if leaf.ndim else leaf, leaf]), episode)
+
+        def descend(is_fresh):  # traced once for both weights
+            weights = jax.tree.map(lambda leaf, other: jnp.where(is_fresh, other, leaf), params, fresh)
+            return jax.value_and_grad(lambda params: learner.loss(params, episode, key=KEY), has_aux=True)(weights)
+
         (loss, metrics), gradient = jax.lax.map(descend, jnp.array([False, True]))
+        scanned_LC, moved_by_x_LL, moved_by_y_LL = exchanges(predict, episode)
         return Seen(
             logits_LC=predict(episode),
-            moved_by_x_LL=moved_PL[:L],
-            moved_by_y_LL=moved_PL[L : 2 * L],
+            moved_by_x_LL=moved_by_x_LL,
+            moved_by_y_LL=moved_by_y_LL,
             batched_LC=jax.vmap(predict)(batch)[1],
-            scanned_LC=logits_PLC[2 * L],
+            scanned_LC=scanned_LC,
             loss=loss[0],
             metrics=jax.tree.map(lambda leaf: leaf[0], metrics),
             gradient=jax.tree.map(lambda leaf: leaf[0], gradient),
             fresh_gradient=jax.tree.map(lambda leaf: leaf[1], gradient),
         )
 
-    others_LX = np.random.default_rng(5).standard_normal(episode.x_LX.shape, np.float32)
     fresh = jax.jit(learner.init)(jax.random.key(4))
-    return jax.tree.map(np.asarray, jax.jit(everything)(params, fresh, episode, others_LX))
+    return jax.tree.map(np.asarray, jax.jit(everything)(params, fresh, episode))
 
 
 every_learner = pytest.mark.parametrize("name", REGISTRY)
@@ -213,14 +232,24 @@ def test_loss_is_the_mean_cross_entropy_of_the_scored_rows(name):
     np.testing.assert_array_equal(found.metrics["correct_L"], rows & (logits_LC.argmax(axis=1) == episode.y_L))
 
 
-@every_learner
-def test_bfloat16_is_near_and_its_loss_is_float32(name):
+@pytest.mark.parametrize(
+    "name", [name for name in REGISTRY if name not in OF_FILES or "dtype" in settings_of(find("model", name))]
+)
+def test_bfloat16_is_near_and_as_blind_as_float32_and_its_loss_is_float32(name):
     _, params, episode = make_case(name)
-    learner, key = make_case(name, "--model.dtype=bfloat16")[0], jax.random.key(3)
-    both = jax.jit(lambda params, episode: [of(params, episode, key=key) for of in (learner.predict, learner.loss)])
-    logits_LC, (loss, _) = both(params, episode)
+    learner = make_case(name, "--model.dtype=bfloat16")[0]
+
+    def everything(params, episode):
+        found = exchanges(lambda episode: learner.predict(params, episode, key=KEY), episode)
+        return *found, learner.loss(params, episode, key=KEY)[0]
+
+    logits_LC, moved_by_x_LL, moved_by_y_LL, loss = jax.jit(everything)(params, episode)
     assert logits_LC.dtype == loss.dtype == jnp.float32 and abs(logits_LC - seen(name).logits_LC).max() > 0
     np.testing.assert_allclose(loss, seen(name).loss, rtol=0.05)
+    rows, labels_LL = np.asarray(learner.scored_rows(episode)), may_see(learner, episode)
+    inputs_LL = labels_LL | np.eye(L, dtype=bool)
+    for moved_LL, allowed_LL in ((moved_by_x_LL.T, inputs_LL), (moved_by_y_LL.T, labels_LL)):
+        assert (moved_LL[rows][~allowed_LL[rows]] == 0).all() and (moved_LL[rows][allowed_LL[rows]] > 0).all()
 
 
 # X = 16, C = 10, L = 10; width 16, 2 heads of 8, 2 layers, unless the registry says otherwise.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpicl_jax.models.lstm import LSTM
+from gpicl_jax.models.recurrent import LSTM
 from gpicl_jax.training.step import num_params
 
 CLASSES, FEATURES, LENGTH = 5, 6, 9

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,7 @@ def mixture():
 
 
 def test_each_task_is_of_one_set_by_weight_and_all_its_sequences_too(mixture):
-    tasks = TaskDistribution(mixture, length=6, identity=True)
+    tasks = TaskDistribution(mixture, length=6, entries="identity")
     keys = jax.random.split(jax.random.key(0), 2000), jax.random.split(jax.random.key(1), (2000, 2))
     episodes = jax.device_get(jax.jit(draw_episodes)(tasks, *keys))
     values = episodes.x_LX.reshape(2000, -1)
@@ -43,7 +45,7 @@ def test_no_weights_are_equal_chances():
 def test_a_mixture_draws_what_its_sources_would(mixture):
     """Rows are standardised by the numbers of their own set, and labels are its own."""
     digits, points = load("digits", "train"), RandomPoints(64)
-    tasks = TaskDistribution(Mixture((digits, points)), length=10, identity=True)
+    tasks = TaskDistribution(Mixture((digits, points)), length=10, entries="identity")
     draw, source_of = jax.jit(draw_episodes), jax.jit(lambda key: draw_source(tasks.source, draw_task(tasks, key).source_key))
     for seed in range(6):
         task_key, sequence_key = jax.random.split(jax.random.key(seed))
@@ -58,6 +60,24 @@ def test_a_mixture_draws_what_its_sources_would(mixture):
             assert all(np.abs(rows - row).max(axis=1).min() < 0.01 for row in back)
         else:
             assert back.min() >= 0 and back.max() <= 1
+
+
+def test_a_mixture_counts_the_images_of_its_sources_and_has_their_splits_and_statistics():
+    """Of 120 episodes of 6, some show images that others show; which tasks are of which set is looked up in the values."""
+    bright, points = flat(200, "bright"), RandomPoints(4)
+    never = dataclasses.replace(bright, name="never", statistics="test")
+    mixture = Mixture((flat(10, "dark"), bright, never, points), weights=(2.0, 1.0, 0.001, 1.0))
+    task_keys, keys = jax.random.split(jax.random.key(0), 60), jax.random.split(jax.random.key(1), (60, 2))
+    number_T = np.asarray(jax.vmap(lambda key: draw_source(mixture, key))(task_keys))
+    assert set(number_T) == {0, 1, 3}
+    drawing = TaskDistribution(mixture, length=6).drawing
+    assert mixture.count(task_keys, keys, drawing) == 30 + 30 + 10 * (number_T == 3).sum()
+    assert mixture.statistics == "train and test" and mixture.has_splits
+    fresh = Mixture((points, points))
+    assert fresh.statistics == "" and not fresh.has_splits
+    fewer = dataclasses.replace(bright, present_P=jnp.arange(2))
+    assert Mixture((points, fewer)).chooses_other_classes(Mixture((points, bright)), 2)
+    assert not Mixture((points, bright)).chooses_other_classes(Mixture((points, bright)), 2)
 
 
 def test_sets_of_different_sizes_are_refused():

@@ -31,7 +31,7 @@ def own_classes(num_classes=7, each=6, size=2, rotations=1):
 
 
 def few_shot_tasks(**changes):
-    settings = {"length": 12, "num_context": 6, "classes_per_task": 3, "balanced": True, "identity": True}
+    settings = {"length": 12, "num_context": 6, "classes_per_task": 3, "balanced": True, "entries": "identity"}
     return TaskDistribution(own_classes(), **(settings | changes))
 
 
@@ -60,7 +60,7 @@ def test_two_turns_of_one_character_never_meet_and_every_turn_is_as_likely():
     counts = np.bincount(classes_TK.reshape(-1), minlength=16)
     assert counts.min() > 45 and counts.max() < 105  # 75 ± 8
     with pytest.raises(UserError, match="images of 4 classes, each turn of which counts as the same one"):
-        TaskDistribution(source, length=10, num_context=5, classes_per_task=5, balanced=True, identity=True)
+        TaskDistribution(source, length=10, num_context=5, classes_per_task=5, balanced=True, entries="identity")
     with pytest.raises(UserError, match="'mine' lacks images of some of the classes 4 to 7"):
         own_classes(num_classes=6, rotations=4)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpicl_jax.models.outer_product_lstm import OuterProductLSTM
+from gpicl_jax.models.recurrent import OuterProductLSTM
 from gpicl_jax.training.step import num_params
 from tests import test_lstm as recurrent
 from tests.test_lstm import CLASSES, FEATURES, LENGTH, linear, sigmoid

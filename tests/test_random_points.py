@@ -15,7 +15,7 @@ def episodes_of(tasks, num_tasks=200, sequences=3):
 
 
 def test_a_task_is_ten_points_of_a_label_each_shared_by_its_sequences():
-    episodes = episodes_of(TaskDistribution(RandomPoints(6), length=100, identity=True))
+    episodes = episodes_of(TaskDistribution(RandomPoints(6), length=100, entries="identity"))
     points = [
         {(*point, label) for point, label in zip(x, y, strict=True)}
         for x, y in zip(episodes.x_LX.reshape(200, 300, 6).tolist(), episodes.y_L.reshape(200, 300).tolist(), strict=True)
@@ -25,7 +25,7 @@ def test_a_task_is_ten_points_of_a_label_each_shared_by_its_sequences():
 
 
 def test_points_are_uniform_and_standardised_and_drawn_with_replacement():
-    episodes = episodes_of(TaskDistribution(RandomPoints(6), length=20, identity=True), num_tasks=2000, sequences=1)
+    episodes = episodes_of(TaskDistribution(RandomPoints(6), length=20, entries="identity"), num_tasks=2000, sequences=1)
     uniform = episodes.x_LX[:, 0, 0] / np.sqrt(12) + 0.5
     assert stats.kstest(uniform.reshape(-1), "uniform").pvalue > 1e-4
     assert stats.chisquare(np.bincount(episodes.y_L[:, 0, 7])).pvalue > 1e-4

@@ -260,6 +260,8 @@ def dataclass_of(called, base, /, **members):
         (dataclass_of("Named", Optimizer, name=setting("x", "y")), "named", "has a setting called name"),
         (dataclass_of("Wrong", Optimizer, rank=setting("eight", "y")), "wrong", "the default of rank = 'eight' is of type str"),
         (dataclass_of("Split", Source, has_splits=True, num_features=4), "split", "has splits, but no open"),
+        (dataclass_of("Named", Source, num_features=4), "train", "cannot be a source of this name, which is a section"),
+        (dataclass_of("Named", Source, num_features=4), "model", "cannot be a source of this name, which is a section"),
     ],
 )
 def test_a_class_that_cannot_work_is_refused_when_it_is_registered(kind, name, message):

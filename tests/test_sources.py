@@ -1,14 +1,20 @@
 import hashlib
 
+import jax
 import numpy as np
 import pytest
 
+from gpicl_jax.build import make_source
 from gpicl_jax.data import datasets, resize
 from gpicl_jax.data.datasets import available
 from gpicl_jax.data.own import from_features
 from gpicl_jax.data.stored import Stored, divide, part_rows
+from gpicl_jax.registry import names
 from gpicl_jax.settings import UserError
+from gpicl_jax.tasks import Mixture
+from gpicl_jax.tasks.sources.base import Drawing
 from gpicl_jax.tasks.sources.images import load
+from tests.helpers import tiny_config
 
 RNG = np.random.default_rng(0)
 
@@ -188,3 +194,33 @@ def test_only_the_part_that_is_loaded_must_fit(monkeypatch):
     load("half", "test")
     with pytest.raises(UserError, match="'half' needs"):
         load("half", "train")
+
+
+@pytest.mark.parametrize("name", [*dict.fromkeys((*names("source"), *names("dataset"))), "digits+random"])
+def test_every_source_and_dataset_draws_what_it_says_and_each_key_the_same(name):
+    sources = name.split("+")
+    if not all(available()[each].startswith("ready") for each in sources):
+        pytest.skip(f"no {name} in TFDS_DATA_DIR")
+    made = tuple(make_source(tiny_config(), each, "train") for each in sources)
+    source, num_tasks = made[0] if len(made) == 1 else Mixture(made), 8
+    drawing = Drawing(length=12, classes_per_task=min(10, source.num_classes), balanced=False)
+    source.check(drawing)
+    task_keys_T, keys_T = jax.random.split(jax.random.key(0), (2, num_tasks))
+
+    def draw(task_key, key):
+        return source.draw(task_key, key, drawing)
+
+    together = jax.device_get(jax.jit(jax.vmap(draw))(task_keys_T, keys_T))
+    assert together.pixels_LX.shape == (num_tasks, 12, source.num_features) and together.pixels_LX.dtype in (
+        np.uint8,
+        np.float32,
+    )
+    assert together.labels_L.shape == (num_tasks, 12) and together.labels_L.dtype == np.int32
+    assert together.mean.shape == together.std.shape == (num_tasks,) and (together.std > 0).all()
+    assert np.isfinite(together.pixels_LX).all() and np.isfinite(together.mean).all()
+    assert 0 <= together.labels_L.min() < together.labels_L.max() < drawing.classes_per_task
+    assert len({pixels_LX.tobytes() for pixels_LX in together.pixels_LX}) == num_tasks
+    for number in (0, num_tasks - 1):
+        alone = jax.jit(draw)(task_keys_T[number], keys_T[number])
+        jax.tree.map(np.testing.assert_array_equal, alone, jax.tree.map(lambda leaf, number=number: leaf[number], together))
+    assert 2 <= source.count(task_keys_T, keys_T[:, None], drawing) <= num_tasks * 12

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpicl_jax.models.blocks import Block
-from gpicl_jax.models.transformer import Transformer
+from gpicl_jax.models.transformer import Block, Transformer
 from gpicl_jax.training.step import num_params
 
 
@@ -87,7 +86,8 @@ def test_a_block_equals_torchs_encoder_layer(activation):
     torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
     width, heads, length = 16, 4, 9
     block = Block(
-        attention={"num_heads": heads, "head_size": width // heads, "smear_keys": False, "positions": ""},
+        num_heads=heads,
+        head_size=width // heads,
         mlp_width=4 * width,
         activation=activation,
         kernel_init=jax.nn.initializers.normal(0.3),

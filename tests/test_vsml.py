@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpicl_jax.models.vsml import VSML, random_cells
-from gpicl_jax.models.vsml_without_symmetries import VSMLWithoutSymmetries
+from gpicl_jax.models.vsml import VSML, VSMLWithoutSymmetries, random_cells
 from gpicl_jax.training.step import num_params
 
 X, C, L, H, M = 5, 3, 10, 4, 2

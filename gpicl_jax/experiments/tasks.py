@@ -10,7 +10,7 @@ from gpicl_jax.build import make_tasks
 from gpicl_jax.experiments.engine import Experiment, Grid, Member, Row, markdown
 from gpicl_jax.figures.style import COLORS
 from gpicl_jax.hyper import hyper_from
-from gpicl_jax.models.layers import shifted_tokens
+from gpicl_jax.models.base import shifted_tokens
 from gpicl_jax.registry import register
 from gpicl_jax.sections import Config
 from gpicl_jax.tasks import Episode, Task, TaskDistribution, draw_task

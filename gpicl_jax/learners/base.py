@@ -1,5 +1,6 @@
 """What every learner is: it predicts the rows of an episode. One trainer and one evaluator serve every learner."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import optax
 
 from gpicl_jax.data.resize import device_memory
 from gpicl_jax.models.base import Model
-from gpicl_jax.registry import find, names
+from gpicl_jax.registry import alternatives, find
 from gpicl_jax.sections import GRAM
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import TaskDistribution
@@ -38,19 +39,17 @@ class Learner:
     @classmethod
     def check(cls, config: Any) -> None:
         """Raises UserError where the settings do not fit the rest of `config`."""
-        model, learner, context = config.model, config.learner, config.tasks.num_context
-        if not issubclass(find("model", model.name), cls.takes):
-            able = [name for name in names("learner") if issubclass(find("model", model.name), find("learner", name).takes)]
-            fitting = [name for name in names("model") if issubclass(find("model", name), cls.takes)]
+        given, model = f"learner.name = {config.learner.name!r}", find("model", config.model.name)
+        if not issubclass(model, cls.takes):
             raise UserError(
-                f"learner.name = {learner.name!r} cannot use model.name = {model.name!r}; give learner.name = "
-                f"{' or '.join(map(repr, able))}, or model.name = {' or '.join(map(repr, fitting))}"
+                f"{given} cannot use model.name = {config.model.name!r}; give learner.name = "
+                f"{alternatives('learner', lambda each: issubclass(model, each.takes))}, or model.name = "
+                f"{alternatives('model', lambda each: issubclass(each, cls.takes))}"
             )
-        if context and not cls.queries:
-            able = [name for name in names("learner") if find("learner", name).queries]
+        if config.tasks.num_context and not cls.queries:
             raise UserError(
-                f"tasks.num_context = {context} makes queries, which learn from the context alone; "
-                f"learner.name = {learner.name!r} has none: give {' or '.join(map(repr, able))}"
+                f"tasks.num_context = {config.tasks.num_context} makes queries, which learn from the context alone; "
+                f"{given} has none: give {alternatives('learner', lambda each: each.queries)}"
             )
 
     def init(self, key: jax.Array) -> Params:
@@ -79,18 +78,41 @@ class Learner:
         ...
 
 
-def checked_logits(model: Model, logits_LC: jax.Array, length: int) -> jax.Array:
-    """Returns the logits of a model.
+@dataclasses.dataclass(frozen=True)
+class OnePass(Learner):
+    """A learner whose prediction is one forward pass of its model; `inputs` are what the model is called with.
 
-    Raises:
-      UserError: they are not of shape [L, C].
+    Attributes:
+      num_features: X.
+      length: L of the episode that `init` traces with.
     """
-    if logits_LC.shape != (length, model.num_classes):
-        raise UserError(
-            f"{type(model).__name__} returned logits of shape {list(logits_LC.shape)}; expected [L, C] = "
-            f"{[length, model.num_classes]}"
-        )
-    return logits_LC
+
+    model: Model
+    num_features: int
+    length: int = 1
+
+    def inputs(self, episode: Episode) -> tuple[jax.Array, ...]:
+        """What of an episode the model is given."""
+        raise NotImplementedError
+
+    def init(self, key: jax.Array) -> Params:
+        x_LX, y_L = jnp.zeros((self.length, self.num_features)), jnp.zeros(self.length, jnp.int32)
+        return self.model.init(key, *self.inputs(Episode(x_LX, y_L, jnp.int32(self.length))))["params"]
+
+    def predict(self, params: Params, episode: Episode, *, key: jax.Array) -> jax.Array:
+        """Returns the model's logits [L, C].
+
+        Raises:
+          UserError: the model returned another shape.
+        """
+        logits_LC = self.model.apply({"params": params}, *self.inputs(episode))
+        found, expected = list(logits_LC.shape), [len(episode.y_L), self.model.num_classes]
+        if found != expected:
+            raise UserError(f"{type(self.model).__name__} returned logits of shape {found}; expected [L, C] = {expected}")
+        return logits_LC
+
+    def state_size(self, length: int) -> int:
+        return self.model.state_size(self.num_features, length)
 
 
 def score_rows(logits_LC: jax.Array, y_L: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -117,19 +139,16 @@ def scored_loss(logits_LC: jax.Array, y_L: jax.Array, scored_L: jax.Array) -> tu
     return loss, {"correct_L": accuracy_L * scored_L, "scored_L": scored_L}
 
 
-def last_rows(length: int) -> slice:
-    """The last 10% of the positions of an episode, at least one."""
-    return slice(length - max(1, round(0.1 * length)), length)
-
-
-def final_rows(length: int, num_context: int = 0) -> slice:
-    """The rows that the accuracy of an episode is told by: all queries after a fixed context, else the last 10%.
+def final_rows(length: int, num_context: int | None = None) -> slice:
+    """The rows that the accuracy of an episode is told by: all queries, or where there are none the last 10%, at least one row.
 
     Example:
-      >>> final_rows(100), final_rows(10, num_context=5)
-      (slice(90, 100, None), slice(5, 10, None))
+      >>> final_rows(100), final_rows(10, num_context=5), final_rows(10, num_context=10)
+      (slice(90, 100, None), slice(5, 10, None), slice(9, 10, None))
     """
-    return slice(num_context, length) if num_context else last_rows(length)
+    if num_context is None or num_context == length:
+        return slice(length - max(1, round(0.1 * length)), length)
+    return slice(num_context, length)
 
 
 def check_memory(learner: Any, length: int, episodes: int) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from gpicl_jax.learners.base import FIRST_POSITIONS, Learner, Metrics, Params, checked_logits, last_rows
+from gpicl_jax.learners.base import FIRST_POSITIONS, Learner, Metrics, OnePass, Params, final_rows
 from gpicl_jax.models.base import ContextModel
 from gpicl_jax.registry import register
 from gpicl_jax.tasks.episode import Episode
@@ -19,7 +19,7 @@ class FromContext(Learner):
     Attributes:
       fewest_context: smallest context of meta-training.
       fewest_queries: smallest number of queries of meta-training, in episodes that have so many examples.
-      num_context: of every episode, where it is fixed; else 0.
+      num_context: of every episode, where it is fixed (few-shot problems); else 0.
     """
 
     queries = True
@@ -45,19 +45,14 @@ class FromContext(Learner):
         if self.num_context:
             return ()
         positions = range(length)
-        return tuple(sorted({*(cut for cut in FIRST_POSITIONS if cut < length), *positions[last_rows(length)]}))
+        return tuple(sorted({*(cut for cut in FIRST_POSITIONS if cut < length), *positions[final_rows(length)]}))
 
 
 @register("context_query")
 @dataclasses.dataclass(frozen=True)
-class ContextQuery(FromContext):
+class ContextQuery(FromContext, OnePass):
     """A model of a context and queries as a learner: −log p(y_q | x_q, context), a mean over the queries (Müller et al.
     2022, arXiv 2112.10510, equation 2).
-
-    Attributes:
-      num_features: X.
-      length: L of the episodes that `init` traces with.
-      num_context: of every episode, where it is fixed (few-shot problems); else 0.
 
     Example:
       >>> from gpicl_jax.models.transformer import ContextQueryTransformer
@@ -68,21 +63,9 @@ class ContextQuery(FromContext):
       ((20, 10), 5)
     """
 
-    model: ContextModel
-    num_features: int
-    length: int
     num_context: int = 0
 
     takes = ContextModel
 
-    def init(self, key: jax.Array) -> Params:
-        x_LX, y_L = jnp.zeros((self.length, self.num_features)), jnp.zeros(self.length, jnp.int32)
-        return self.model.init(key, x_LX, y_L, self.length)["params"]
-
-    def predict(self, params: Params, episode: Episode, *, key: jax.Array) -> jax.Array:
-        del key  # nothing random in the forward pass
-        logits_LC = self.model.apply({"params": params}, episode.x_LX, episode.y_L, episode.num_context)
-        return checked_logits(self.model, logits_LC, len(episode.y_L))
-
-    def state_size(self, length: int) -> int:
-        return self.model.state_size(self.num_features, length)
+    def inputs(self, episode: Episode) -> tuple[jax.Array, ...]:
+        return episode.x_LX, episode.y_L, episode.num_context

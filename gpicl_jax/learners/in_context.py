@@ -3,9 +3,8 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
-from gpicl_jax.learners.base import Learner, Params, checked_logits
+from gpicl_jax.learners.base import OnePass
 from gpicl_jax.models.base import SequenceModel
 from gpicl_jax.registry import register
 from gpicl_jax.tasks.episode import Episode
@@ -13,14 +12,11 @@ from gpicl_jax.tasks.episode import Episode
 
 @register("in_context")
 @dataclasses.dataclass(frozen=True)
-class InContext(Learner):
+class InContext(OnePass):
     """A sequence model as a learner: J = E_D [Σ_j l(f(D_{1:j−1}, x_j), y_j)] (arXiv 2212.04458, equation 2), as a mean.
 
-    Attributes:
-      num_features: X.
-      length: L of the episodes that `init` traces with.
-
     Example:
+      >>> import jax.numpy as jnp
       >>> from gpicl_jax.models.transformer import Transformer
       >>> learner = InContext(Transformer(num_classes=10, width=16, num_layers=1, max_length=20), 64, 20)
       >>> params = learner.init(jax.random.key(0))
@@ -29,20 +25,7 @@ class InContext(Learner):
       (20, 10)
     """
 
-    model: SequenceModel
-    num_features: int
-    length: int
-
     takes = SequenceModel
 
-    def init(self, key: jax.Array) -> Params:
-        x_LX, y_L = jnp.zeros((self.length, self.num_features)), jnp.zeros(self.length, jnp.int32)
-        return self.model.init(key, x_LX, y_L)["params"]
-
-    def predict(self, params: Params, episode: Episode, *, key: jax.Array) -> jax.Array:
-        del key  # nothing random in the forward pass
-        logits_LC = self.model.apply({"params": params}, episode.x_LX, episode.y_L)
-        return checked_logits(self.model, logits_LC, len(episode.y_L))
-
-    def state_size(self, length: int) -> int:
-        return self.model.state_size(self.num_features, length)
+    def inputs(self, episode: Episode) -> tuple[jax.Array, ...]:
+        return episode.x_LX, episode.y_L

@@ -2,14 +2,12 @@
 
 import dataclasses
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from gpicl_jax.learners.base import Learner, Metrics, Params
-from gpicl_jax.learners.instance import Instance
+from gpicl_jax.learners.base import Metrics, OnePass, Params, scored_loss
 from gpicl_jax.models.base import RowModel
 from gpicl_jax.registry import register
 from gpicl_jax.settings import setting
@@ -24,18 +22,13 @@ OPTIMIZERS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Online(Learner):
+class Online(OnePass):
     """ŷ_i = f(θ_i, x_i), then θ_{i+1} = θ_i − step(∇ l(f(θ_i, x_i), y_i)). Subclasses differ in where θ_0 comes from.
 
     The mechanism is that of the authors' code (google/learned_optimization, folder research/data_driven, commit 32186aa).
     Through Adam it can be differentiated only with eps_root > 0: the root's derivative at 0 is infinite.
-
-    Attributes:
-      num_features: X.
     """
 
-    model: RowModel
-    num_features: int
     inner_optimizer: str = setting("adam", "optimiser of the steps along an episode", choices=tuple(OPTIMIZERS))
     inner_rate: float = setting(1e-3, "its step size", above=0.0)
     remat: bool = setting(True, "recompute each step in the backward pass, to save memory", free=True)
@@ -46,16 +39,11 @@ class Online(Learner):
     def optimizer(self) -> optax.GradientTransformation:
         return OPTIMIZERS[self.inner_optimizer](self.inner_rate)
 
-    @property
-    def _instance(self) -> Instance:
-        return Instance(self.model, self.num_features)
-
-    def init(self, key: jax.Array) -> Params:
-        return self._instance.init(key)
+    def inputs(self, episode: Episode) -> tuple[jax.Array, ...]:
+        return (episode.x_LX,)
 
     def start(self, params: Params, key: jax.Array) -> Params:
         """Returns θ_0 of an episode."""
-        del key
         return params
 
     def predict(self, params: Params, episode: Episode, *, key: jax.Array) -> jax.Array:
@@ -80,9 +68,8 @@ class Online(Learner):
 
     def state_size(self, length: int) -> int:
         """Returns the size of the weights and of the optimiser's state."""
-        weights = jax.eval_shape(self._instance.init, jax.random.key(0))
-        leaves = jax.tree.leaves((weights, jax.eval_shape(self.optimizer.init, weights)))
-        return sum(math.prod(leaf.shape) for leaf in leaves)
+        weights = jax.eval_shape(super().init, jax.random.key(0))
+        return sum(leaf.size for leaf in jax.tree.leaves((weights, jax.eval_shape(self.optimizer.init, weights))))
 
 
 @register("sgd")
@@ -99,11 +86,10 @@ class SGD(Online):
     """
 
     def init(self, key: jax.Array) -> Params:
-        del key
         return {}
 
     def start(self, params: Params, key: jax.Array) -> Params:
-        return self._instance.init(key)
+        return super().init(key)
 
 
 @register("finetune")
@@ -112,7 +98,7 @@ class Finetune(Online):
     """θ_0 is trained over many tasks as an `Instance` learner, without the online pass."""
 
     def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        return self._instance.loss(params, episode, key=key)
+        return scored_loss(OnePass.predict(self, params, episode, key=key), episode.y_L, self.scored_rows(episode))
 
 
 @register("maml_online")

@@ -5,6 +5,7 @@ is no meta-objective: they are scored, never trained.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +13,13 @@ import jax.numpy as jnp
 from gpicl_jax.learners.base import Learner, Params
 from gpicl_jax.tasks.episode import Episode
 
+# Full float32: tf32 and bfloat16 would blur the distances of near neighbours.
+_matmul = functools.partial(jnp.matmul, precision="highest")
+
 
 @dataclasses.dataclass(frozen=True)
 class NearestNeighbour(Learner):
     """1-NN: the label of the nearest earlier example (Euclidean; the earliest of equals).
-
-    Attributes:
-      num_classes: C.
 
     Example:
       >>> episode = Episode(jnp.array([[0.0], [5.0], [0.4]]), jnp.array([3, 1, 3]), jnp.int32(3))
@@ -29,11 +30,9 @@ class NearestNeighbour(Learner):
     num_classes: int
 
     def init(self, key: jax.Array) -> Params:
-        del key
         return {}
 
     def predict(self, params: Params, episode: Episode, *, key: jax.Array) -> jax.Array:
-        del params, key
         length = len(episode.y_L)
         distance_LL = jnp.where(jnp.tri(length, k=-1, dtype=bool), squared_distances(episode.x_LX), jnp.inf)
         nearest_LC = jax.nn.one_hot(episode.y_L[distance_LL.argmin(axis=1)], self.num_classes)
@@ -51,7 +50,6 @@ class KernelRidge(Learner):
     (Rasmussen & Williams 2006, *Gaussian Processes for Machine Learning*, equation 2.25 and section A.4).
 
     Attributes:
-      num_classes: C.
       kernel: `linear`, x·x'/X, or `rbf`, exp(−γ|x − x'|²/X).
 
     Its `params` are `alpha` and, for `rbf`, `gamma`: scalars > 0, to be chosen on validation tasks.
@@ -67,20 +65,18 @@ class KernelRidge(Learner):
     kernel: str
 
     def init(self, key: jax.Array) -> Params:
-        del key
         return {"alpha": jnp.float32(0.1)} | ({"gamma": jnp.float32(0.15)} if self.kernel == "rbf" else {})
 
     def predict(self, params: Params, episode: Episode, *, key: jax.Array) -> jax.Array:
-        del key
         length, num_features = episode.x_LX.shape
         if self.kernel == "rbf":
             kernel_LL = jnp.exp(-params["gamma"] / num_features * squared_distances(episode.x_LX))
         else:
-            kernel_LL = _products(episode.x_LX) / num_features
+            kernel_LL = _matmul(episode.x_LX, episode.x_LX.T) / num_features
         factor_LL = jnp.linalg.cholesky(kernel_LL + params["alpha"] * jnp.eye(length))
         targets_LC = jax.nn.one_hot(episode.y_L, self.num_classes)
         solved_LC = jax.scipy.linalg.solve_triangular(factor_LL, targets_LC, lower=True)
-        return _full(jnp.tril(factor_LL, -1), solved_LC)
+        return _matmul(jnp.tril(factor_LL, -1), solved_LC)
 
     def scored_rows(self, episode: Episode) -> jax.Array:
         return jnp.arange(len(episode.y_L)) > 0
@@ -88,15 +84,6 @@ class KernelRidge(Learner):
 
 def squared_distances(x_LX: jax.Array) -> jax.Array:
     """|x_i − x_j|², float32 [L, L]."""
-    products_LL = _products(x_LX)
+    products_LL = _matmul(x_LX, x_LX.T)
     norms_L = jnp.diagonal(products_LL)
     return jnp.maximum(norms_L[:, None] + norms_L[None] - 2 * products_LL, 0.0)
-
-
-def _products(x_LX: jax.Array) -> jax.Array:
-    return _full(x_LX, x_LX.T)
-
-
-def _full(a: jax.Array, b: jax.Array) -> jax.Array:
-    """A product in full float32: tf32 and bfloat16 would blur the distances of near neighbours."""
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

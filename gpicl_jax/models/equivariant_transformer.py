@@ -1,4 +1,4 @@
-"""A Transformer with the symmetries of the tasks, for one episode.
+"""A Transformer with the symmetries of the tasks, and with each of them taken away, for one episode.
 
 A task is x → A x, y → ρ(y), with A_ij iid normal and ρ uniform. Three groups leave the law of its episodes as it is. So the
 best predictor has their symmetries, and this one has them by construction:
@@ -20,7 +20,7 @@ import numpy as np
 from flax import linen as nn
 
 from gpicl_jax.models.base import ContextModel, dtype_setting
-from gpicl_jax.models.blocks import ACTIVATIONS, REMAT_BLOCKS
+from gpicl_jax.models.transformer import ACTIVATIONS, REMAT_BLOCKS, learned_positions
 from gpicl_jax.registry import register
 from gpicl_jax.settings import setting
 
@@ -28,6 +28,7 @@ _FEW = 1e-5  # of their squares: examples that are closer count as equal, as flo
 _FARTHEST = 1e4  # norm of a query, in units of the largest number of the context, whose own norms are below for X < 10⁸
 _LARGEST = 1e15  # number of a query, in these units: the sum of its squares is a float32 number
 _SHARPEST = 20.0  # bandwidth of the last head at first, in units of the mean squared distance; that of the first head is 1
+_ONE = float(np.log(np.e - 1))  # softplus of it is 1
 
 Geometry = tuple[jax.Array, jax.Array]  # distances and cosines [L, L]
 
@@ -158,9 +159,6 @@ def _largest(u_LCD: jax.Array) -> jax.Array:
     return jnp.where(is_largest_LCD, u_LCD, 0).sum(axis=1)
 
 
-_ONE = float(np.log(np.e - 1))  # softplus of it is 1
-
-
 def geometry(x_LX: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What rotations leave of inputs, in units that the context sets: a scaling of x changes nothing.
 
@@ -223,10 +221,71 @@ def class_streams(size_L: jax.Array, distance_LL: jax.Array, label_LC: jax.Array
     nearest_L = jnp.where(others_LL, distance_LL, jnp.inf).min(axis=1)
     nearest_L = jnp.where(others_LL.any(axis=1), nearest_L, 1.0)
     share_C = label_LC.sum(axis=0) / jnp.maximum(num, 1)
-    of_row_LI = jnp.stack(
-        [in_context_L, jnp.sqrt(size_L), nearest_L, jnp.full(len(size_L), jnp.log1p(num) / 5)], axis=-1, dtype=size_L.dtype
-    )
-    shape = label_LC.shape
-    parts = [3 * label_LC[..., None], jnp.broadcast_to(3 * share_C[None, :, None], (*shape, 1))]
-    parts.append(jnp.broadcast_to(of_row_LI[:, None], (*shape, of_row_LI.shape[-1])))
-    return jnp.concatenate(parts, axis=-1)
+    of_row_IL = [in_context_L, jnp.sqrt(size_L), nearest_L, jnp.full(len(size_L), jnp.log1p(num) / 5)]
+    columns = [3 * label_LC, 3 * share_C[None], *(each_L[:, None] for each_L in of_row_IL)]
+    return jnp.stack(jnp.broadcast_arrays(*columns), axis=-1, dtype=size_L.dtype)
+
+
+@register("equivariant_without_rotations")
+class WithoutRotations(EquivariantTransformer):
+    """x itself enters the streams, by a linear map, and attention is by content alone: no Gram matrix is made.
+
+    With the matrix go its distances, norms and their units; and x, of X numbers, has to pass through a width of D.
+
+    Example:
+      >>> model = WithoutRotations(num_classes=10, width=8, num_layers=1, num_heads=2, head_size=4)
+      >>> model.init_with_output(jax.random.key(0), jnp.zeros((20, 64)), jnp.arange(20) % 10, 15)[0].shape
+      (20, 10)
+    """
+
+    any_features = False
+
+    def embed(self, x_LX: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, Geometry | None]:
+        zero_L, zero_LL = jnp.zeros_like(x_LX[:, 0]), jnp.zeros((len(x_LX), len(x_LX)), x_LX.dtype)
+        inputs_LCI = class_streams(zero_L, zero_LL, label_LC, in_context_L)
+        h_LCD = nn.Dense(self.width, dtype=self.dtype, name="embed")(inputs_LCI)
+        return h_LCD + nn.Dense(self.width, dtype=self.dtype, name="embed_x")(x_LX)[:, None], None
+
+
+@register("equivariant_without_label_permutations")
+class WithoutLabelPermutations(EquivariantTransformer):
+    """An example is one stream, whose embedding holds its label; a linear map of the last stream gives all logits.
+
+    Example:
+      >>> model = WithoutLabelPermutations(num_classes=10, width=8, num_layers=1, num_heads=2, head_size=4)
+      >>> model.init_with_output(jax.random.key(0), jnp.zeros((20, 64)), jnp.arange(20) % 10, 15)[0].shape
+      (20, 10)
+    """
+
+    def embed(self, x_LX: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, Geometry | None]:
+        size_L, distance_LL, cosine_LL = geometry(x_LX, in_context_L)
+        inputs_LCI = class_streams(size_L, distance_LL, label_LC, in_context_L)
+        of_classes_L1I = inputs_LCI[..., :2].reshape(len(x_LX), 1, -1)  # its label, and the shares of all
+        inputs_L1I = jnp.concatenate([of_classes_L1I, inputs_LCI[:, :1, 2:]], axis=-1)
+        return nn.Dense(self.width, dtype=self.dtype, name="embed")(inputs_L1I), (distance_LL, cosine_LL)
+
+    def read_out(self, h_LCD: jax.Array) -> jax.Array:
+        return nn.Dense(self.num_classes, name="head")(h_LCD[:, 0])
+
+    def state_size(self, num_features: int, length: int) -> int:
+        """Returns the size of the inputs of `length` examples, and of the values and keys of all layers."""
+        return length * (num_features + self.num_layers * 2 * self.num_heads * self.head_size)
+
+
+@register("equivariant_without_context_permutations")
+class WithoutContextPermutations(EquivariantTransformer):
+    """A learned vector for each position is added to the streams: the order of the context may mean something.
+
+    An episode that is longer than `max_length` raises ValueError.
+
+    Example:
+      >>> model = WithoutContextPermutations(num_classes=10, width=8, num_layers=1, num_heads=2, head_size=4)
+      >>> model.init_with_output(jax.random.key(0), jnp.zeros((20, 64)), jnp.arange(20) % 10, 15)[0].shape
+      (20, 10)
+    """
+
+    max_length: int = 100
+
+    def embed(self, x_LX: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, Geometry | None]:
+        h_LCD, pairs = super().embed(x_LX, label_LC, in_context_L)
+        return h_LCD + learned_positions(self, h_LCD[:, 0], self.max_length)[:, None], pairs

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpicl_jax.models.base import RowModel, dtype_setting
-from gpicl_jax.models.layers import fan_in_normal
+from gpicl_jax.models.base import RowModel, dtype_setting, fan_in_normal
 from gpicl_jax.registry import register
 from gpicl_jax.settings import setting
 

@@ -1,15 +1,19 @@
-"""What the recurrent models share: the encoder of a token, the linear layer of the gates, and the LSTM over an episode.
+"""Recurrent models for one episode: the LSTM that GPICL is compared with, the outer-product LSTM, and one with fast weights.
 
-As in the authors' code (google/learned_optimization, folder research/data_driven, commit 32186aa; models.py).
+As in the authors' code (google/learned_optimization, folder research/data_driven, commit 32186aa; `LSTM` and `FWMemory` of
+models.py, `OuterLSTM` of model_components.py).
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import linen as nn
 
-from gpicl_jax.models.layers import fan_in_normal
+from gpicl_jax.models.base import SequenceModel, dtype_setting, fan_in_normal, label_scale_setting, shifted_tokens
+from gpicl_jax.registry import register
+from gpicl_jax.settings import setting
 
 
 def product(rows: jax.Array, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
@@ -84,5 +88,176 @@ class LSTMLayer(nn.Module):
             return (h_H, c_H), h_H
 
         zeros_H = jnp.zeros(self.width)
-        _, h_LH = jax.lax.scan(step, (zeros_H, zeros_H), input_LG)
-        return h_LH
+        return jax.lax.scan(step, (zeros_H, zeros_H), input_LG)[1]
+
+
+@register("lstm")
+class LSTM(SequenceModel):
+    """Maps an episode to logits with an LSTM: row i sees x_0 … x_i and y_0 … y_{i−1}.
+
+    Token i, [x_i, onehot y_{i−1}], goes through `Encoder`, `LSTMLayer` and a Linear to the logits. With T = X + C and H the
+    width, there are (T + 1) H + (H + 1) H + (2H + 1) 4H + (H + 1) C parameters.
+
+    Example:
+      >>> model = LSTM(num_classes=10, width=16)
+      >>> logits_LC, params = model.init_with_output(jax.random.key(0), jnp.zeros((20, 64)), jnp.zeros(20, jnp.int32))
+      >>> logits_LC.shape, model.state_size(num_features=64, length=20)
+      ((20, 10), 32)
+    """
+
+    width: int = setting(256, "size of the encoder, the hidden and the cell state; 256 in the paper's table", minimum=1)
+    label_scale: float = label_scale_setting()
+    dtype: str = dtype_setting()
+
+    @nn.compact
+    def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
+        tokens_LT = shifted_tokens(x_LX, y_L, self.num_classes, self.label_scale)
+        encoded_LH = Encoder(self.width, self.dtype, name="encoder")(tokens_LT)
+        h_LH = LSTMLayer(self.width, self.dtype, name="lstm")(encoded_LH)
+        return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(h_LH)
+
+    def state_size(self, num_features: int, length: int) -> int:
+        """Returns 2H, the sizes of h and c, whatever the episode."""
+        return 2 * self.width
+
+
+class OuterProductLayer(nn.Module):
+    """Runs the outer-product LSTM over the rows of x_LD from h = C = 0 and returns h_LI, I = num_heads × head_size.
+
+    With [k1 (3d), k2 (3d), q (d), o (d)] per head from [x, h] W + b, and s = softplus(key_scale), key_scale at first 0:
+      M_r = s tanh(k1_r) ⊗ tanh(k2_r) for the three rows r = input, cell, forget of k1 and k2,
+      C ← σ(M_forget + 1) C + σ(M_input) M_cell, entry by entry,
+      h ← σ(o) tanh(Cᵀ q), the heads side by side.
+    """
+
+    num_heads: int
+    head_size: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x_LD: jax.Array) -> jax.Array:
+        inner = self.num_heads * self.head_size
+        input_LG, recurrent = Gates(8 * inner, inner, self.dtype, name="gates")(x_LD)
+        scale = nn.softplus(self.param("key_scale", nn.initializers.zeros, ()))
+
+        def step(state, input_G):
+            h_I, cell_NEF = state
+            z_N8E = rearrange(input_G + recurrent(h_I), "(N Z E) -> N Z E", N=self.num_heads, Z=8)
+            keys_N3E, others_N3F, query_NE, output_NF = z_N8E[:, 0:3], z_N8E[:, 3:6], z_N8E[:, 6], z_N8E[:, 7]
+            gates_3NEF = jnp.einsum("nre,nrf->rnef", scale * jnp.tanh(keys_N3E), jnp.tanh(others_N3F))
+            input_NEF, candidate_NEF, forget_NEF = gates_3NEF
+            cell_NEF = nn.sigmoid(forget_NEF + 1) * cell_NEF + nn.sigmoid(input_NEF) * candidate_NEF
+            h_NF = nn.sigmoid(output_NF) * jnp.tanh(jnp.einsum("nef,ne->nf", cell_NEF, query_NE))
+            return (h_NF.ravel(), cell_NEF), h_NF.ravel()
+
+        # The backward pass keeps the state of each step and computes the other d × d matrices again: a fifth of the memory.
+        start = jnp.zeros(inner), jnp.zeros((self.num_heads, self.head_size, self.head_size))
+        return jax.lax.scan(jax.checkpoint(step, prevent_cse=False), start, input_LG)[1]
+
+
+@register("outer_product_lstm")
+class OuterProductLSTM(SequenceModel):
+    """Maps an episode to logits with a state of d² numbers for parameters of order d²: row i sees x_0 … x_i and y_0 … y_{i−1}.
+
+    This is not the "OP-LSTM" of Huisman et al. 2023, which is another meta-learner.
+    Token i, [x_i, onehot y_{i−1}], goes through `Encoder`, `OuterProductLayer` and a Linear to the logits. With T = X + C, W
+    the width and I = num_heads × head_size, there are (T + 1) W + (W + 1) W + (W + I + 1) 8I + 1 + (I + 1) C parameters.
+
+    Example:
+      >>> model = OuterProductLSTM(num_classes=10, width=16, num_heads=2, head_size=8)
+      >>> logits_LC, params = model.init_with_output(jax.random.key(0), jnp.zeros((20, 64)), jnp.zeros(20, jnp.int32))
+      >>> logits_LC.shape, model.state_size(num_features=64, length=20)
+      ((20, 10), 144)
+    """
+
+    width: int = setting(64, "size of the encoder; the authors' is the head size", minimum=1)
+    num_heads: int = setting(1, "heads, each with a state of its own", minimum=1)
+    head_size: int = setting(64, "d, of a head, whose state is d × d", minimum=1)
+    label_scale: float = label_scale_setting()
+    dtype: str = dtype_setting()
+
+    @nn.compact
+    def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
+        tokens_LT = shifted_tokens(x_LX, y_L, self.num_classes, self.label_scale)
+        encoded_LD = Encoder(self.width, self.dtype, name="encoder")(tokens_LT)
+        h_LI = OuterProductLayer(self.num_heads, self.head_size, self.dtype, name="outer_product")(encoded_LD)
+        return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(h_LI)
+
+    def state_size(self, num_features: int, length: int) -> int:
+        """Returns heads × (d² + d), whatever the episode."""
+        return self.num_heads * (self.head_size**2 + self.head_size)
+
+
+def keys(first_LM: jax.Array, second_LM: jax.Array) -> jax.Array:
+    """Row by row flat(tanh(first) ⊗ tanh(second)), K = M² long.
+
+    Example:
+      >>> keys(jnp.zeros((5, 3)), jnp.ones((5, 3))).shape
+      (5, 9)
+    """
+    return rearrange(jnp.einsum("li,lj->lij", jnp.tanh(first_LM), jnp.tanh(second_LM)), "L I J -> L (I J)")
+
+
+class FastWeightMemory(nn.Module):
+    """Writes a value at a key for each row of h_LH, then reads with another key: read_LM, M = memory_size.
+
+    With [k1 (M), k2 (M), v (M), β (1)] and [r1 (M), r2 (M)] two linear functions of h, memory F ∈ R^{M × M²} at first 0:
+      k = flat(tanh(k1) ⊗ tanh(k2)),  F ← F + σ(β) (tanh(v) − F k) ⊗ k,  read = F flat(tanh(r1) ⊗ tanh(r2)).
+    """
+
+    memory_size: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, h_LH: jax.Array) -> jax.Array:
+        size = self.memory_size
+        write_LF = Linear(3 * size + 1, self.dtype, name="write")(h_LH)
+        first_LM, second_LM, value_LM, rate_L1 = jnp.split(write_LF, [size, 2 * size, 3 * size], axis=1)
+        read_LF = Linear(2 * size, self.dtype, name="read")(h_LH)
+
+        def step(memory_MK, row):
+            key_K, value_M, rate_1, read_key_K = row
+            change_M = rate_1 * (value_M - memory_MK @ key_K)
+            memory_MK = memory_MK + change_M[:, None] * key_K[None]
+            return memory_MK, memory_MK @ read_key_K
+
+        rows = keys(first_LM, second_LM), jnp.tanh(value_LM), nn.sigmoid(rate_L1), keys(*jnp.split(read_LF, 2, axis=1))
+        # The backward pass keeps one memory per step, not the one before and the one after it.
+        return jax.lax.scan(jax.checkpoint(step, prevent_cse=False), jnp.zeros((size, size**2)), rows)[1]
+
+
+@register("fast_weights")
+class FastWeights(SequenceModel):
+    """Maps an episode to logits with an LSTM and a fast-weight memory: row i sees x_0 … x_i and y_0 … y_{i−1}.
+
+    After Schlag, Munkhdalai and Schmidhuber, "Learning Associative Inference Using Fast Weight Memory" (ICLR 2021), with one
+    read and no bound on the norm of the memory.
+    h = LSTM(tokens [x_i, onehot y_{i−1}]) with no encoder before it, as in the authors' code, and
+    logits = Linear(h + Linear(LayerNorm(read))), where `FastWeightMemory` makes the read of h; the norm has a scale and no
+    offset, and the LSTM does not see what is read. With T = X + C, H the width and M = memory_size it has
+    (T + H + 1) 4H + (H + 1)(3M + 1) + (H + 1) 2M + M + (M + 1) H + (H + 1) C parameters.
+
+    Example:
+      >>> model = FastWeights(num_classes=10, width=16, memory_size=4)
+      >>> logits_LC, params = model.init_with_output(jax.random.key(0), jnp.zeros((20, 64)), jnp.zeros(20, jnp.int32))
+      >>> logits_LC.shape, model.state_size(num_features=64, length=20)
+      ((20, 10), 96)
+    """
+
+    width: int = setting(64, "size of the LSTM's hidden state", minimum=1)
+    memory_size: int = setting(16, "M, of values and of the two halves of a key; the memory is M × M²", minimum=1)
+    label_scale: float = label_scale_setting()
+    dtype: str = dtype_setting()
+
+    @nn.compact
+    def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
+        tokens_LT = shifted_tokens(x_LX, y_L, self.num_classes, self.label_scale)
+        h_LH = LSTMLayer(self.width, self.dtype, name="lstm")(tokens_LT)
+        read_LM = FastWeightMemory(self.memory_size, self.dtype, name="memory")(h_LH)
+        normed_LM = nn.LayerNorm(epsilon=1e-5, use_bias=False, name="norm")(read_LM)
+        h_LH = h_LH + Linear(self.width, self.dtype, name="read_out")(normed_LM)
+        return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(h_LH)
+
+    def state_size(self, num_features: int, length: int) -> int:
+        """Returns 2H + M³, the sizes of the LSTM's state and of the memory, whatever the episode."""
+        return 2 * self.width + self.memory_size**3

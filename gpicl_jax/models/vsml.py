@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpicl_jax.models.base import SequenceModel, dtype_setting, label_scale_setting
-from gpicl_jax.models.layers import fan_in_normal, labels_before
+from gpicl_jax.models.base import SequenceModel, dtype_setting, fan_in_normal, label_scale_setting, labels_before
 from gpicl_jax.registry import register
 from gpicl_jax.settings import setting
 
@@ -90,6 +89,26 @@ def over_time(step: Callable, lstm: SharedLSTM, carry: Any, rows_L: Any, *, rema
     return nn.scan(step, variable_broadcast="params", split_rngs={"params": False})(lstm, carry, rows_L)[1]
 
 
+def grid_step(lstm: SharedLSTM, carry: Any, row: Any) -> tuple[Any, jax.Array]:
+    """An example of one grid: its rows x_AE and y_BE join the messages g_AM and f_BM of the example before it."""
+    (cells, f_BM, g_AM), (x_AE, y_BE) = carry, row
+    u_AU, v_BV = jnp.concatenate([g_AM, x_AE], axis=1), jnp.concatenate([f_BM, y_BE], axis=1)
+    cells, f_BM, g_AM = lstm(cells, u_AU, v_BV)
+    return (cells, f_BM, g_AM), f_BM
+
+
+def deep_step(lstm: SharedLSTM, carry: Any, row: Any) -> tuple[Any, jax.Array]:
+    """An example of several grids, one after another: its rows x_A1 and y_B1 are the messages at both ends."""
+    cells, backward = carry
+    forward, label = (jnp.pad(scalars, ((0, 0), (0, lstm.message_size - 1))) for scalars in row)
+    new_cells, new_backward = [], []
+    for cells_of_layer, from_behind in zip(cells, [*backward, label], strict=True):
+        cells_of_layer, forward, sent_back = lstm(cells_of_layer, forward, from_behind)
+        new_cells.append(cells_of_layer)
+        new_backward.append(sent_back)
+    return (new_cells, new_backward[1:]), forward
+
+
 @register("vsml")
 class VSML(SequenceModel):
     """Maps an episode to logits by a grid of X·C pairs that share one LSTM: row i sees x_0 … x_i and y_0 … y_{i−1}.
@@ -111,9 +130,8 @@ class VSML(SequenceModel):
 
     Example:
       >>> model = VSML(num_classes=10)
-      >>> x_LX, y_L = jnp.zeros((20, 64)), jnp.zeros(20, jnp.int32)
-      >>> params = model.init(jax.random.key(0), x_LX, y_L)
-      >>> model.apply(params, x_LX, y_L).shape
+      >>> logits_LC, params = model.init_with_output(jax.random.key(0), jnp.zeros((20, 64)), jnp.zeros(20, jnp.int32))
+      >>> logits_LC.shape
       (20, 10)
       >>> sum(leaf.size for leaf in jax.tree.leaves(params)), model.state_size(64, 20)
       (2512, 21072)
@@ -130,38 +148,74 @@ class VSML(SequenceModel):
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
         lstm = SharedLSTM(self.width, self.message_size, self.micro_ticks, self.dtype, name="lstm")
-        rows = x_LX, labels_before(y_L, self.num_classes, self.label_scale)
-        grids = self._grids(x_LX.shape[1])
-        backward = [jnp.zeros((num_inputs, self.message_size)) for num_inputs, _ in grids]
+        sizes = x_LX.shape[1], *self.hidden, self.num_classes
+        messages = [jnp.zeros((size, self.message_size)) for size in sizes]
         if self.hidden:
-            cells = [random_cells(self.width, *grid, seed) for seed, grid in enumerate(grids)]
-            return over_time(self._deep_step, lstm, (cells, backward[1:]), rows, remat=self.remat)
-        forward_CM = jnp.zeros((self.num_classes, self.message_size))
-        carry = resting_cells(self.width, *grids[0]), forward_CM, backward[0]
-        return over_time(self._step, lstm, carry, rows, remat=self.remat)
+            cells = [random_cells(self.width, *grid, seed) for seed, grid in enumerate(itertools.pairwise(sizes))]
+            step, carry = deep_step, (cells, messages[1:-1])
+        else:
+            g_XM, f_CM = messages
+            step, carry = grid_step, (resting_cells(self.width, *sizes), f_CM, g_XM)
+
+        def logits_step(lstm: SharedLSTM, carry: Any, row: Any) -> tuple[Any, jax.Array]:
+            carry, f_CM = step(lstm, carry, row)
+            return carry, f_CM[:, 0]
+
+        rows = x_LX[:, :, None], labels_before(y_L, self.num_classes, self.label_scale)[:, :, None]
+        return over_time(logits_step, lstm, carry, rows, remat=self.remat)
 
     def state_size(self, num_features: int, length: int) -> int:
         """Returns the sizes of the states of all pairs and of the messages that wait for the next example."""
-        cells = sum(2 * self.width * num_inputs * num_outputs for num_inputs, num_outputs in self._grids(num_features))
+        pairs = itertools.pairwise((num_features, *self.hidden, self.num_classes))
+        cells = sum(2 * self.width * num_inputs * num_outputs for num_inputs, num_outputs in pairs)
         return cells + self.message_size * (sum(self.hidden) or num_features + self.num_classes)
 
-    def _grids(self, num_features: int) -> list[tuple[int, int]]:
-        return list(itertools.pairwise((num_features, *self.hidden, self.num_classes)))
 
-    @staticmethod
-    def _step(lstm: SharedLSTM, carry: Any, row: Any) -> tuple[Any, jax.Array]:
-        (cells, f_CM, g_XM), (x_X, y_C) = carry, row
-        u_XU, v_CV = jnp.concatenate([g_XM, x_X[:, None]], axis=1), jnp.concatenate([f_CM, y_C[:, None]], axis=1)
-        cells, f_CM, g_XM = lstm(cells, u_XU, v_CV)
-        return (cells, f_CM, g_XM), f_CM[:, 0]
+@register("vsml_without_symmetries")
+class VSMLWithoutSymmetries(SequenceModel):
+    """Maps an episode to logits by a k × k grid of pairs: row i sees x_0 … x_i and y_0 … y_{i−1}.
 
-    @staticmethod
-    def _deep_step(lstm: SharedLSTM, carry: Any, row: Any) -> tuple[Any, jax.Array]:
-        (cells, backward), (x_X, y_C) = carry, row
-        forward, label = (jnp.pad(scalars[:, None], ((0, 0), (0, lstm.message_size - 1))) for scalars in (x_X, y_C))
-        new_cells, new_backward = [], []
-        for cells_of_layer, from_behind in zip(cells, [*backward, label], strict=True):
-            cells_of_layer, forward, sent_back = lstm(cells_of_layer, forward, from_behind)
-            new_cells.append(cells_of_layer)
-            new_backward.append(sent_back)
-        return (new_cells, new_backward[1:]), forward[:, 0]
+    Sizes of state and parameters are free of X and C; permuting inputs or labels is not the same problem any more. With
+    `SharedLSTM`'s messages f_b, g_a of the previous example (zeros at first, as are h and c):
+
+      u_a = [g_a, Linear_a(x_t)];  v_b = [f_b, Linear_b(onehot y_{t−1})];  h, c, f, g ← SharedLSTM;
+      logits = Linear([f_1, …, f_k])
+
+    as in the authors' code, where k is 8 and the LSTM's width 16; 64 is the paper's.
+
+    Example:
+      >>> model = VSMLWithoutSymmetries(num_classes=10, grid_size=2)
+      >>> logits_LC, params = model.init_with_output(jax.random.key(0), jnp.zeros((20, 64)), jnp.zeros(20, jnp.int32))
+      >>> logits_LC.shape
+      (20, 10)
+    """
+
+    grid_size: int = setting(8, "k, of the grid of k × k LSTMs", minimum=1)
+    width: int = setting(64, "H, of the LSTM of each pair", minimum=1)
+    feature_message_size: int = setting(16, "numbers that each input of the grid gets of x", minimum=1)
+    label_message_size: int = setting(4, "numbers that each output of the grid gets of the label", minimum=1)
+    message_size: int = setting(8, "M, numbers of a message", minimum=1)
+    micro_ticks: int = setting(2, "LSTM steps for each example", minimum=1)
+    label_scale: float = label_scale_setting()
+    remat: bool = setting(True, REMAT_EXAMPLES, free=True)
+    dtype: str = dtype_setting()
+
+    @nn.compact
+    def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
+        length, size = len(y_L), self.grid_size
+
+        def spread(rows_LN: jax.Array, message_size: int, name: str) -> jax.Array:
+            dense = nn.Dense(size * message_size, kernel_init=fan_in_normal, dtype=self.dtype, name=name)
+            return dense(rows_LN).astype(jnp.float32).reshape(length, size, message_size)
+
+        before_LC = labels_before(y_L, self.num_classes, self.label_scale)
+        rows = spread(x_LX, self.feature_message_size, "features"), spread(before_LC, self.label_message_size, "labels")
+        lstm = SharedLSTM(self.width, self.message_size, self.micro_ticks, self.dtype, name="lstm")
+        zeros_KM = jnp.zeros((size, self.message_size))
+        carry = resting_cells(self.width, size, size), zeros_KM, zeros_KM
+        f_LKM = over_time(grid_step, lstm, carry, rows, remat=self.remat)
+        return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(f_LKM.reshape(length, -1))
+
+    def state_size(self, num_features: int, length: int) -> int:
+        """Returns the sizes of the states of all pairs and of the messages that wait for the next example."""
+        return 2 * self.width * self.grid_size**2 + 2 * self.grid_size * self.message_size

@@ -1,6 +1,6 @@
 """Tasks made on the fly from PRNG keys: a random projection and a label permutation of a source of images."""
 
-from gpicl_jax.tasks.augmented import Task, TaskDistribution, draw_episode, draw_episodes, draw_task
+from gpicl_jax.tasks.augmented import TaskDistribution, draw_episode, draw_episodes, draw_task
 from gpicl_jax.tasks.episode import Episode, EpisodeKeys
 from gpicl_jax.tasks.sources.mixture import Mixture
 from gpicl_jax.tasks.sources.random_points import RandomPoints
@@ -10,7 +10,6 @@ __all__ = [
     "EpisodeKeys",
     "Mixture",
     "RandomPoints",
-    "Task",
     "TaskDistribution",
     "draw_episode",
     "draw_episodes",

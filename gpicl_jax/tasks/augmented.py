@@ -12,19 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpicl_jax.hyper import Hyper
-from gpicl_jax.sections import GRAM, IDENTITY
+from gpicl_jax.sections import GRAM
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.episode import Episode
-from gpicl_jax.tasks.projection import (
-    MOST_INTEGER_FEATURES,
-    NoProjection,
-    Projection,
-    Unmade,
-    integer_matrix,
-    normal_matrix,
-    project,
-    tasks_at_once,
-)
+from gpicl_jax.tasks.projection import MOST_INTEGER_FEATURES, Projection, draw_projection, project, tasks_at_once
 from gpicl_jax.tasks.randomness import random_normal, random_uniform, random_words
 from gpicl_jax.tasks.sources.base import Drawing, Source
 
@@ -70,20 +61,16 @@ class TaskDistribution:
     """Tasks over a source of images.
 
     Attributes:
-      source: of examples.
-      length: examples of an episode, L ≤ number of images (drawn without replacement).
-      classes_per_task: C labels; a source with more classes lends each task so many, relabelled in ascending order.
-      balanced: whether an episode shows every class equally often; else examples are iid, as in the paper.
-      num_context: examples before the queries (few-shot problems); 0: each row is predicted from those before it.
+      length, classes_per_task, balanced, num_context: see `Drawing`.
       infinite: whether every step draws tasks that were never seen before; else task ids below `hyper.num_tasks`.
+      entries: law of A: `normal` and `integer` matrices; `gram` draws the Gram matrix of A x_1 … A x_L alone, for tasks that
+        are used once and learners to which rotations are all the same (see `gpicl_jax/tasks/projection.py`); `identity` leaves
+        the projection out (A = I), and the labels alone are permuted.
       clutter: largest weight of other images: an example of a task is x + w x', with x' an image that is drawn in the same way
         and w = u² times it, u uniform in [0, 1]. So neighbours are often of other classes; 0: w = 0, as in the paper.
       feature_scales: largest spread σ of random scales of the features: a task is x → A diag(s) x with log s = σ u z, u uniform
         in [0, 1] and z a random combination of 16 images, of mean square 1. So tasks have geometries that the images do not
         have, and neighbouring pixels have like scales; 0: s = 1, as in the paper.
-      identity: whether the projection is left out (A = I): the labels alone are permuted.
-      entries: law of A: `normal` and `integer` matrices; `gram` draws the Gram matrix of A x_1 … A x_L alone,
-        for tasks that are used once and learners to which rotations are all the same. See `gpicl_jax/tasks/projection.py`.
 
     Raises:
       UserError: the source cannot fill an episode, `gram` for a finite set of tasks, `integer` for too many features.
@@ -103,7 +90,6 @@ class TaskDistribution:
     balanced: bool = dataclasses.field(default=False, metadata={"static": True})
     num_context: int = dataclasses.field(default=0, metadata={"static": True})
     infinite: bool = dataclasses.field(default=True, metadata={"static": True})
-    identity: bool = dataclasses.field(default=False, metadata={"static": True})
     entries: str = dataclasses.field(default="normal", metadata={"static": True})
     clutter: float = dataclasses.field(default=0.0, metadata={"static": True})
     feature_scales: float = dataclasses.field(default=0.0, metadata={"static": True})
@@ -128,6 +114,11 @@ class TaskDistribution:
         return Drawing(self.length, self.classes_per_task, self.balanced, self.num_context)
 
     @property
+    def episode_context(self) -> int:
+        """`num_context` of an `Episode`: L where there are no queries."""
+        return self.num_context or self.length
+
+    @property
     def num_labels(self) -> int:
         """Labels that a task uses: chance is one in so many."""
         return min(self.classes_per_task, self.source.num_classes)
@@ -141,38 +132,20 @@ def draw_task(tasks: TaskDistribution, key: jax.Array, permute_labels_prob: jax.
     # A stable sort of random words: a bijection always, and uniform.
     permutation_C = jnp.argsort(words_C, stable=True).astype(jnp.int32)
     permute = (coin[0] >> 8).astype(jnp.float32) < permute_labels_prob * np.float32(2**24)
+    clutter_key = jax.random.fold_in(projection_key, _CLUTTER)
     return Task(
-        projection=_draw_projection(tasks, projection_key),
-        clutter=_draw_clutter(tasks, projection_key),
-        scale_X=_draw_scales(tasks, projection_key, source_key(key)),
+        projection=draw_projection(tasks.entries, projection_key, tasks.source.num_features, tasks.length),
+        clutter=tasks.clutter * random_uniform(clutter_key, ()) ** 2 if tasks.clutter else None,
+        scale_X=_draw_scales(tasks, projection_key, source_key(key)) if tasks.feature_scales else None,
         permutation_C=jnp.where(permute, permutation_C, jnp.arange(num_labels, dtype=jnp.int32)),
         source_key=source_key(key),
     )
 
 
-def _draw_projection(tasks: TaskDistribution, key: jax.Array) -> Projection:
-    num_features = tasks.source.num_features
-    if tasks.identity:
-        return NoProjection()
-    if tasks.entries == GRAM and num_features >= tasks.length:  # else a matrix is as cheap, and needs no full rank
-        return Unmade(key)
-    return (integer_matrix if tasks.entries == "integer" else normal_matrix)(key, num_features)
-
-
-def _draw_clutter(tasks: TaskDistribution, key: jax.Array) -> jax.Array | None:
-    if not tasks.clutter:
-        return None
-    return tasks.clutter * random_uniform(jax.random.fold_in(key, _CLUTTER), ()) ** 2
-
-
-def _draw_scales(tasks: TaskDistribution, key: jax.Array, source_key: jax.Array) -> jax.Array | None:
-    if not tasks.feature_scales:
-        return None
+def _draw_scales(tasks: TaskDistribution, key: jax.Array, source_key: jax.Array) -> jax.Array:
     spread_key, weight_key, image_key = jax.random.split(jax.random.fold_in(key, _SCALES), 3)
     few = tasks.drawing._replace(length=min(_SCALE_IMAGES, tasks.length), balanced=False, num_context=0)
-    examples = tasks.source.draw(source_key, image_key, few)
-    images_IX = (examples.pixels_LX.astype(jnp.float32) - examples.mean) / examples.std
-    log_X = random_normal(weight_key, (few.length,)) @ images_IX
+    log_X = random_normal(weight_key, (few.length,)) @ tasks.source.draw(source_key, image_key, few).standardised_LX
     log_X *= jax.lax.rsqrt(jnp.maximum((log_X**2).mean(), 1e-12))
     return jnp.exp(tasks.feature_scales * random_uniform(spread_key, ()) * log_X)
 
@@ -187,17 +160,16 @@ def draw_sequence(tasks: TaskDistribution, task: Task, key: jax.Array) -> Episod
     examples = tasks.source.draw(task.source_key, key, tasks.drawing)
     pixels_LX, mean, std = examples.pixels_LX, examples.mean, examples.std
     if task.clutter is not None or task.scale_X is not None:
-        pixels_LX = (pixels_LX.astype(jnp.float32) - mean) / std
-        if task.clutter is not None:
-            others = tasks.source.draw(task.source_key, jax.random.fold_in(key, _CLUTTER), tasks.drawing)
-            pixels_LX += task.clutter * ((others.pixels_LX.astype(jnp.float32) - mean) / std)
-        if task.scale_X is not None:
-            pixels_LX *= task.scale_X[None]
-        mean, std = jnp.float32(0), jnp.float32(1)
+        pixels_LX, mean, std = examples.standardised_LX, jnp.float32(0), jnp.float32(1)
+    if task.clutter is not None:
+        others = tasks.source.draw(task.source_key, jax.random.fold_in(key, _CLUTTER), tasks.drawing)
+        pixels_LX += task.clutter * others.standardised_LX
+    if task.scale_X is not None:
+        pixels_LX *= task.scale_X[None]
     return Episode(
         x_LX=project(task.projection, pixels_LX, mean, std),
         y_L=task.permutation_C[examples.labels_L],
-        num_context=jnp.int32(tasks.num_context or tasks.length),
+        num_context=jnp.int32(tasks.episode_context),
     )
 
 
@@ -226,8 +198,7 @@ def draw_episodes(
             return jax.tree.map(lambda leaf: leaf[None], draw_sequence(tasks, task, sequence_keys_S[0]))
         return jax.vmap(draw_sequence, in_axes=(None, None, 0))(tasks, task, sequence_keys_S)
 
-    entries = IDENTITY if tasks.identity else tasks.entries
-    at_once = tasks_at_once(entries, tasks.source.num_features, tasks.length)
+    at_once = tasks_at_once(tasks.entries, tasks.source.num_features, tasks.length)
     if at_once >= len(task_keys_T):
         return jax.vmap(draw_one)((task_keys_T, sequence_keys_TS))
     # one at a time is a plain map: a vmap over a single task makes XLA's CPU programs twice as slow

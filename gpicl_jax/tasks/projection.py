@@ -42,11 +42,16 @@ class Unmade(NamedTuple):
     key: jax.Array
 
 
-class NoProjection(NamedTuple):
-    """A = I, which is no product at all."""
+Projection = Matrix | Unmade | None  # None: A = I, which is no product at all
 
 
-Projection = Matrix | Unmade | NoProjection
+def draw_projection(entries: str, key: jax.Array, num_features: int, length: int) -> Projection:
+    """The projection of a task with episodes of `length`, as a function of its key; for `entries` see `TaskDistribution`."""
+    if entries == IDENTITY:
+        return None
+    if entries == GRAM and num_features >= length:  # else a matrix is as cheap, and needs no full rank
+        return Unmade(key)
+    return (integer_matrix if entries == "integer" else normal_matrix)(key, num_features)
 
 
 def normal_matrix(key: jax.Array, num_features: int) -> Matrix:
@@ -95,7 +100,7 @@ def project(projection: Projection, pixels_LX: jax.Array, mean: jax.Array, std: 
     Returns:
       float32 [L, X]; of an `Unmade` matrix [L, L], rows of the same Gram matrix.
     """
-    if isinstance(projection, NoProjection):
+    if projection is None:
         return (pixels_LX.astype(jnp.float32) - mean) / std
     if isinstance(projection, Unmade):
         return _project_once(projection.key, (pixels_LX.astype(jnp.float32) - mean) / std)

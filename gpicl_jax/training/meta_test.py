@@ -22,7 +22,7 @@ from gpicl_jax.evaluation import (
 from gpicl_jax.hyper import hyper_from
 from gpicl_jax.runs.checkpoint import Checkpoints
 from gpicl_jax.runs.folder import RunFolder
-from gpicl_jax.sections import INFINITE, Config, final_permute_prob, learner_name, short_name
+from gpicl_jax.sections import IDENTITY, INFINITE, Config, final_permute_prob, learner_name, short_name
 from gpicl_jax.settings import UserError
 from gpicl_jax.solvers import CHOICE_EPISODES, choose_params, make_solvers
 from gpicl_jax.tasks import EpisodeKeys, TaskDistribution
@@ -31,8 +31,6 @@ from gpicl_jax.tasks.sources.mixture import draw_source
 from gpicl_jax.training.divergence import Diverged, advice
 from gpicl_jax.training.progress import counted
 from gpicl_jax.training.step import init_state
-
-_WITH_SOLVERS = ("unseen_tasks", "identity_tasks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,11 +133,11 @@ def _choose_solvers(config: Config) -> tuple[dict[str, Evaluator], dict[str, dic
     There are none of queries from a context, as they predict each row from those before it, nor of tasks without a projection.
     """
     validation = make_tasks(config, "validation")
-    if validation.identity or config.tasks.num_context:
+    if validation.entries == IDENTITY or config.tasks.num_context:
         return {}, {}
     solvers = make_solvers(config.tasks.classes_per_task)
     keys = unseen_episode_keys(config.eval.seed, "validation", CHOICE_EPISODES, 1)
-    tasks = {kind: dataclasses.replace(validation, identity=kind == "identity_tasks") for kind in _WITH_SOLVERS}
+    tasks = {"unseen_tasks": validation, "identity_tasks": dataclasses.replace(validation, entries=IDENTITY)}
     return solvers, {kind: choose_params(solvers, each, keys) for kind, each in tasks.items()}
 
 
@@ -164,11 +162,11 @@ def _kinds(config: Config, name: str, test: TaskDistribution) -> dict[str, tuple
     num_tasks = settings.episodes // settings.sequences_per_task
     keys = unseen_episode_keys(settings.seed, "test", num_tasks, settings.sequences_per_task)
     kinds = {"unseen_tasks": (test, keys, permute)}
-    if not test.identity:
-        kinds["identity_tasks"] = (dataclasses.replace(test, identity=True), keys, 1.0)
+    if test.entries != IDENTITY:
+        kinds["identity_tasks"] = dataclasses.replace(test, entries=IDENTITY), keys, 1.0
     train = make_tasks(config, "train", name) if name in config.data.train and test.source.has_splits else None
     if train:
-        plain = dataclasses.replace(train, entries="normal", clutter=0.0, feature_scales=0.0)
+        plain = dataclasses.replace(train, entries=test.entries, clutter=0.0, feature_scales=0.0)
         kinds["unseen_tasks_train_images"] = (plain, keys, permute)
     if permute < 1:
         kinds["unseen_tasks_permuted"] = (test, keys, 1.0)

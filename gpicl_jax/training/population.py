@@ -119,8 +119,7 @@ class Population(Trainee):
         rows = zip(*map(self.members, parts), strict=True)  # of each part loss and accuracy [M, R, S', L]
         shape = (self.size, *keys.sequence_TS.shape, self.config.tasks.length)
         loss_MTSL, accuracy_MTSL = (np.concatenate(leaf, axis=1).reshape(shape) for leaf in rows)
-        num_context = self.config.tasks.num_context
-        scores_M = [Scores(*each, num_context) for each in zip(loss_MTSL, accuracy_MTSL, strict=True)]
+        scores_M = [Scores(*each, tasks.episode_context) for each in zip(loss_MTSL, accuracy_MTSL, strict=True)]
         ends = {"loss": (each.loss for each in scores_M), "last": (each.last()[0] for each in scores_M)}
         return {f"validation_{name}": _listed(values_M) for name, values_M in ends.items()}, None
 

@@ -77,7 +77,7 @@ class Trainer(Trainee):
         metrics = jax.device_get(metrics)
         correct_L, scored_L = metrics["correct_L"], metrics["scored_L"]
         record = {"loss": float(metrics["loss"]) if metrics["finite"] else None}
-        ends = {"first": slice(0, 1), "last": final_rows(len(scored_L), self.config.tasks.num_context)}
+        ends = {"first": slice(0, 1), "last": final_rows(len(scored_L), self.tasks.episode_context)}
         for name, rows in ends.items():
             scored = float(scored_L[rows].sum())
             record[f"accuracy_{name}"] = float(correct_L[rows].sum()) / scored if scored else None

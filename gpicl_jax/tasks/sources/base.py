@@ -1,10 +1,13 @@
 """What every source of examples is, and how an episode draws from it."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from gpicl_jax.registry import make
+from gpicl_jax.sections import Config
 
 
 class Drawing(NamedTuple):
@@ -37,6 +40,11 @@ class Examples(NamedTuple):
     mean: jax.Array
     std: jax.Array
 
+    @property
+    def standardised_LX(self) -> jax.Array:
+        """Inputs of mean 0 and deviation 1, float32 [L, X]."""
+        return (self.pixels_LX.astype(jnp.float32) - self.mean) / self.std
+
 
 class Source:
     """Where the examples of an episode come from: a frozen dataclass that is a pytree. It may register itself.
@@ -50,6 +58,7 @@ class Source:
     """
 
     room, needs, given = "source", ("draw",), ("num_features",)
+    taken = tuple(field.name for field in dataclasses.fields(Config))  # a source's settings stand in a section of its name
     name = ""
     num_features: int
     num_classes: int

@@ -49,6 +49,14 @@ class Mixture(Source):
     def num_classes(self) -> int:
         return max(source.num_classes for source in self.sources)
 
+    @property
+    def statistics(self) -> str:
+        return " and ".join(dict.fromkeys(source.statistics for source in self.sources if source.statistics))
+
+    @property
+    def has_splits(self) -> bool:
+        return any(source.has_splits for source in self.sources)
+
     def draw(self, task_key: jax.Array, key: jax.Array, drawing: Drawing) -> Examples:
         # Every source is asked: a branch per task would be the same under vmap, and images are cheap to draw. Each has the
         # task's own key, so that a task alone and in a mixture are the same.
@@ -60,6 +68,15 @@ class Mixture(Source):
     def check(self, drawing: Drawing) -> None:
         for source in self.sources:
             source.check(drawing)
+
+    def count(self, task_keys_T: jax.Array, sequence_keys_TS: jax.Array, drawing: Drawing) -> int:
+        number_T = np.asarray(jax.vmap(lambda key: draw_source(self, key))(task_keys_T))
+        parts = [(source, number_T == number) for number, source in enumerate(self.sources)]
+        return sum(source.count(task_keys_T[of_T], sequence_keys_TS[of_T], drawing) for source, of_T in parts if of_T.any())
+
+    def chooses_other_classes(self, test: "Mixture", classes_per_task: int) -> bool:
+        both = zip(self.sources, test.sources, strict=True)
+        return any(source.chooses_other_classes(other, classes_per_task) for source, other in both)
 
     def about(self) -> str:
         return ", ".join(f"{source.name} ({source.about()})" for source in self.sources)

@@ -24,9 +24,6 @@ NUM_POINTS = 10
 class RandomPoints(Source):
     """Ten random points, fresh for every task.
 
-    Attributes:
-      num_features: X.
-
     Example:
       >>> from gpicl_jax.tasks import TaskDistribution, draw_episodes
       >>> tasks = TaskDistribution(RandomPoints(64), length=20)

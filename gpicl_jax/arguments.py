@@ -87,8 +87,8 @@ def experiments() -> dict[str, str]:
       >>> experiments()["scaling"]
       'Model size × number of tasks, seen and unseen tasks.'
     """
-    found = {}
-    for path in (Path(__file__).parent / "experiments").glob("**/*.py"):
+    found, folder = {}, Path(__file__).parent / "experiments"
+    for path in (*folder.glob("*.py"), *folder.glob("*/experiment.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             for mark in getattr(node, "decorator_list", ()):
                 if isinstance(mark, ast.Call) and getattr(mark.func, "id", "") == "register":

@@ -95,13 +95,13 @@ def _parse_toml(source: str) -> dict[str, Any]:
 
 
 def _renewed(layer: dict[str, Any]) -> dict[str, Any]:
-    """A config that an older version's run wrote, with all sections and `train.remat`, in today's form; others as they are."""
-    sections = [layer.get(name) for name in ("train", *_NAMED)]
-    if not all(isinstance(section, dict) for section in sections) or "remat" not in sections[0]:
+    """A config that an older version's run wrote, with all sections, in today's form; others as they are."""
+    if not all(isinstance(layer.get(name), dict) for name in ("train", *_NAMED)):
         return layer
-    from gpicl_jax.old_form import renewed
+    from gpicl_jax.old_form import of_study, renewed
 
-    return renewed(layer)
+    layer = layer | {"learner": of_study(layer["learner"])}
+    return renewed(layer) if "remat" in layer["train"] else layer
 
 
 def _parse_override(text: str) -> tuple[str, str, Any]:

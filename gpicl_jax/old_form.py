@@ -42,6 +42,16 @@ def renewed(values: dict[str, Any]) -> dict[str, Any]:
     return values | {room: _without_others(room, values[room]) for room in _SETTINGS}
 
 
+def of_study(learner: dict[str, Any]) -> dict[str, Any]:
+    """Returns the section of a learner in today's form: `maml` once had the settings of the study on Omniglot."""
+    study = ("num_queries", "squash", "unit_gradients")
+    if learner.get("name") != "maml":
+        return learner
+    if any(learner.get(key) for key in study):
+        return learner | {"name": "study_maml"}
+    return {key: value for key, value in learner.items() if key not in study}
+
+
 def _without_others(room: str, entries: dict[str, Any]) -> dict[str, Any]:
     """A section without the settings that its class lacks."""
     own, old = settings_of(find(room, entries["name"])), _SETTINGS[room]

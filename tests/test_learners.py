@@ -45,7 +45,7 @@ REGISTRY = {
     **{name: ("--model.name=mlp", f"--learner.name={name}") for name in LEARNERS},
     **VARIANTS,
 }
-for _name in ("sgd", "finetune", "maml_online", "maml"):
+for _name in ("sgd", "finetune", "maml_online", "maml", "study_maml"):
     REGISTRY[_name] += ("--learner.inner_rate=0.02",)
 SIZES = ("--data.size=4", "--tasks.length=10", "--model.num_layers=2")
 L = 10

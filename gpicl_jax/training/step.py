@@ -54,7 +54,7 @@ def draw_batch_keys(tasks: TaskDistribution, step: jax.Array, hyper: Hyper, shap
 
 
 def batch_gradient(learner: Learner) -> BatchGradient:
-    """Mean loss and its gradient over the T × S episodes that the keys stand for; see `Learner.unit_gradients`."""
+    """Mean loss and its gradient over the T × S episodes that the keys stand for."""
 
     def gradient(params: Any, tasks: TaskDistribution, keys: EpisodeKeys, hyper: Hyper) -> tuple[Any, Metrics]:
         episodes_TS = draw_episodes(tasks, keys.task_T, keys.sequence_TS, hyper.permute_labels_prob)
@@ -64,14 +64,6 @@ def batch_gradient(learner: Learner) -> BatchGradient:
             loss_B, metrics_B = jax.vmap(lambda episode, key: learner.loss(params, episode, key=key))(episodes_B, key_B)
             return loss_B.mean(), {"loss": loss_B.mean(), **jax.tree.map(lambda leaf: leaf.mean(axis=0), metrics_B)}
 
-        def unit_gradient(episode: Any, key: jax.Array) -> tuple[Any, Metrics]:
-            loss = functools.partial(learner.loss, episode=episode, key=key)
-            (value, metrics), found = jax.value_and_grad(loss, has_aux=True)(params)
-            norm = jnp.maximum(optax.tree.norm(found), 1e-12)
-            return jax.tree.map(lambda leaf: leaf / norm, found), {"loss": value, **metrics}
-
-        if learner.unit_gradients:
-            return jax.tree.map(lambda leaf: leaf.mean(axis=0), jax.vmap(unit_gradient)(episodes_B, key_B))
         return jax.grad(mean_loss, has_aux=True)(params)
 
     return gradient

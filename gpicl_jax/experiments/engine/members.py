@@ -102,10 +102,6 @@ class Member:
         tasks = dataclasses.replace(self.test.tasks(config.data.train[0]), entries=config.tasks.entries)
         return self.test.evaluator(self.params, tasks, keys, final_permute_prob(config))
 
-    def with_params(self, params: Any) -> "Member":
-        """Returns other weights in the same learner."""
-        return dataclasses.replace(self, params=jax.device_put(params, jax.local_devices()[0]))
-
     def with_learner(self, learner: Learner) -> "Member":
         """Returns the same weights in a learner that uses them in another way."""
         return dataclasses.replace(self, test=self.test.with_learner(learner))

@@ -10,7 +10,7 @@ import jax
 
 from gpicl_jax.build import make_tasks
 from gpicl_jax.experiments.engine.base import Experiment
-from gpicl_jax.experiments.engine.files import draw_curves, found, publish
+from gpicl_jax.experiments.engine.files import found, publish
 from gpicl_jax.experiments.engine.members import Member, Test, of_member, params_of_member
 from gpicl_jax.experiments.engine.table import Cell, Row, Table, digest, units
 from gpicl_jax.experiments.engine.training import clock, train_members
@@ -18,7 +18,6 @@ from gpicl_jax.runs.folder import RunFolder, describe_run
 from gpicl_jax.settings import UserError, nearest, one_line
 from gpicl_jax.training.divergence import Diverged, advice
 from gpicl_jax.training.meta_test import held_out_tasks
-from gpicl_jax.training.population import Population
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,7 @@ class Work:
             rows = self._train(folder, lacking)
             with RunFolder(self.runs_dir).lock(wait=True):  # other parts write the same file
                 self.table.add(rows)
-                frame = self.table.frame()
-                publish(self.experiment, frame, self.asked.results_dir)
-                draw_curves(self.experiment, frame, self.runs_dir, self.asked.results_dir)
+                publish(self.experiment, self.table.frame(), self.asked.results_dir, self.runs_dir)
         for cell, its_rows in rows:
             print(f"    {cell}: {_told(cell, its_rows)}", flush=True)
 
@@ -109,9 +106,9 @@ class Work:
     def _members(self, folder: RunFolder, configs: list[Any], about: dict[str, Any]) -> list[Member]:
         if not self.experiment.trains:
             return [Member(config, {}, [], None, None) for config in configs]
-        population = Population(configs, validation_permute_prob=self.experiment.validation_permute)
+        population = self.experiment.population(configs)
         begun = clock()
-        trained = train_members(population, folder, self.experiment.watch(population))
+        trained = train_members(population, folder)
         if "processor_seconds" not in about:  # later commands find it trained
             folder.write_json("members.json", about := about | {"processor_seconds": clock() - begun})
         common = {"steps": trained.steps, "seconds": trained.seconds / len(configs)}

@@ -14,7 +14,7 @@ from gpicl_jax.learners.base import Learner
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.sections import Config
-from gpicl_jax.training.loop import Watch, train
+from gpicl_jax.training.loop import train
 from gpicl_jax.training.population import Population
 
 _TIMINGS = 3  # of which the fastest counts
@@ -46,18 +46,17 @@ class TrainedMembers(NamedTuple):
     steps: int
 
 
-def train_members(population: Population, folder: RunFolder, watch: Watch | None) -> TrainedMembers:
+def train_members(population: Population, folder: RunFolder) -> TrainedMembers:
     """Trains to the end, or goes on with it.
 
     Args:
       population: what to train.
       folder: where; its lock must be held.
-      watch: see `Experiment.watch`.
     """
     params = population.state().params
     if not jax.tree.leaves(params):
         return TrainedMembers(params, [], 0.0, 0)
-    trained = train(population, folder, watch=watch)
+    trained = train(population, folder)
     records = read_metrics(folder.path)
     seconds = max((record["seconds"] for record in records), default=0.0)
     return TrainedMembers(population.members(trained.state.params), records, seconds, population.config.train.steps)

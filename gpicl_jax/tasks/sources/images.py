@@ -1,7 +1,6 @@
 """Stored images as a source: uint8 pixels on the device, of which an episode shows none twice."""
 
 import dataclasses
-import functools
 from pathlib import Path
 
 import jax
@@ -108,13 +107,17 @@ class ImageDataset(Source):
     def num_classes(self) -> int:
         return self.counts_C.shape[0]
 
+    def choose(self, task_key: jax.Array, key: jax.Array, drawing: Drawing) -> tuple[jax.Array, jax.Array]:
+        """Rows of the images that an episode shows, all different, and their labels within the task: int32 [L] each."""
+        return draw_images(self, task_key, key, drawing)
+
     def draw(self, task_key: jax.Array, key: jax.Array, drawing: Drawing) -> Examples:
-        indices_L, labels_L = draw_images(self, task_key, key, drawing)
+        indices_L, labels_L = self.choose(task_key, key, drawing)
         return Examples(self.images_NX[indices_L], labels_L, self.mean, self.std)
 
     def count(self, task_keys_T: jax.Array, sequence_keys_TS: jax.Array, drawing: Drawing) -> int:
-        indices = functools.partial(_shown, self, drawing=drawing)
-        return len(np.unique(jax.jit(jax.vmap(jax.vmap(indices, in_axes=(None, 0))))(task_keys_T, sequence_keys_TS)))
+        indices = jax.vmap(lambda task_key, key: self.choose(task_key, key, drawing)[0], in_axes=(None, 0))
+        return len(np.unique(jax.jit(jax.vmap(indices))(task_keys_T, sequence_keys_TS)))
 
     def chooses_other_classes(self, test: "ImageDataset", classes_per_task: int) -> bool:
         return test.num_classes > classes_per_task and self.present_P.tolist() != test.present_P.tolist()
@@ -237,7 +240,3 @@ def draw_classes(dataset: ImageDataset, task_key: jax.Array, num_classes: int) -
     words_C, words_K = jnp.split(random_words(task_key, (len(present_Cr) + num_classes,)), [len(present_Cr)])
     order_C = jnp.argsort(words_C, stable=True)
     return jnp.sort(present_Cr[order_C[:num_classes], words_K % dataset.rotations])
-
-
-def _shown(images: ImageDataset, task_key: jax.Array, key: jax.Array, drawing: Drawing) -> jax.Array:
-    return draw_images(images, task_key, key, drawing)[0]

@@ -77,7 +77,8 @@ def experiments() -> dict[str, str]:
       >>> experiments()["scaling"]
       'Model size × number of tasks, seen and unseen tasks.'
     """
-    texts = (path.read_text(encoding="utf-8") for path in (Path(__file__).parent / "experiments").glob("**/*.py"))
+    folder = Path(__file__).parent / "experiments"
+    texts = (path.read_text(encoding="utf-8") for path in (*folder.glob("*.py"), *folder.glob("*/experiment.py")))
     registered = re.compile(r'^@register\("(.+)"\)\nclass .*:\n    """(.+?)(?:""")?$', flags=re.MULTILINE)
     return dict(sorted(each for text in texts for each in registered.findall(text)))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from gpicl_jax.registry import find, settings_of
 
+_STUDY = ("num_queries", "squash", "unit_gradients")
 _SETTINGS = {
     "model": (
         *("width", "num_layers", "num_heads", "head_size", "mlp_width", "layout", "label_scale", "smear_keys", "positions"),
@@ -15,19 +16,21 @@ _SETTINGS = {
     ),
     "learner": (
         *("inner_optimizer", "inner_rate", "inner_steps", "inner_batch", "first_order", "learn_rates", "head_only"),
-        *("num_queries", "squash", "unit_gradients", "remat"),
+        "remat",
+        *_STUDY,
     ),
     "optimizer": ("b1", "b2", "eps", "eps_root", "weight_decay", "momentum"),
 }
 
 
 def renewed(layer: dict[str, Any]) -> dict[str, Any]:
-    """Returns a config that an older version's run wrote, with all sections and `train.remat`, in today's form; others as they
-    are."""
+    """Returns a config that an older version's run wrote, with all sections, in today's form; others as they are."""
     sections = [layer.get(name) for name in ("train", *_SETTINGS)]
-    if not all(isinstance(section, dict) for section in sections) or "remat" not in layer["train"]:
+    if not all(isinstance(section, dict) for section in sections):
         return layer
-    values = copy.deepcopy(layer)
+    values = copy.deepcopy(layer) | {"learner": _of_study(layer["learner"])}
+    if "remat" not in values["train"]:
+        return values
     model, learner, train = values["model"], values["learner"], values["train"]
     remat, remat_blocks = train.pop("remat"), train.pop("remat_blocks", False)
     if model.get("layout") == "context_query":
@@ -41,3 +44,10 @@ def renewed(layer: dict[str, Any]) -> dict[str, Any]:
         own = settings_of(find(room, values[room]["name"]))
         values[room] = {key: value for key, value in values[room].items() if key in own or key not in old}
     return values
+
+
+def _of_study(learner: dict[str, Any]) -> dict[str, Any]:
+    """Returns the section of a learner in today's form: `maml` once had the settings of the study on Omniglot."""
+    if learner.get("name") == "maml" and any(learner.get(key) for key in _STUDY):
+        return learner | {"name": "study_maml"}
+    return {key: value for key, value in learner.items() if learner.get("name") != "maml" or key not in _STUDY}

@@ -1,7 +1,8 @@
 """Names to classes: a class that a config can name registers itself and carries its own settings. Floor 1.
 
-The classes of a room lie in its folder. All files of the folder are imported when a name of the room is first looked up. A file
-from elsewhere registers its classes when it is imported: `gpicl train … --import ./mine.py`.
+The classes of a room lie in its folder. All files of the folder are imported when a name of the room is first looked up. So is,
+from each folder of `experiments/`, the file of the room's name: `model.py` holds models, `learner.py` learners. A file from
+elsewhere registers its classes when it is imported: `gpicl train … --import ./mine.py`.
 """
 
 import dataclasses
@@ -131,6 +132,8 @@ def _import_all(room: str) -> None:
     package = importlib.import_module(_FOLDERS[room])
     for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
         importlib.import_module(f"{package.__name__}.{module.name}")
+    for path in sorted(Path(__file__).parent.glob(f"experiments/*/{room}.py")):
+        importlib.import_module(f"{_FOLDERS['experiment']}.{path.parent.name}.{room}")
 
 
 def names(room: str) -> list[str]:

@@ -415,16 +415,6 @@ BAD_INPUT = {
         ["train", *FEW_SHOT, "--learner.inner_batch=8"],
         "inner_batch = 8, but tasks.num_context = 5",
     ),
-    "more queries than there are": (["train", *FEW_SHOT, "--learner.num_queries=6"], "but an episode has 5 queries"),
-    "squashed without a context": (["train", "omniglot/study", "--tasks.num_context=0"], "needs a context of one size"),
-    "five classes squashed": (["train", *FEW_SHOT, "--learner.squash=true"], "is for two classes"),
-    "the study's network in colour": (["train", "omniglot/study", "--data.channels=3"], "is for grey images"),
-    "a convolution in half precision": (
-        ["train", "omniglot/study", "--model.dtype=bfloat16"],
-        "'study_conv' has no setting model.dtype",
-    ),
-    "images too small for it": (["train", "omniglot/study", "--data.size=28"], "too small for model.name = 'study_conv'"),
-    "images too small to be padded": (["train", "omniglot/study", "--model.padding=SAME", "--data.size=15"], "give 16 or more"),
     "more ways than classes": (
         ["train", *FEW_SHOT, "--tasks.classes_per_task=11", "--tasks.num_context=11", "--tasks.length=22"],
         "has images of 10 classes; lower tasks.classes_per_task = 11",

@@ -58,7 +58,7 @@ REGISTRY = {
     **{name: (f"--model.name={name}", "--learner.name=instance") for name in ROW_MODELS},
     **VARIANTS,
 }
-for _name in ("sgd", "finetune", "maml_online", "maml"):
+for _name in ("sgd", "finetune", "maml_online", "maml", "study_maml"):
     REGISTRY[_name] += ("--learner.inner_rate=0.02",)
 SIZES = ("--data.size=4", "--tasks.length=10", "--model.num_layers=2")
 L = 10

@@ -10,7 +10,7 @@ import pytest
 from jax.test_util import check_grads
 
 from gpicl_jax.learners.instance import Instance
-from gpicl_jax.learners.maml import Maml, squashed
+from gpicl_jax.learners.maml import Maml
 from gpicl_jax.learners.online import OPTIMIZERS, SGD, Finetune, MamlOnline
 from gpicl_jax.models.conv import FewShotConv
 from gpicl_jax.models.mlp import MLP
@@ -194,14 +194,14 @@ def test_batches_pass_over_the_context_in_new_orders(params):
     )
 
 
-def test_the_losses_of_the_inner_loop_are_those_before_each_step(params):
+def test_each_inner_step_is_watched_with_the_loss_before_it_and_the_weights_after_it(params):
     learner, episode = make_learner(num_context=5), make_episode()
-    _, (loss_K, watched_K) = learner.adapt(params, episode, None, lambda weights: learner.queries_loss(weights, episode))
+    _, (loss_K, bias_KC) = learner.adapt(params, episode, None, lambda loss, weights: (loss, weights["head"]["bias"]))
     for steps in range(3):
         weights = adapted(make_learner(num_context=5, inner_steps=steps), params, episode)
         np.testing.assert_allclose(loss_K[steps], context_loss(learner.model, weights, episode), rtol=1e-5)
         if steps:
-            np.testing.assert_allclose(watched_K[steps - 1], learner.queries_loss(weights, episode), rtol=1e-5)
+            np.testing.assert_allclose(bias_KC[steps - 1], weights["head"]["bias"], rtol=1e-5)
 
 
 def test_a_fixed_context_is_a_cut_like_another(params):
@@ -252,42 +252,6 @@ def test_learned_rates_are_one_for_each_array_and_begin_as_the_rate_that_is_give
             for sign in (1, -1)
         )
         np.testing.assert_allclose(gradient[name][leaf], (ahead - behind) / 0.02, rtol=0.02, atol=1e-4)
-
-
-def two_classes(**changes):
-    return Maml(MLP(2, width=5, num_layers=1), X, num_context=5, inner_rate=0.5, inner_steps=3, **changes)
-
-
-def test_a_squashed_logit_cannot_say_much():
-    """The study's floor: log(1 + 1/e) for class 1 and log 2 for class 0."""
-    logits_LC = jnp.array([[0.0, 1e4], [0.0, -1e4]])
-    loss_L = optax.softmax_cross_entropy_with_integer_labels(squashed(logits_LC), jnp.array([1, 0]))
-    np.testing.assert_allclose(loss_L, [np.log(1 + np.exp(-1)), np.log(2)], rtol=1e-6)
-
-
-def test_the_meta_loss_counts_as_many_queries_as_it_is_told():
-    episode = make_episode()._replace(y_L=jnp.array([1, 0, 1, 0, 1, 1, 0, 0]))
-    params = initial(two_classes())
-    logits_LC = predict(two_classes(), params, episode)
-    loss_L = optax.softmax_cross_entropy_with_integer_labels(logits_LC, episode.y_L)
-    for number in (1, 2):
-        loss, metrics = loss_and_metrics(two_classes(num_queries=number), params, episode)
-        np.testing.assert_allclose(loss, loss_L[5 : 5 + number].mean(), rtol=1e-5)
-        np.testing.assert_allclose(metrics["queries_loss"], loss_L[5:].mean(), rtol=1e-5)
-    changed = episode._replace(x_LX=episode.x_LX.at[7].add(1.0))
-    gradients = [meta_gradient(two_classes(num_queries=1), params, each) for each in (episode, changed)]
-    jax.tree.map(np.testing.assert_array_equal, *gradients)  # a query that does not count changes nothing
-
-
-def test_squashed_logits_leave_the_prediction_as_it_is():
-    """Of (0, σ(z)) class 1 is always the larger."""
-    episode = make_episode()._replace(y_L=jnp.array([1, 0, 1, 0, 1, 1, 0, 0]))
-    learner = two_classes(squash=True)
-    params = initial(learner)
-    classes_L = predict(learner, params, episode).argmax(axis=1)
-    _, metrics = loss_and_metrics(learner, params, episode)
-    np.testing.assert_array_equal(metrics["correct_L"][5:], (classes_L == episode.y_L)[5:])
-    assert set(classes_L[5:].tolist()) == {0, 1}
 
 
 def test_a_query_sees_the_context_and_other_images_but_no_label_of_a_query():

@@ -1,21 +1,17 @@
-"""Omniglot: divisions that share no character, few-shot problems, pairs of one alphabet."""
+"""Omniglot: divisions that share no character, few-shot problems."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gpicl_jax.build import make_tasks
 from gpicl_jax.config import load_config
-from gpicl_jax.data import omniglot
-from gpicl_jax.data.omniglot import PAIRS, Omniglot, alphabet_of, pairs
-from gpicl_jax.data.prepared import data_folder, read_prepared
+from gpicl_jax.data.omniglot import Omniglot
+from gpicl_jax.data.prepared import data_folder
 from gpicl_jax.registry import find, names
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import TaskDistribution, draw_episodes
-from gpicl_jax.tasks.sources.base import Drawing
 from gpicl_jax.tasks.sources.images import ImageDataset, draw_classes, load
-from gpicl_jax.tasks.sources.pairs import Pairs, draw_pair_images
 
 SPLITS = ("train", "validation", "test")
 real = pytest.mark.skipif(
@@ -84,35 +80,8 @@ def test_more_ways_than_characters_are_refused():
         make_tasks(config, "train")
 
 
-def test_a_pair_is_two_classes_of_its_list_and_label_1_is_that_of_the_first_example():
-    source = Pairs(own_classes(), jnp.array([[0, 3], [2, 5], [2, 6]]))
-    keys = jax.random.split(jax.random.key(0), 300)
-    drawing = Drawing(length=12, classes_per_task=2, balanced=False, num_context=8)
-    indices_BL, labels_BL = jax.vmap(lambda key: draw_pair_images(source, key, key, drawing))(keys)
-    classes_BL, labels_BL = np.asarray(indices_BL) // 6, np.asarray(labels_BL)
-    assert (labels_BL == (classes_BL == classes_BL[:, :1])).all() and (
-        np.sort(indices_BL)[:, 1:] > np.sort(indices_BL)[:, :-1]
-    ).all()
-    found, counts = np.unique([np.unique(row) for row in classes_BL], axis=0, return_counts=True)
-    assert found.tolist() == [[0, 3], [2, 5], [2, 6]] and counts.min() > 70  # each as likely: 100 ± 8
-    assert abs(classes_BL[:, 0].mean() - found.mean()) < 0.5  # either class may come first
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"classes_per_task": 3}, "makes tasks of two classes"),
-        ({"balanced": True}, "set tasks.balanced = false"),
-        ({"length": 13}, "have 12 drawings"),
-    ],
-)
-def test_pairs_that_cannot_fill_an_episode_are_refused(changes, message):
-    with pytest.raises(UserError, match=message):
-        TaskDistribution(Pairs(own_classes(), jnp.array([[0, 1]])), **({"length": 12, "classes_per_task": 2} | changes))
-
-
 def test_omniglot_that_is_not_there_is_one_line(tmp_path):
-    for name in (each for each in names("dataset") if find("dataset", each) is Omniglot):
+    for name in (each for each in names("dataset") if issubclass(find("dataset", each), Omniglot)):
         with pytest.raises(UserError, match=r"'omniglot' is not in .*tfds build omniglot") as error:
             load(name, "train", data_dir=tmp_path)
         assert "\n" not in str(error.value)
@@ -125,11 +94,11 @@ def test_omniglot_that_is_not_there_is_one_line(tmp_path):
         ("omniglot/few_shot", (1100, 100, 423)),
         ("omniglot/small1", (123, 13, 659)),
         ("omniglot/small2", (141, 15, 659)),
-        (PAIRS, None),
+        ("omniglot/pairs", None),
     ],
 )
 def test_splits_share_no_character(name, characters):
-    turns = 1 if name == PAIRS else 4
+    turns = find("dataset", name).rotations
     sets = [load(name, split, size=7, channels=1, standardize=False) for split in SPLITS]
     present = [set((np.asarray(each.present_P) // turns).tolist()) for each in sets]
     assert not present[0] & present[1] and not present[0] & present[2] and not present[1] & present[2]
@@ -152,26 +121,3 @@ def test_a_turned_character_is_a_class_of_its_own():
     ]
     for turn in range(1, 4):
         np.testing.assert_array_equal(by_turn[turn], np.rot90(by_turn[0], turn, axes=(1, 2)))
-
-
-@real
-def test_alphabets_are_divided_70_15_15_and_pairs_stay_within_one():
-    base = read_prepared("omniglot", data_folder())
-    labels, alphabets = alphabet_of(base)
-    assert len(labels) == 964 and len(np.unique(alphabets)) == 30
-    of_split = {split: pairs(split) for split in SPLITS}
-    seen = {split: set(alphabets[np.unique(each)].tolist()) for split, each in of_split.items()}
-    assert sum(map(len, seen.values())) == 30 == len(set.union(*seen.values()))
-    shares = {split: np.isin(alphabets, list(own)).mean() for split, own in seen.items()}
-    assert abs(shares["train"] - 0.7) < 0.06 and abs(shares["validation"] - 0.15) < 0.06
-    for each in of_split.values():
-        assert (alphabets[each[:, 0]] == alphabets[each[:, 1]]).all() and (each[:, 0] < each[:, 1]).all()
-        assert len(np.unique(each, axis=0)) == len(each)
-
-
-def test_alphabets_too_small_to_be_divided_or_paired_are_refused(monkeypatch):
-    monkeypatch.setattr(omniglot.prepared, "read_prepared", lambda *_: None)
-    for alphabets, message in ((np.arange(9), "has two characters"), (np.array([3, 3, 3, 3]), "has two characters")):
-        monkeypatch.setattr(omniglot, "alphabet_of", lambda _, alphabets=alphabets: (np.arange(len(alphabets)), alphabets))
-        with pytest.raises(UserError, match=message):
-            pairs("test")

@@ -127,13 +127,3 @@ def test_resumed_is_uninterrupted_on_another_number_of_devices(tmp_path, monkeyp
     for one, other in zip(read_metrics(parts), read_metrics(whole), strict=True):
         for name in one.keys() - {"seconds"}:
             np.testing.assert_allclose(one[name], other[name], rtol=1e-4)
-
-
-def test_what_is_watched_is_recorded_once_though_a_run_is_killed_before_its_first_checkpoint(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "seen": [7, 7, 7], "seconds": 1.0}\n{"step": 5, "loss": [1, 1, 1]}\n')
-    population = Population(configs("--train.steps=20", "--train.validate_every=10"), jax.devices()[:2])
-    seen = population.each(lambda shared, params: shared + params["head"]["bias"][0], 1.0)
-    train(population, RunFolder(tmp_path), watch=lambda state: {"seen": seen(state).tolist()})
-    watched = [record for record in read_metrics(tmp_path) if "seen" in record]
-    assert [record["step"] for record in watched] == [0, 10, 20] and watched[0]["seen"] == [1.0] * 3
-    assert watched[2]["seen"] != watched[0]["seen"]

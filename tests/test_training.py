@@ -1,6 +1,5 @@
 """The step and its chunks: scan = loop, pmap = jit = one device, nothing recompiled, nothing moved."""
 
-import dataclasses
 import functools
 import os
 import subprocess
@@ -22,7 +21,7 @@ from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode, draw_episodes
 from gpicl_jax.training import loop, progress
-from gpicl_jax.training.parallel import AXIS, gradient_in_parts, gradient_over_mesh, keep_compiled, replicate
+from gpicl_jax.training.parallel import AXIS, gradient_over_mesh, keep_compiled, replicate
 from gpicl_jax.training.step import batch_gradient, draw_batch_keys, train_step
 from gpicl_jax.training.trainer import Trainer
 from tests.helpers import TINY, tiny_config
@@ -169,27 +168,6 @@ def test_slices_of_a_batch_average_to_its_gradient():
     whole = jax.jit(gradient)(*arguments)
     sliced = jax.jit(gradient_over_mesh(gradient, mesh))(*replicate(arguments, devices))
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), jax.device_get(whole), jax.device_get(sliced))
-
-
-def test_unit_gradients_are_of_each_episode():
-    """However many parts the batch is cut into; the losses stay as they are."""
-    settings = ("--learner.name=maml", "--model.name=mlp", "--tasks.num_context=5", "--learner.unit_gradients=true")
-    trainer = make_trainer(*settings)
-    keys = draw_batch_keys(trainer.tasks, jnp.int32(3), trainer.hyper, (4, 1))
-    arguments = (trainer.state().params, trainer.tasks)
-    plain = jax.jit(functools.partial(batch_gradient, learner=dataclasses.replace(trainer.learner, unit_gradients=False)))
-    one_by_one = [plain(*arguments, jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], keys), trainer.hyper) for i in range(4)]
-    norms = [float(optax.tree.norm(gradient)) for gradient, _ in one_by_one]
-    assert max(norms) > 1.05 * min(norms)
-    units = [
-        jax.tree.map(lambda leaf, norm=norm: leaf / norm, found) for (found, _), norm in zip(one_by_one, norms, strict=True)
-    ]
-    expected = jax.tree.map(lambda *leaves: sum(leaves) / 4, *units)
-    units = functools.partial(batch_gradient, learner=trainer.learner)
-    for parts in (1, 2):
-        found, metrics = jax.jit(gradient_in_parts(units, parts))(*arguments, keys, trainer.hyper)
-        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), found, expected)
-        np.testing.assert_allclose(metrics["loss"], np.mean([each["loss"] for _, each in one_by_one]), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("parallel", "num_devices"), [("pmap", 1), ("pmap", 4), ("jit", 4)])

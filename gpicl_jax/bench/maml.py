@@ -11,6 +11,8 @@ import jax
 
 from gpicl_jax.bench.measure import Row, Side, by_turns, timing_rows, training_side
 from gpicl_jax.bench.program import SIZES, Asked, Program
+from gpicl_jax.learners.maml import Maml
+from gpicl_jax.registry import find
 from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Episode
@@ -25,9 +27,9 @@ def measure(config: Config, asked: Asked) -> list[Row]:
     """Measures meta-steps/s on one batch of problems, given: half of each is context, half queries.
 
     Raises:
-      UserError: the learner is not `maml`, or `config` asks for what PyTorch's side does not have.
+      UserError: the learner is not MAML, or `config` asks for what PyTorch's side does not have.
     """
-    if config.learner.name != "maml":
+    if not issubclass(find("learner", config.learner.name), Maml):
         raise UserError(f"gpicl bench maml measures learner.name = 'maml'; leave {config.learner.name!r} out")
     if asked.pytorch and getattr(config.model, "dtype", "float32") != "float32":
         raise UserError("the PyTorch side's MAML is in float32; leave model.dtype as it is, or leave out --pytorch")

@@ -6,6 +6,7 @@ best one is measured on test tasks.
 
 import dataclasses
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -173,7 +174,7 @@ class Comparison(Experiment):
     def summary(self, frame: pd.DataFrame) -> str:
         return "\n".join(_markdown(part) for _, part in summarise(frame).groupby(["size", "channels"], sort=False))
 
-    def texts(self, frame: pd.DataFrame) -> dict[str, str]:
+    def files(self, frame: pd.DataFrame, runs_dir: Path | None) -> dict[str, str]:
         """The table of means, for the eye and as a CSV."""
         return {".md": self.summary(frame), "_table.csv": summarise(frame).to_csv(index=False, float_format="%.6g")}
 

@@ -27,14 +27,12 @@ class Learner:
       takes: the kind of models that it makes a learning algorithm of.
       queries: whether it can predict queries from a context of a fixed size.
       transductive: whether queries may also see each other's x.
-      unit_gradients: whether the trainer scales the meta-gradient of each episode to norm 1 before the mean over episodes.
     """
 
     room, needs, given = "learner", ("init", "predict", "state_size"), ("model", "num_features", "length", "num_context")
     takes: type = Model
     queries = False
     transductive = False
-    unit_gradients = False
 
     @classmethod
     def check(cls, config: Any) -> None:

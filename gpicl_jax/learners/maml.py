@@ -6,9 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
-from gpicl_jax.learners.base import Metrics, Params, score_rows, scored_loss
+from gpicl_jax.learners.base import Params, score_rows
 from gpicl_jax.learners.context_query import FromContext
 from gpicl_jax.learners.instance import Instance
 from gpicl_jax.models.base import RowModel
@@ -34,7 +33,6 @@ class Maml(FromContext):
     - `learn_rates`: each array of weights has a step size of its own, α at first, meta-learned with the weights (as in
       Antoniou et al. 2019, arXiv 1810.09502, the same at every step).
     - `head_only`: the last layer alone adapts (ANIL, Raghu et al. 2020, arXiv 1909.09157).
-    - `squash`: losses are those of logits (0, σ(z)) in place of (0, z), z = logit 1 − logit 0. Predictions are by z.
 
     Attributes:
       model: one with batch statistics needs `num_context`; it sees the context in one pass and the queries in another.
@@ -58,9 +56,6 @@ class Maml(FromContext):
     first_order: bool = setting(False, "leave out the derivative of the inner gradient")
     learn_rates: bool = setting(False, "meta-learn a step size for each array of weights")
     head_only: bool = setting(False, "adapt the last layer alone (ANIL)")
-    num_queries: int = setting(0, "queries that the meta-loss counts, from the first; 0: all", minimum=0)
-    squash: bool = setting(False, "squash the logit of the losses to 0 … 1 first, as a public study does by mistake")
-    unit_gradients: bool = setting(False, "scale each episode's meta-gradient to norm 1")
     remat: bool = setting(True, "recompute each inner step in the backward pass, to save memory", free=True)
 
     takes = RowModel
@@ -70,19 +65,11 @@ class Maml(FromContext):
     @classmethod
     def check(cls, config: Any) -> None:
         super().check(config)
-        learner, tasks, context = config.learner, config.tasks, config.tasks.num_context
-        if not context and (learner.inner_batch or learner.num_queries or learner.squash):
-            raise UserError("learner.inner_batch, num_queries or squash needs a context of one size; set tasks.num_context")
-        if learner.inner_batch > context:
-            raise UserError(f"learner.inner_batch = {learner.inner_batch}, but tasks.num_context = {context}; lower it")
-        if learner.num_queries > tasks.length - context:
-            raise UserError(
-                f"learner.num_queries = {learner.num_queries}, but an episode has {tasks.length - context} queries; lower it"
-            )
-        if learner.squash and tasks.classes_per_task != 2:
-            raise UserError(
-                f"learner.squash = true is for two classes; set tasks.classes_per_task = 2, not {tasks.classes_per_task}"
-            )
+        batch, context = config.learner.inner_batch, config.tasks.num_context
+        if batch and not context:
+            raise UserError(f"learner.inner_batch = {batch} needs a context of one size; set tasks.num_context")
+        if batch > context:
+            raise UserError(f"learner.inner_batch = {batch}, but tasks.num_context = {context}; lower it")
 
     @property
     def transductive(self) -> bool:
@@ -96,14 +83,14 @@ class Maml(FromContext):
         return {"weights": weights, "log_rates": jax.tree.map(lambda _: jnp.float32(0.0), self._adapted(weights))}
 
     def adapt(
-        self, params: Params, episode: Episode, key: jax.Array, watch: Callable[[Params], Any] = lambda weights: None
-    ) -> tuple[Params, tuple[jax.Array, Any]]:
-        """The weights after K steps on the context; and for each step the loss that it descends, [K], and what `watch` makes
-        of the weights after it."""
+        self, params: Params, episode: Episode, key: jax.Array, watch: Callable[..., Any] = lambda loss, weights: None
+    ) -> tuple[Params, Any]:
+        """The weights after K steps on the context; and [K, …] what `watch(loss, weights)` returns for each step, from the loss
+        that it descends and the weights after it."""
         weights, rates = (params["weights"], params["log_rates"]) if self.learn_rates else (params, None)
         still = {name: each for name, each in weights.items() if not self._adapts(name)}
 
-        def inner_step(adapted: Params, rows_b: jax.Array | None) -> tuple[Params, tuple[jax.Array, Any]]:
+        def inner_step(adapted: Params, rows_b: jax.Array | None) -> tuple[Params, Any]:
             start = jax.lax.stop_gradient(adapted) if self.first_order else adapted
             loss, gradient = jax.value_and_grad(lambda each: self._context_loss(still | each, episode, rows_b))(start)
             if self.first_order:  # also of the weights that do not adapt
@@ -114,7 +101,7 @@ class Maml(FromContext):
                 moved = jax.tree.map(
                     lambda weight, slope, rate: weight - self.inner_rate * jnp.exp(rate) * slope, adapted, gradient, rates
                 )
-            return moved, (loss, watch(still | moved))
+            return moved, watch(loss, still | moved)
 
         step = jax.checkpoint(inner_step, prevent_cse=False) if self.remat else inner_step
         rows_Kb = self.batches(key) if self.inner_batch else None
@@ -122,28 +109,15 @@ class Maml(FromContext):
         return still | adapted, found_K
 
     def predict(self, params: Params, episode: Episode, *, key: jax.Array) -> jax.Array:
-        weights, _ = self.adapt(params, episode, key)
-        return self._logits(weights, episode)
-
-    def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        if not self.num_context:
-            return super().loss(params, episode, key=key)
-        logits_LC = self.predict(params, episode, key=key)
-        queries_L = self.scored_rows(episode)
-        counted_L = queries_L & (jnp.arange(len(queries_L)) < self.num_context + (self.num_queries or len(queries_L)))
-        _, metrics = scored_loss(logits_LC, episode.y_L, queries_L)  # by z: of (0, σ(z)) class 1 is always the larger
-        descended_LC = squashed(logits_LC) if self.squash else logits_LC
-        loss, of_all = (scored_loss(descended_LC, episode.y_L, rows_L)[0] for rows_L in (counted_L, queries_L))
-        return loss, metrics | {"queries_loss": of_all}
+        return self._logits(self.adapt(params, episode, key)[0], episode)
 
     def state_size(self, length: int) -> int:
         """The context itself: inputs and labels."""
         return length * (self.num_features + 1)
 
-    def queries_loss(self, weights: Params, episode: Episode) -> jax.Array:
-        """Mean cross-entropy of all queries, nats, with weights as they are."""
-        logits_LC = self._logits(weights, episode)
-        return scored_loss(squashed(logits_LC) if self.squash else logits_LC, episode.y_L, self.scored_rows(episode))[0]
+    def descended(self, logits_LC: jax.Array) -> jax.Array:
+        """The logits whose cross-entropy the inner loop descends: those of the model."""
+        return logits_LC
 
     def batches(self, key: jax.Array) -> jax.Array:
         """Rows of the context that each step sees, [K, batch]."""
@@ -168,21 +142,8 @@ class Maml(FromContext):
     def _context_loss(self, weights: Params, episode: Episode, rows_b: jax.Array | None) -> jax.Array:
         rows = slice(0, self.num_context or None) if rows_b is None else rows_b
         x_LX, y_L = episode.x_LX[rows], episode.y_L[rows]
-        logits_LC = self.model.apply({"params": weights}, x_LX)
-        loss_L, _ = score_rows(squashed(logits_LC) if self.squash else logits_LC, y_L)
+        loss_L, _ = score_rows(self.descended(self.model.apply({"params": weights}, x_LX)), y_L)
         if self.num_context:
             return loss_L.mean()
         is_context_L = (jnp.arange(len(y_L)) < episode.num_context).astype(jnp.float32)
         return (loss_L * is_context_L).sum() / jnp.maximum(is_context_L.sum(), 1.0)
-
-
-def squashed(logits_LC: jax.Array) -> jax.Array:
-    """(0, z) of two classes becomes (0, σ(z)): its cross-entropy lies between log(1 + 1/e) = 0.313 and 1.313 for class 1, and
-    above log 2 for class 0, so above 0.503 for as many of each.
-
-    Example:
-      >>> squashed(jnp.array([[0.0, 100.0]])).tolist()
-      [[0.0, 1.0]]
-    """
-    z_L = logits_LC[:, 1] - logits_LC[:, 0]
-    return jnp.stack([jnp.zeros_like(z_L), nn.sigmoid(z_L)], axis=1)

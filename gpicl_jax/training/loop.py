@@ -3,7 +3,6 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any, NamedTuple, Protocol
 
@@ -23,7 +22,6 @@ from gpicl_jax.training.progress import Progress
 from gpicl_jax.training.signals import Interrupted, StopRequest
 from gpicl_jax.training.step import Metrics, TrainState
 
-Watch = Callable[[TrainState], dict[str, Any]]
 _SECONDS_BETWEEN_SAVES = 30.0  # of a population, which keeps no best checkpoint
 
 
@@ -62,7 +60,6 @@ def train(
     folder: RunFolder,
     command: dict[str, Any] | None = None,
     profiled: range = range(0),
-    watch: Watch | None = None,
 ) -> Trained:
     """Trains from the latest checkpoint in `folder`, or from the start, to `train.steps`.
 
@@ -72,7 +69,6 @@ def train(
       folder: where; it must exist, and its lock must be held.
       command: of a run, for `run.json`. That and `config.toml` are brought up to date once nothing speaks against going on.
       profiled: steps to trace into `profile/`.
-      watch: what else to record before the first step and with each validation.
 
     Raises:
       Interrupted: by a signal, after a checkpoint.
@@ -82,11 +78,9 @@ def train(
     settings = trainee.config.train
     with StopRequest() as stop, Checkpoints(folder.checkpoints) as checkpoints:  # a second signal loses no save
         state, start, steps = _begin(trainee, folder, checkpoints, command, profiled)
-        report = _Report(trainee, folder, checkpoints, start, watch)
+        report = _Report(trainee, folder, checkpoints, start)
         profile = Profile(profiled if folder.writes else range(0), folder.path / "profile")
         with closing(report), closing(profile):
-            if not start:
-                report.watched(start, state)
             if start < steps:
                 report.say("compiling …")
             step, saved = start, time.monotonic()
@@ -141,8 +135,8 @@ def _begin(
 class _Report:
     """What training tells: records in `metrics.jsonl`, words for a person. `stalled`: whether `train.patience` is over."""
 
-    def __init__(self, trainee: Trainee, folder: RunFolder, checkpoints: Checkpoints, start: int, watch: Watch | None):
-        self._config, self._trainee, self._checkpoints, self._watch = trainee.config, trainee, checkpoints, watch
+    def __init__(self, trainee: Trainee, folder: RunFolder, checkpoints: Checkpoints, start: int):
+        self._config, self._trainee, self._checkpoints = trainee.config, trainee, checkpoints
         self.log = MetricsLog(folder, step=start, tracker=make_tracker(self._config, folder, start))
         self._begun = time.monotonic() - self.log.seconds
         self._progress = Progress(self._config.train.steps, start, bar=folder.writes)
@@ -183,14 +177,8 @@ class _Report:
         self._seen.clear()
         self._seen.append((step, time.monotonic()))
 
-    def watched(self, step: int, state: TrainState) -> None:
-        """Records what `watch` sees."""
-        if self._watch is not None:
-            self._add({"step": step, **self._watch(state)})
-
     def validated(self, step: int, state: TrainState) -> float | None:
         """Validates; returns the loss that chooses the best checkpoint, None of a population."""
-        self.watched(step, state)
         record, loss = self._trainee.validate(state)
         if loss is not None and math.isnan(loss):
             raise Diverged(f"predictions are not finite at step {step}; {advice(self._config)}")

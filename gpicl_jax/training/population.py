@@ -107,10 +107,9 @@ class Population(Trainee):
         return self._chunk(self._tasks, state, self._hyper)
 
     def record(self, metrics: Metrics) -> dict[str, Any]:
-        """Waits for a chunk; returns `loss` and the learner's other losses, lists of M, None where a member diverged."""
+        """Waits for a chunk; returns `loss`, a list of M, None where a member diverged."""
         metrics = self.members(metrics)
-        others = {name: _listed(values_M) for name, values_M in metrics.items() if name.endswith("_loss")}
-        return {"loss": _listed(np.where(metrics["finite"], metrics["loss"], np.nan)), **others}
+        return {"loss": _listed(np.where(metrics["finite"], metrics["loss"], np.nan))}
 
     def validate(self, state: TrainState) -> tuple[dict[str, Any], None]:
         """Returns `validation_loss` and `validation_last` as a run has them, lists of M; all members see the same episodes."""
@@ -129,11 +128,6 @@ class Population(Trainee):
         settings, score = self.config.eval, Evaluator(self.learner).score
         keys = validation_keys(settings.seed, settings.sequences_per_task)
         return make_tasks(self.config, "validation"), keys, self._spread(lambda part, params: score(params, *part), 1)
-
-    def each(self, function: Callable[[Any, Any], Any], shared: Any) -> Callable[[TrainState], Any]:
-        """`function(shared, params)` of every member: a function of the state, whose values are NumPy arrays [M, …]."""
-        run, shared = self._spread(function, 1), replicate(shared, self._devices)
-        return lambda state: self.members(run(shared, state.params))
 
     def members(self, tree: Any) -> Any:
         """What lies on the devices, [D, P, …], as NumPy arrays [M, …]; waits for it."""

@@ -55,7 +55,7 @@ def draw_batch_keys(tasks: TaskDistribution, step: jax.Array, hyper: Hyper, shap
 def batch_gradient(
     params: Any, tasks: TaskDistribution, keys: EpisodeKeys, hyper: Hyper, *, learner: Learner
 ) -> tuple[Any, Metrics]:
-    """Returns the mean loss's gradient and the metrics of the T × S episodes of `keys`; see `Learner.unit_gradients`."""
+    """Returns the mean loss's gradient and the metrics of the T × S episodes of `keys`."""
     episodes_TS = draw_episodes(tasks, keys.task_T, keys.sequence_TS, hyper.permute_labels_prob)
     episodes_B, key_B = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (episodes_TS, keys.learner_TS))
 
@@ -63,14 +63,6 @@ def batch_gradient(
         loss_B, metrics_B = jax.vmap(lambda episode, key: learner.loss(params, episode, key=key))(episodes_B, key_B)
         return loss_B.mean(), {"loss": loss_B.mean(), **_means(metrics_B)}
 
-    def unit_gradient(episode: Any, key: jax.Array) -> tuple[Any, Metrics]:
-        loss = functools.partial(learner.loss, episode=episode, key=key)
-        (value, metrics), found = jax.value_and_grad(loss, has_aux=True)(params)
-        norm = jnp.maximum(optax.tree.norm(found), 1e-12)
-        return jax.tree.map(lambda leaf: leaf / norm, found), {"loss": value, **metrics}
-
-    if learner.unit_gradients:
-        return _means(jax.vmap(unit_gradient)(episodes_B, key_B))
     return jax.grad(mean_loss, has_aux=True)(params)
 
 

@@ -39,7 +39,7 @@ class MLP(nn.Module):
 
 
 class StudyConv(nn.Module):
-    """The same network as `models.StudyConv`, under the same names; logits (0, z)."""
+    """The same network as the `StudyConv` of the study on Omniglot, under the same names; logits (0, z)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -78,18 +78,19 @@ def make_model(config: Config) -> nn.Module:
 def meta_gradient(model: nn.Module, problems: Sequence[Problem], config: Config) -> float:
     """Adds the meta-gradient, a mean over the problems, to the parameters' `grad`; returns the mean loss of the queries."""
     settings, total = config.learner, 0.0
+    squash, num_queries = (getattr(settings, name, 0) for name in ("squash", "num_queries"))  # of the study's learner
     for x_LX, y_L, rows_K, num_context in problems:
         weights = dict(model.named_parameters())
         for step in range(settings.inner_steps):
             rows = rows_K[step % len(rows_K)]
-            loss = _loss(functional_call(model, weights, x_LX[rows]), y_L[rows], settings.squash)
+            loss = _loss(functional_call(model, weights, x_LX[rows]), y_L[rows], squash)
             slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=not settings.first_order)
             weights = {
                 name: weight - settings.inner_rate * slope
                 for (name, weight), slope in zip(weights.items(), slopes, strict=True)
             }
-        queries = slice(num_context, num_context + settings.num_queries if settings.num_queries else None)
-        loss = _loss(functional_call(model, weights, x_LX[queries]), y_L[queries], settings.squash)
+        queries = slice(num_context, num_context + num_queries if num_queries else None)
+        loss = _loss(functional_call(model, weights, x_LX[queries]), y_L[queries], squash)
         (loss / len(problems)).backward()
         total += loss.item() / len(problems)
     return total

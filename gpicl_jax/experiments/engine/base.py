@@ -1,7 +1,7 @@
 """What an experiment is: a class that says which cells it trains, how it scores one, and what its figure shows."""
 
 import dataclasses
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,7 +15,6 @@ from gpicl_jax.registry import find, names
 from gpicl_jax.sections import MAX_TASKS, Config, short_name
 from gpicl_jax.settings import UserError, nearest
 from gpicl_jax.training.population import Population
-from gpicl_jax.training.step import TrainState
 
 # What makes a scale `smoke` of most experiments: the digits, and few steps.
 SMOKE = ("--data.train=digits", "--train.steps=40", "--train.chunk=20", "--train.validate_every=40", "--eval.episodes=256")
@@ -117,19 +116,14 @@ class Experiment:
         """Returns the figure of the rows, or None."""
         del frame
 
-    def curves(self, runs: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> dict[str, Figure]:
-        """Returns further figures by name, from the axes and the training records of all members that there are."""
-        del runs
+    def files(self, frame: pd.DataFrame, runs_dir: Path | None) -> dict[str, str | Figure]:
+        """Returns further texts and figures by what follows the scale in their names; `runs_dir` may be unknown."""
+        del frame, runs_dir
         return {}
 
-    def texts(self, frame: pd.DataFrame) -> dict[str, str]:
-        """Returns further files beside the table, by what follows the scale in their names."""
-        del frame
-        return {}
-
-    def watch(self, population: Population) -> Callable[[TrainState], dict[str, Any]] | None:
-        """Returns what training records of the population beside losses; see `training.loop.train`."""
-        del population
+    def population(self, configs: list[Config]) -> Population:
+        """Returns what trains the members of a unit."""
+        return Population(configs, validation_permute_prob=self.validation_permute)
 
     def begin(self, cell: Cell, notes: dict[str, Any], asked: Any) -> tuple[Config, dict[str, Any]]:
         """Returns the config that is trained, and notes about it.

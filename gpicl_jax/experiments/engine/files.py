@@ -8,18 +8,16 @@ from typing import Any
 import pandas as pd
 
 from gpicl_jax.experiments.engine.base import Experiment
-from gpicl_jax.experiments.engine.members import of_member
 from gpicl_jax.experiments.engine.table import Table
 from gpicl_jax.figures.style import write_png
 from gpicl_jax.files import write_atomic
 from gpicl_jax.registry import import_options
-from gpicl_jax.runs.folder import RunFolder
-from gpicl_jax.runs.metrics import read_metrics
 from gpicl_jax.settings import UserError, one_line
 
 
-def publish(experiment: Experiment, frame: pd.DataFrame, results_dir: Path) -> list[Path]:
-    """Writes the figure of the rows that there are, and the texts; returns their paths, none where all members diverged.
+def publish(experiment: Experiment, frame: pd.DataFrame, results_dir: Path, runs_dir: Path | None = None) -> list[Path]:
+    """Writes the figure of the rows that there are, and the experiment's `files`; returns their paths, none where all members
+    diverged.
 
     Raises:
       UserError: a method of the experiment fails.
@@ -27,14 +25,15 @@ def publish(experiment: Experiment, frame: pd.DataFrame, results_dir: Path) -> l
     rows = _scored(experiment, frame)
     if rows.empty:
         return []
-    path = results_dir / f"{experiment.scale}.png"
-    figure = _asked(experiment, "figure", results_dir, lambda draw: write_png(path, draw, rows))
-    texts = _asked(experiment, "texts", results_dir, lambda write: write(rows))
-    written = [
-        write_atomic(results_dir / f"{experiment.scale}{ending}", lambda file, text=text: file.write(text.encode()))
-        for ending, text in texts.items()
-    ]
-    return [figure, *written] if figure else written
+    stem = str(results_dir / experiment.scale)
+    written = [_asked(experiment, "figure", results_dir, lambda draw: write_png(Path(f"{stem}.png"), draw, rows))]
+    for ending, made in _asked(experiment, "files", results_dir, lambda make: make(rows, runs_dir)).items():
+        path = Path(stem + ending)
+        if isinstance(made, str):
+            written.append(write_atomic(path, lambda file, text=made: file.write(text.encode())))
+        else:
+            written.append(write_png(path, lambda figure=made: figure))
+    return [path for path in written if path]
 
 
 def redraw(experiment: Experiment, results_dir: Path) -> str:
@@ -98,20 +97,3 @@ def _command(verb: str, experiment: Experiment, results_dir: Path) -> str:
     elsewhere = results_dir != Path("results") / experiment.folder
     there = f" --results-dir {shlex.quote(str(results_dir))}" if elsewhere else ""
     return f"gpicl {verb} {experiment.name} --scale {experiment.scale}{datasets}{there}{import_options()}"
-
-
-def draw_curves(experiment: Experiment, frame: pd.DataFrame, runs_dir: Path, results_dir: Path) -> None:
-    """Draws the experiment's `curves` from the `metrics.jsonl` in `runs_dir`, of the members and settings in `frame` alone."""
-    if type(experiment).curves is Experiment.curves:
-        return
-    names = [*experiment.axes, "settings"]
-    runs: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
-    done = set(frame[names].astype(str).itertuples(index=False, name=None)) if len(frame) else set()
-    for path in sorted(runs_dir.glob("*/members.json")):
-        folder = RunFolder(path.parent)
-        records = read_metrics(folder.path)
-        for index, about in enumerate((folder.read_json("members.json") or {}).get("members", [])):
-            if records and tuple(str(about.get(name)) for name in names) in done:
-                runs.append((about, of_member(records, index)))
-    for name, figure in experiment.curves(runs).items() if runs else ():
-        write_png(results_dir / f"{experiment.scale}_{name}.png", lambda figure=figure: figure)

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from typing import Any
 
-import jax
 import numpy as np
 
 from gpicl_jax.build import make_tasks
@@ -135,10 +134,6 @@ class Member:
         keys = seen_episode_keys(hyper_from(config), config.eval.seed, ids_T, config.eval.episodes)
         tasks = dataclasses.replace(self.test.tasks(config.data.train[0]), entries=config.tasks.entries)
         return self.test.evaluator(self.learner)(self.params, tasks, keys, final_permute_prob(config))
-
-    def with_params(self, params: Any) -> "Member":
-        """Returns other weights in the same learner."""
-        return dataclasses.replace(self, params=jax.device_put(params, jax.local_devices()[0]))
 
 
 def ends(scores: Scores, **about: Any) -> Row:

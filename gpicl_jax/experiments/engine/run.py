@@ -10,7 +10,7 @@ import jax
 
 from gpicl_jax.build import make_tasks
 from gpicl_jax.experiments.engine.base import Experiment
-from gpicl_jax.experiments.engine.files import draw_curves, found, publish
+from gpicl_jax.experiments.engine.files import found, publish
 from gpicl_jax.experiments.engine.members import Member, Test, of_member
 from gpicl_jax.experiments.engine.table import Cell, Row, Table, digest, units
 from gpicl_jax.experiments.engine.timing import clock
@@ -20,7 +20,6 @@ from gpicl_jax.settings import UserError, nearest, one_line
 from gpicl_jax.training.divergence import Diverged, advice
 from gpicl_jax.training.loop import train
 from gpicl_jax.training.meta_test import held_out_tasks
-from gpicl_jax.training.population import Population
 
 
 @dataclass(frozen=True)
@@ -83,9 +82,7 @@ class Work:
                 self.table.add(rows)
                 for cell, its_rows in rows:
                     print(f"    {cell}: {_told(cell, its_rows)}", flush=True)
-                frame = self.table.frame()
-                publish(self.experiment, frame, self.asked.results_dir)
-                draw_curves(self.experiment, frame, self.runs_dir, self.asked.results_dir)
+                publish(self.experiment, self.table.frame(), self.asked.results_dir, self.runs_dir)
 
     def _train(self, folder: RunFolder, lacking: list[tuple[Cell, Experiment, Any]]) -> list[tuple[Cell, list[Row]]]:
         cells, record = [cell for cell, *_ in lacking], describe_run(list(self.asked.command), "pmap")
@@ -107,13 +104,12 @@ class Work:
         return rows
 
     def _members(self, folder: RunFolder, configs: list[Any], about: dict[str, Any]) -> list[Member]:
-        experiment = self.experiment
-        if not experiment.trains:
+        if not self.experiment.trains:
             return [Member(config) for config in configs]
-        population = Population(configs, validation_permute_prob=experiment.validation_permute)
+        population = self.experiment.population(configs)
         begun, params_M, records, steps = clock(), population.state().params, [], 0
         if jax.tree.leaves(params_M):
-            params_M = population.members(train(population, folder, watch=experiment.watch(population)).state.params)
+            params_M = population.members(train(population, folder).state.params)
             records, steps = read_metrics(folder.path), population.config.train.steps
         if "processor_seconds" not in about:  # later commands find it trained
             about["processor_seconds"] = clock() - begun

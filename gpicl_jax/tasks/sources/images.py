@@ -106,12 +106,16 @@ class ImageDataset(Source):
     def num_classes(self) -> int:
         return self.counts_C.shape[0]
 
+    def choose(self, task_key: jax.Array, key: jax.Array, drawing: Drawing) -> tuple[jax.Array, jax.Array]:
+        """Rows of the images that an episode shows, all different, and their labels within the task: int32 [L] each."""
+        return draw_images(self, task_key, key, drawing)
+
     def draw(self, task_key: jax.Array, key: jax.Array, drawing: Drawing) -> Examples:
-        indices_L, labels_L = draw_images(self, task_key, key, drawing)
+        indices_L, labels_L = self.choose(task_key, key, drawing)
         return Examples(self.images_NX[indices_L], labels_L, self.mean, self.std)
 
     def count(self, task_keys_T: jax.Array, sequence_keys_TS: jax.Array, drawing: Drawing) -> int:
-        indices = jax.vmap(lambda task_key, key: draw_images(self, task_key, key, drawing)[0], in_axes=(None, 0))
+        indices = jax.vmap(lambda task_key, key: self.choose(task_key, key, drawing)[0], in_axes=(None, 0))
         return len(np.unique(jax.jit(jax.vmap(indices))(task_keys_T, sequence_keys_TS)))
 
     def chooses_other_classes(self, test: "ImageDataset", classes_per_task: int) -> bool:

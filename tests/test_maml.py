@@ -126,7 +126,7 @@ def test_an_empty_context_is_no_adaptation(params):
 def test_the_online_pass_is_a_loop_of_prediction_and_update(params, remat):
     episode, model = make_episode(), make_learner().model
     optimizer = optax.adam(0.05, eps_root=1e-8)
-    learner = MamlOnline(model, X, "adam", 0.05, remat)
+    learner = MamlOnline(model, X, inner_rate=0.05, remat=remat)
 
     def loop_logits(weights):
         state, logits = optimizer.init(weights), []
@@ -152,7 +152,7 @@ def test_the_online_pass_is_a_loop_of_prediction_and_update(params, remat):
 
 def test_where_the_online_pass_starts():
     episode, model = make_episode(), make_learner().model
-    fresh, pretrained = (kind(model, X, "sgd", 0.1) for kind in (SGD, Finetune))
+    fresh, pretrained = (kind(model, X, inner_optimizer="sgd", inner_rate=0.1) for kind in (SGD, Finetune))
     assert initial(fresh) == {}
     one, other = (predict(fresh, {}, episode, jax.random.key(seed)) for seed in (0, 1))
     assert abs(one - other).max() > 0.01  # another network for another key
@@ -166,7 +166,7 @@ def test_gradients_flow_through_adam_where_an_inner_gradient_is_zero(monkeypatch
     """The root's derivative at 0 is infinite: eps_root keeps it finite, as in the learners that a config makes."""
     episode = make_episode()._replace(x_LX=jnp.zeros((L, X)))  # first-layer weights get no gradient
     for finite in (True, False):
-        learner = MamlOnline(make_learner().model, X, "adam", 0.01 if finite else 0.02)
+        learner = MamlOnline(make_learner().model, X, inner_rate=0.01 if finite else 0.02)
         if not finite:
             monkeypatch.setitem(OPTIMIZERS, "adam", optax.adam)
         gradient = meta_gradient(learner, initial(learner), episode)

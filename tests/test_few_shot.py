@@ -67,7 +67,7 @@ class Diverging:
 
     def unseen(self, dataset, length=None):
         loss_TSL = np.full((2, 1, 40), 0.1)
-        if (self.learner.inner_steps if self.params else 0) in self.at:  # untrained weights stand for 0 steps
+        if (0 if self.params else self.learner.inner_steps) in self.at:  # untrained weights stand for 0 steps
             loss_TSL[1] = np.nan
         return Scores(loss_TSL, np.where(np.arange(40) < 5, np.nan, np.full((2, 1, 40), 0.75)), num_context=5)
 
@@ -89,7 +89,7 @@ def test_problems_are_tested_with_the_context_of_their_config():
 def table_of(tmp_path, experiment, diverging_at):
     """The rows of one member, by way of the CSV."""
     cell = experiment.cells()[0]
-    rows = experiment.score(Diverging(cell.config, {"trained": 1}, [{"validation_loss": 0.5}], MAML, diverging_at))
+    rows = experiment.score(Diverging(cell.config, {}, [{"validation_loss": 0.5}], MAML, diverging_at))
     table = Table(tmp_path / "table.csv", experiment.axes)
     table.add([(cell, [row | {"steps": 9} for row in rows])])
     return table.frame()
@@ -107,7 +107,7 @@ def test_a_diverging_inner_loop_of_a_few_shot_problem_is_told_and_is_no_wrong_an
 
 def test_a_diverging_inner_loop_is_named_with_its_rate():
     cell = FEW_SHOT.cells()[0]
-    rows = FEW_SHOT.score(Diverging(cell.config, {"trained": 1}, [], MAML, (10,)))
+    rows = FEW_SHOT.score(Diverging(cell.config, {}, [], MAML, (10,)))
     assert "elsewhere predictions are not finite: the inner loop of maml ran with learner.inner_rate = 2" in told(cell, rows)
     assert "not finite" not in told(cell, rows[:1])
 

@@ -280,7 +280,7 @@ def test_the_speed_is_that_between_results_though_two_are_told_at_once(tmp_path,
             clock[0] = max(clock[0], arrives[metrics])
             return {"loss": 1.0, "accuracy_first": None, "accuracy_last": 0.5}
 
-    report = loop._Report(Told(), RunFolder.create(tmp_path / "run", tiny_config()), None, 0, None)
+    report = loop._Report(Told(), RunFolder.create(tmp_path / "run", tiny_config()), None, 0)
     for chunk in (1, 2, 3, 4):
         dispatched = clock[0]
         clock[0] += 60 * (chunk == 1)

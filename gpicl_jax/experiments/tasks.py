@@ -13,8 +13,8 @@ from gpicl_jax.hyper import hyper_from
 from gpicl_jax.models.base import shifted_tokens
 from gpicl_jax.registry import register
 from gpicl_jax.sections import Config
-from gpicl_jax.tasks import Episode, Task, TaskDistribution, draw_task
-from gpicl_jax.tasks.augmented import draw_sequence, seen_task_keys
+from gpicl_jax.tasks import Episode, TaskDistribution, draw_task
+from gpicl_jax.tasks.augmented import Task, draw_sequence, seen_task_keys
 
 _TASKS, _EXAMPLES = 4, 8
 _SHOWN = 14  # numbers of a projected image in the drawing of a token

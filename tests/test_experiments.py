@@ -378,9 +378,9 @@ def test_an_experiment_needs_no_summary_and_no_figure_and_names_no_file_that_is_
     assert redraw(experiment, asked.results_dir).splitlines()[-1] == "written: nothing; there is no figure"
 
 
-@pytest.mark.parametrize("method", ["figure", "texts", "summary"])
+@pytest.mark.parametrize("method", ["figure", "files", "summary"])
 def test_an_error_of_a_users_figure_or_summary_is_one_line_and_the_results_are_kept(method, asked, capsys):
-    broken = type("Broken", (Untrained,), {method: lambda self, frame: frame["lats"]})(**UNTRAINED)
+    broken = type("Broken", (Untrained,), {method: lambda self, frame, *_: frame["lats"]})(**UNTRAINED)
     line = f"experiment untrained: its {method} raises KeyError: 'lats'; the results are kept in {asked.results_dir}/smoke.csv"
     again = f"gpicl figure untrained --scale smoke --results-dir {asked.results_dir}"
     with pytest.raises(UserError) if method == "summary" else contextlib.nullcontext() as error:

@@ -10,7 +10,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gpicl_jax.old_form import renewed
 from gpicl_jax.registry import alternatives, find, names, section_class, settings_of
 from gpicl_jax.sections import Config, absolute_name, short_name
 from gpicl_jax.settings import UserError, checked, nearest
@@ -113,6 +112,8 @@ def _parse_toml(source: str) -> dict[str, Any]:
         raise UserError(f"{source} is not TOML: {error}") from None
     if not values:
         raise UserError(f"{source} holds no setting; expected sections such as [tasks] or [train]")
+    from gpicl_jax.old_form import renewed
+
     return renewed(values)
 
 

@@ -49,14 +49,17 @@ def seen_episode_keys(hyper: Hyper, seed: int, ids_T: np.ndarray, episodes: int)
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Loss (nats) and accuracy of every row of T tasks × S episodes; rows that the learner does not predict are NaN.
+    """Loss (nats) and accuracy of every row of T tasks × S episodes. Rows that the learner does not predict are NaN.
 
-    `num_context` is that of the episodes: L, or None, where each row is predicted from those before it.
+    Attributes:
+      num_context: of the episodes. It is L, or None, where each row is predicted from those before it.
+      images_TSL: which examples the rows show, from `shown_images`.
     """
 
     loss_TSL: np.ndarray
     accuracy_TSL: np.ndarray
     num_context: int | None = None
+    images_TSL: np.ndarray | None = None
 
     @property
     def finite(self) -> bool:
@@ -76,13 +79,30 @@ class Scores:
         """Returns the mean accuracy over some rows and its standard error, clustered by task."""
         return _mean_and_error(self.accuracy_TSL[:, :, positions])
 
+    def image_error(self, positions: slice) -> float:
+        """Returns the standard error of the mean accuracy over some rows, clustered by the image that a row asks for.
+
+        It is √(Σ_i (Σ_{rows r of image i} (a_r − ā))²) / R for R rows, times √(I / (I − 1)) for I images (Liang & Zeger 1986).
+        """
+        accuracies_R, (images_R, number) = (
+            self.accuracy_TSL[:, :, positions].ravel(),
+            np.unique(self.images_TSL[:, :, positions], return_inverse=True),
+        )
+        of_image_I = np.bincount(number.ravel(), accuracies_R - accuracies_R.mean())
+        return float(np.sqrt((of_image_I**2).sum() * len(images_R) / max(1, len(images_R) - 1)) / len(accuracies_R))
+
     def first(self) -> tuple[float, float]:
         """Returns the accuracy of the first row and its standard error."""
         return self.accuracy(slice(0, 1))
 
     def last(self) -> tuple[float, float]:
         """Returns the accuracy over the last 10% of rows, or over all queries after a fixed context, and its standard error."""
-        return self.accuracy(final_rows(self.accuracy_TSL.shape[-1], self.num_context))
+        return self.accuracy(self.final)
+
+    @property
+    def final(self) -> slice:
+        """The last 10% of rows, or all queries after a fixed context."""
+        return final_rows(self.accuracy_TSL.shape[-1], self.num_context)
 
 
 class Evaluator:
@@ -150,9 +170,13 @@ def drawn_in_parts(
         yield _draw(tasks, task_R[part], sequence_RS[part], np.float32(permute_labels_prob)), learner_RS[part]
 
 
-def count_images(tasks: TaskDistribution, keys: EpisodeKeys) -> int:
-    """Returns how many different examples the episodes of `keys` show."""
-    return tasks.source.count(jax.vmap(source_key)(keys.task_T), keys.sequence_TS, tasks.drawing)
+def shown_images(tasks: TaskDistribution, keys: EpisodeKeys) -> np.ndarray:
+    """Returns a number for each example that the episodes of `keys` show, [T, S, L], the same for the same example."""
+    shown_TSL = tasks.source.shown(jax.vmap(source_key)(keys.task_T), keys.sequence_TS, tasks.drawing)
+    if shown_TSL is None:
+        shape = (*keys.sequence_TS.shape, tasks.length)
+        return np.arange(np.prod(shape)).reshape(shape)
+    return shown_TSL
 
 
 _draw = jax.jit(draw_episodes)

@@ -64,7 +64,7 @@ class TasksConfig:
         minimum=0,
         maximum=3,
     )
-    balanced: bool = setting(False, "whether an episode shows every class equally often (else: iid)")
+    balanced: bool = setting(False, "whether context and queries show every class equally often (else: images at random)")
     permute_labels_prob: float = setting(1.0, "chance that a task permutes its labels", minimum=0.0, maximum=1.0, traced=True)
     permute_labels_anneal: int = setting(
         0, "steps in which that chance rises to 1 in meta-training; 0: it stays", minimum=0, traced=True
@@ -76,6 +76,11 @@ class TasksConfig:
     )
 
     def check(self, config: "Config") -> None:
+        if self.balanced and not self.num_context:
+            raise UserError(
+                "tasks.balanced = true without tasks.num_context gives labels away: the last ones follow from a count of those "
+                "before; set tasks.num_context, or leave tasks.balanced out"
+            )
         if self.entries == GRAM:
             self._check_gram(config)
         for name in ("clutter", "feature_scales"):

@@ -390,12 +390,13 @@ BAD_INPUT = {
     "labels out of range": (["evaluate", "RUN", "--datasets", "wrong", "--data.dir", "TMP"], "run from 1 to 10"),
     "damaged records": (["evaluate", "RUN", "--datasets", "damaged", "--data.dir", "TMP"], "no readable image"),
     "unknown dataset to test": (["evaluate", "RUN", "--datasets", "mnits", "--data.dir", "TMP"], "did you mean mnist?"),
+    "balanced without a context": (["train", "digits", "--tasks.balanced=true"], "gives labels away"),
     "a class too small to balance": (
-        ["train", "digits_transformer", "--tasks.length=200", "--tasks.balanced=true"],
+        ["train", "digits", "--tasks.length=200", "--tasks.num_context=100", "--tasks.balanced=true", "--tasks.entries=normal"],
         "balanced episode",
     ),
     "length that cannot be balanced": (
-        ["train", "digits_transformer", "--tasks.length=99", "--tasks.balanced=true"],
+        ["train", "digits", "--tasks.length=99", "--tasks.num_context=50", "--tasks.balanced=true", "--tasks.entries=normal"],
         "not a multiple",
     ),
     "weights that do not fit": (["train", "digits_transformer", "--data.weights=[1.0, 2.0]"], "2 numbers for 1 base datasets"),

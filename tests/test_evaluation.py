@@ -10,11 +10,11 @@ from gpicl_jax.evaluation import (
     COLUMNS,
     Evaluator,
     Scores,
-    count_images,
     drawn_in_parts,
     learning_curve,
     score_together,
     seen_episode_keys,
+    shown_images,
     unseen_episode_keys,
 )
 from gpicl_jax.hyper import hyper_from
@@ -160,11 +160,31 @@ def test_test_validation_and_training_tasks_are_disjoint():
     assert seen.sequence_TS.shape == (64, 2)
 
 
+def count(tasks, keys):
+    return len(np.unique(shown_images(tasks, keys)))
+
+
 def test_distinct_images_are_counted(test_tasks):
     keys = unseen_episode_keys(0, "test", num_tasks=1, sequences_per_task=1)
-    assert count_images(test_tasks, keys) == 40
+    assert count(test_tasks, keys) == 40
     many = unseen_episode_keys(0, "test", num_tasks=50, sequences_per_task=4)
-    assert count_images(test_tasks, many) == 397
+    assert count(test_tasks, many) == 397
     few_classes = dataclasses.replace(test_tasks, classes_per_task=4, length=20)
-    assert count_images(few_classes, keys) == 20 and count_images(few_classes, many) > 350
-    assert count_images(TaskDistribution(RandomPoints(64), length=40), many) == 500
+    assert count(few_classes, keys) == 20 and count(few_classes, many) > 350
+    assert count(TaskDistribution(RandomPoints(64), length=40), many) == 500
+
+
+def test_the_error_over_images_is_the_spread_between_draws_of_images():
+    """Images differ in how hard they are, and rows share them: more episodes of the same images do not make up for few."""
+    rng = np.random.default_rng(0)
+    means, errors = [], []
+    for _ in range(200):
+        hard_I, images_TSL = rng.beta(2, 1, 50), rng.integers(0, 50, (40, 4, 10))
+        accuracy_TSL = (rng.random(images_TSL.shape) < hard_I[images_TSL]).astype(float)
+        scores = Scores(np.zeros(images_TSL.shape), accuracy_TSL, images_TSL=images_TSL)
+        means.append(accuracy_TSL.mean())
+        errors.append(scores.image_error(slice(None)))
+    np.testing.assert_allclose(np.mean(errors), np.std(means), rtol=0.1)
+    alone = Scores(np.zeros((40, 4, 10)), accuracy_TSL, images_TSL=np.arange(1600).reshape(40, 4, 10))
+    np.testing.assert_allclose(alone.image_error(slice(None)), accuracy_TSL.std(ddof=1) / 40)
+    assert alone.image_error(slice(None)) < 0.5 * np.mean(errors)

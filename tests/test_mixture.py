@@ -71,7 +71,8 @@ def test_a_mixture_counts_the_images_of_its_sources_and_has_their_splits_and_sta
     number_T = np.asarray(jax.vmap(lambda key: draw_source(mixture, key))(task_keys))
     assert set(number_T) == {0, 1, 3}
     drawing = TaskDistribution(mixture, length=6).drawing
-    assert mixture.count(task_keys, keys, drawing) == 30 + 30 + 10 * (number_T == 3).sum()
+    of_points = np.unique(points.shown(task_keys[number_T == 3], keys[number_T == 3], drawing))
+    assert len(np.unique(mixture.shown(task_keys, keys, drawing))) == 30 + 30 + len(of_points)
     assert mixture.statistics == "train and test" and mixture.has_splits
     fresh = Mixture((points, points))
     assert fresh.statistics == "" and not fresh.has_splits

@@ -12,11 +12,11 @@ from gpicl_jax.build import make_learner, make_optimizer, make_tasks
 from gpicl_jax.evaluation import (
     Evaluator,
     Scores,
-    count_images,
     drawn_in_parts,
     learning_curve,
     score_together,
     seen_episode_keys,
+    shown_images,
     unseen_episode_keys,
 )
 from gpicl_jax.hyper import hyper_from
@@ -108,9 +108,11 @@ def meta_test(
             results = score_together({learner: entrant, **others}, parts, keys)
             if not results[learner].finite:
                 raise Diverged(f"predictions of {learner} on {dataset} are not finite; {advice(config)}")
-            images[dataset, kind] = count_images(tasks, keys)
+            shown_TSL = shown_images(tasks, keys)
+            images[dataset, kind] = len(np.unique(shown_TSL))
             about = {"dataset": dataset, "tasks": kind, "distinct_images": images[dataset, kind], "seed": config.train.seed}
             for solver, each in results.items():
+                each = dataclasses.replace(each, images_TSL=shown_TSL)
                 if solver != learner:  # what they predict are no probabilities
                     each = dataclasses.replace(each, loss_TSL=np.full_like(each.loss_TSL, np.nan))
                 scores[dataset, kind, solver] = each

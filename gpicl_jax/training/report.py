@@ -24,8 +24,8 @@ def write_report(folder: RunFolder, result: MetaTest, params: Any, **about: Any)
     }
     for (dataset, kind, solver), scores in result.scores.items():
         counts = {"episodes": scores.episodes, "distinct_images": result.images[dataset, kind]}
-        (first, _), (last, error) = scores.first(), scores.last()
-        ends = {"first": first, "last": last, "last_standard_error": error}
+        (first, _), (last, error), of_images = scores.first(), scores.last(), scores.image_error(scores.final)
+        ends = {"first": first, "last": last, "last_standard_error": error, "last_image_standard_error": of_images}
         of_kind = summary["datasets"][dataset].setdefault(kind, counts)
         of_kind[solver] = {name: None if math.isnan(value) else value for name, value in ends.items()}
     folder.write_text("learning_curves.csv", result.curves.to_csv(index=False))
@@ -54,6 +54,7 @@ def _curve_of(dataset: str, result: MetaTest) -> list[str]:
         f"{dataset}: accuracy on unseen tasks and held-out images, ± standard error over tasks",
         *_rows(["examples seen", *scores], *cells),
         f"{scores[result.learner].episodes:,} episodes, {result.images[dataset, 'unseen_tasks']:,} different images",
+        f"{scores[result.learner].image_error(final):.3f} is the standard error of the last line over images",
     ]
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gpicl_jax.registry import make
 from gpicl_jax.sections import Config
@@ -16,7 +17,8 @@ class Drawing(NamedTuple):
     Attributes:
       length: L examples of an episode.
       classes_per_task: labels of a task; a set with more classes lends a task so many, one with fewer all of its own.
-      balanced: whether an episode shows every class of its task equally often; else examples are iid, as in the paper.
+      balanced: whether an episode shows every class of its task equally often. Else its images are drawn at random, none twice.
+        The authors' stream has 0.3 pairs of equal images in 100 examples.
       num_context: examples before the queries; where balanced, both show every class equally often. 0: there are no queries.
     """
 
@@ -84,10 +86,12 @@ class Source:
     def check(self, drawing: Drawing) -> None:
         """Raises UserError where it cannot fill an episode."""
 
-    def count(self, task_keys_T: jax.Array, sequence_keys_TS: jax.Array, drawing: Drawing) -> int:
-        """Returns how many different examples some episodes show; by default all are new."""
-        del task_keys_T
-        return sequence_keys_TS.size * drawing.length
+    def shown(self, task_keys_T: jax.Array, sequence_keys_TS: jax.Array, drawing: Drawing) -> np.ndarray | None:
+        """Returns a number for each example that some episodes show, [T, S, L], the same for the same example.
+
+        None, the default, says that all are new.
+        """
+        del task_keys_T, sequence_keys_TS, drawing
 
     def chooses_other_classes(self, test: "Source", classes_per_task: int) -> bool:
         """Returns whether a task of this training split is another one on the test split: then it was never seen."""

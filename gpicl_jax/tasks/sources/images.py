@@ -114,9 +114,9 @@ class ImageDataset(Source):
         indices_L, labels_L = self.choose(task_key, key, drawing)
         return Examples(self.images_NX[indices_L], labels_L, self.mean, self.std)
 
-    def count(self, task_keys_T: jax.Array, sequence_keys_TS: jax.Array, drawing: Drawing) -> int:
+    def shown(self, task_keys_T: jax.Array, sequence_keys_TS: jax.Array, drawing: Drawing) -> np.ndarray:
         indices = jax.vmap(lambda task_key, key: self.choose(task_key, key, drawing)[0], in_axes=(None, 0))
-        return len(np.unique(jax.jit(jax.vmap(indices))(task_keys_T, sequence_keys_TS)))
+        return np.asarray(jax.jit(jax.vmap(indices))(task_keys_T, sequence_keys_TS))
 
     def chooses_other_classes(self, test: "ImageDataset", classes_per_task: int) -> bool:
         return test.num_classes > classes_per_task and self.present_P.tolist() != test.present_P.tolist()

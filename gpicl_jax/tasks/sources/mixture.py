@@ -69,10 +69,16 @@ class Mixture(Source):
         for source in self.sources:
             source.check(drawing)
 
-    def count(self, task_keys_T: jax.Array, sequence_keys_TS: jax.Array, drawing: Drawing) -> int:
+    def shown(self, task_keys_T: jax.Array, sequence_keys_TS: jax.Array, drawing: Drawing) -> np.ndarray:
+        numbers = []
+        for number, source in enumerate(self.sources):
+            shown_TSL = source.shown(task_keys_T, sequence_keys_TS, drawing)
+            if shown_TSL is None:
+                shape = (*sequence_keys_TS.shape, drawing.length)
+                shown_TSL = np.arange(np.prod(shape)).reshape(shape)
+            numbers.append(len(self.sources) * shown_TSL + number)
         number_T = np.asarray(jax.vmap(lambda key: draw_source(self, key))(task_keys_T))
-        parts = [(source, number_T == number) for number, source in enumerate(self.sources)]
-        return sum(source.count(task_keys_T[of_T], sequence_keys_TS[of_T], drawing) for source, of_T in parts if of_T.any())
+        return np.stack(numbers)[number_T, np.arange(len(number_T))]
 
     def chooses_other_classes(self, test: "Mixture", classes_per_task: int) -> bool:
         both = zip(self.sources, test.sources, strict=True)

@@ -56,8 +56,10 @@ class RandomPoints(Source):
                 f"tasks.length = {drawing.length} is not a multiple of {NUM_POINTS}, as tasks.balanced = true needs; change it"
             )
 
-    def count(self, task_keys_T: jax.Array, sequence_keys_TS: jax.Array, drawing: Drawing) -> int:
-        return NUM_POINTS * len(task_keys_T)
+    def shown(self, task_keys_T: jax.Array, sequence_keys_TS: jax.Array, drawing: Drawing) -> np.ndarray:
+        labels = jax.vmap(lambda task_key, key: self.draw(task_key, key, drawing).labels_L, in_axes=(None, 0))
+        labels_TSL = np.asarray(jax.jit(jax.vmap(labels))(task_keys_T, sequence_keys_TS))
+        return labels_TSL + NUM_POINTS * np.arange(len(labels_TSL))[:, None, None]
 
     def about(self) -> str:
         return f"{NUM_POINTS} fresh points a task"

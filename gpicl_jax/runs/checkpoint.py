@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from gpicl_jax.settings import UserError
+from gpicl_jax.settings import UserError, one_line
 
 _METRIC = "validation_loss"
 
@@ -65,7 +65,6 @@ class Checkpoints(contextlib.AbstractContextManager):
         try:
             return self._checkpointer.load(step, like)
         except (ValueError, KeyError, OSError) as error:
-            reason = str(error).strip().split("\n")[0]
             raise UserError(
-                f"checkpoint {step} in {self._path} cannot be read ({reason}); it is damaged or of another config"
+                f"checkpoint {step} in {self._path} cannot be read ({one_line(error)}); it is damaged or of another config"
             ) from None

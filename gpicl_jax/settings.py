@@ -16,9 +16,9 @@ class UserError(ValueError):
 
 
 def one_line(error: Exception) -> str:
-    """Returns the first line of what an error says, at most 200 characters of it, or its type where it says nothing."""
+    """Returns the first line of what an error says, or its type where it says nothing. Another's is cut at 200 characters."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line if len(line) <= 200 else f"{line[:199]}…"
+    return line if len(line) <= 200 or isinstance(error, UserError) else f"{line[:199]}…"
 
 
 def setting(default: Any, about: str, **limits: Any) -> Any:

@@ -390,6 +390,10 @@ BAD_INPUT = {
     "labels out of range": (["evaluate", "RUN", "--datasets", "wrong", "--data.dir", "TMP"], "run from 1 to 10"),
     "damaged records": (["evaluate", "RUN", "--datasets", "damaged", "--data.dir", "TMP"], "no readable image"),
     "unknown dataset to test": (["evaluate", "RUN", "--datasets", "mnits", "--data.dir", "TMP"], "did you mean mnist?"),
+    "zeros in a hidden layer": (
+        ["train", "digits", "--learner.name=sgd", "--model.name=mlp", "--learner.zeros=true"],
+        "layer of zeros",
+    ),
     "balanced without a context": (["train", "digits", "--tasks.balanced=true"], "gives labels away"),
     "a class too small to balance": (
         ["train", "digits", "--tasks.length=200", "--tasks.num_context=100", "--tasks.balanced=true", "--tasks.entries=normal"],

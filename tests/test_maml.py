@@ -162,6 +162,15 @@ def test_where_the_online_pass_starts():
     np.testing.assert_allclose(pretrained.loss(params, episode, key=None)[0], instance_loss, rtol=1e-6)
 
 
+def test_sgd_may_start_from_zeros():
+    """The first prediction is none, and the others do not depend on the key: nothing is drawn."""
+    episode, model = make_episode(), MLP(num_classes=C, num_layers=0)
+    first, second = (predict(SGD(model, X, zeros=zeros), {}, episode, jax.random.key(0)) for zeros in (True, False))
+    np.testing.assert_array_equal(first[0], 0)
+    assert abs(first[-1]).max() > 0 and abs(second[0]).max() > 0
+    np.testing.assert_array_equal(first, predict(SGD(model, X, zeros=True), {}, episode, jax.random.key(9)))
+
+
 def test_gradients_flow_through_adam_where_an_inner_gradient_is_zero(monkeypatch):
     """The root's derivative at 0 is infinite: eps_root keeps it finite, as in the learners that a config makes."""
     episode = make_episode()._replace(x_LX=jnp.zeros((L, X)))  # first-layer weights get no gradient

@@ -51,6 +51,9 @@ ROWS: dict[str, tuple[str, ...]] = {
     "maml": _rates("learner.inner_rate", "0.3", "0.1", "1.0"),
     "encoder_decoder": _MUON,
     "vsml_without_symmetries": _ADAM,
+    "sgd_from_zeros": _ONLINE,
+    "maml_online_hidden": _ONLINE,
+    "finetune_hidden": _ONLINE,
 }
 _SETS = ("mnist", "fashion_mnist", "kmnist", "random", "cifar10")
 _SMOKE = ("--data.train=digits", "--eval.episodes=32", "--train.chunk=2", "--tasks.length=50")

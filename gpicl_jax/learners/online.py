@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,10 @@ import optax
 from gpicl_jax.learners.base import Metrics, OnePass, Params, scored_loss
 from gpicl_jax.models.base import RowModel
 from gpicl_jax.registry import register
-from gpicl_jax.settings import setting
+from gpicl_jax.settings import UserError, setting
 from gpicl_jax.tasks.episode import Episode
 
-_EPS_ROOT = 1e-8  # the authors' Adam; without it no gradient flows through the root
+_EPS_ROOT = 1e-8  # ours; without it no gradient flows through the root (the authors' inner Adam has 0)
 OPTIMIZERS = {
     "sgd": optax.sgd,
     "adam": functools.partial(optax.adam, eps_root=_EPS_ROOT),
@@ -75,7 +76,10 @@ class Online(OnePass):
 @register("sgd")
 @dataclasses.dataclass(frozen=True)
 class SGD(Online):
-    """The paper's SGD: θ_0 is drawn anew for every episode. Nothing is meta-learned.
+    """The paper's SGD: θ_0 is drawn anew for every episode, or is 0. Nothing is meta-learned.
+
+    Weights of 0 are the best start of a linear network: A x has the same law under every rotation, and labels are permuted, so
+    that no direction and no label is likelier than another.
 
     Example:
       >>> from gpicl_jax.models.mlp import MLP
@@ -85,11 +89,23 @@ class SGD(Online):
       ({}, (20, 10))
     """
 
+    zeros: bool = setting(False, "start from weights of 0; for model.num_layers = 0")
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        super().check(config)
+        if config.learner.zeros and config.model.num_layers:
+            raise UserError(
+                f"learner.zeros = true is for model.num_layers = 0, not {config.model.num_layers}: no gradient passes a hidden "
+                "layer of zeros"
+            )
+
     def init(self, key: jax.Array) -> Params:
         return {}
 
     def start(self, params: Params, key: jax.Array) -> Params:
-        return super().init(key)
+        weights = super().init(key)
+        return jax.tree.map(jnp.zeros_like, weights) if self.zeros else weights
 
 
 @register("finetune")

@@ -9,6 +9,7 @@ Tables of experiments are printed by `gpicl figure NAME --scale laptop`. A test 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -25,6 +26,7 @@ SETS = {
     "digits": "digits",
 }
 SOLVERS = ("1-NN", "ridge", "kernel ridge")
+BENCHMARKS = ("tasks", "step", "inference", "maml", "study", "population")
 LAST = slice(90, 99)  # positions, both included
 
 
@@ -62,8 +64,68 @@ def mnist_8x8() -> Iterator[str]:
         yield markdown(["", "Transformer", *SOLVERS, *more], rows)
 
 
-TABLES = {"": readme, "mnist_8x8": mnist_8x8}
+def digits() -> Iterator[str]:
+    """Accuracy on the digits by seed: before the first example, and over positions 90–99 of each kind of tasks."""
+    kinds = {"unseen_tasks": "unseen tasks", "unseen_tasks_train_images": "training images", "identity_tasks": "no projection"}
+    for file, learner in (("equivariant", "equivariant_transformer"), ("learning_curves", "transformer")):
+        frame = pd.read_csv(RESULTS / "digits" / f"{file}.csv")
+        first = frame[(frame.tasks == "unseen_tasks") & (frame.position == 0)].set_index(["solver", "seed"]).accuracy
+        last = frame[frame.position >= LAST.start].groupby(["solver", "seed", "tasks"]).accuracy.mean()
+        rows = []
+        for solver, seeds in ((learner, frame.seed.unique()), *((solver, [0]) for solver in SOLVERS)):
+            for seed in seeds:
+                cells = [f"{last[solver, seed, kind]:.3f}" if (solver, seed, kind) in last else "–" for kind in kinds]
+                begin = f"{first[solver, seed]:.3f}" if (solver, seed) in first else "–"
+                rows.append([f"{solver}, seed {seed}" if solver == learner else solver, begin, *cells])
+        yield markdown(["", "unseen tasks, first", *kinds.values()], rows)
+
+
+def benchmarks() -> Iterator[str]:
+    """How many times as fast one side is as another, and other shares: medians (10th to 90th percentile)."""
+    frame = pd.concat([pd.read_csv(RESULTS / "benchmarks" / f"{name}.csv") for name in BENCHMARKS], ignore_index=True)
+    ratios = frame[frame.quantity.str.startswith("× ")]
+    yield markdown(
+        ["measured", "side", "against", "times as fast"],
+        [[row.table, row.side, row.quantity.removeprefix("× "), _spread(row)] for row in ratios.itertuples()],
+    )
+    others = frame[frame.quantity.isin(("share of a step", "/ that of 16")) & (frame.low < frame.high)]
+    yield markdown(
+        ["measured", "side", "quantity", "median"],
+        [[row.table, row.side, row.quantity, _spread(row)] for row in others.itertuples()],
+    )
+
+
+def equivariant() -> Iterator[str]:
+    """Rates of tasks, of training episodes, and of predictions, by number of features and of examples."""
+    tasks = pd.read_csv(RESULTS / "equivariant" / "tasks.csv").query("quantity == 'tasks/s'")
+    rates = tasks.pivot_table(index="features", columns="side", values="median")
+    columns = ["jax, normal", "jax, integer", "jax, gram"]
+    rows = [
+        [f"{n:,}", *(f"{row[name]:,.1f}" for name in columns), f"{row[columns[2]] / row[columns[0]]:.1f}×"]
+        for n, row in rates.iterrows()
+    ]
+    yield markdown(["features", "`normal`, tasks/s", "`integer`", "`gram`", "`gram` against `normal`"], rows)
+    features = pd.read_csv(RESULTS / "equivariant" / "features.csv").query("quantity == 'µs/episode'")
+    first = features["median"].iloc[0]
+    rows = [
+        [row.side, f"{row.median / 1e3:.1f} ({row.low / 1e3:.1f}–{row.high / 1e3:.1f})", f"{row.median / first:.2f}"]
+        for row in features.itertuples()
+    ]
+    yield markdown(["", "ms a training episode", "against 64 features"], rows)
+    inference = pd.read_csv(RESULTS / "equivariant" / "inference.csv")
+    alone = inference[inference.table.str.endswith("batch of 1")].pivot_table(
+        index="length", columns="quantity", values="median"
+    )
+    rows = [[f"{n:,}", f"{row['µs/episode'] / 1e3:.2f}", f"{row['temporaries MB']:.1f}"] for n, row in alone.iterrows()]
+    yield markdown(["examples", "ms", "temporary memory, MB"], rows)
+
+
+def _spread(row: Any) -> str:
+    return f"{row.median:.2f} ({row.low:.2f}–{row.high:.2f})"
+
+
+TABLES = {"": readme, "digits": digits, "mnist_8x8": mnist_8x8, "benchmarks": benchmarks, "equivariant": equivariant}
 
 if __name__ == "__main__":
     for folder in sys.argv[1:] or TABLES:
-        print(f"\n## results/{folder}\n" if folder else "## README.md\n", *TABLES[folder](), sep="\n")
+        print(f"## results/{folder}" if folder else "## README.md", *TABLES[folder](), sep="\n\n", end="\n\n")

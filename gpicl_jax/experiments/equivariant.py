@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gpicl_jax.evaluation import Scores
-from gpicl_jax.experiments.engine import SMOKE, Experiment, Grid, Member, Row, markdown, mean_and_deviation
+from gpicl_jax.experiments.engine import SMOKE, Experiment, Grid, Member, Row, markdown
 from gpicl_jax.figures.style import COLORS, finished, marks, panels, top_down
 from gpicl_jax.learners.base import final_rows
 from gpicl_jax.paper import paper_table
@@ -58,17 +58,15 @@ class Equivariant(Experiment):
         return rows
 
     def summary(self, frame: pd.DataFrame) -> str:
-        """Percent: means over seeds ± standard deviation, margins ± standard error over tasks; the paper's last position."""
+        """Returns percents: mean ± standard deviation over seeds, where there are several, ± standard error over tasks."""
         paper = paper_table("comparison").query("source == 'paper'").set_index(["method", "dataset"]).accuracy
         table = []
         for (condition, dataset), rows in frame.groupby(["trained_on", "dataset"], sort=False):
             theirs = [f"{100 * paper[each, dataset]:.1f}" if (each, dataset) in paper else "–" for each in _METHODS]
-            found = [mean_and_deviation(100 * rows[name]) for name in ("last", "last_row")]
-            found.append(f"{100 * rows['kernel ridge last'].mean():.1f}")
-            found.append(f"{100 * rows.margin.mean():+.1f} ± {100 * rows.margin_standard_error.mean():.1f}")
-            table.append([condition, dataset, *found, ", ".join(theirs)])
-        names = ["trained on", "dataset", "last 10%", "last position", "kernel ridge", "margin, in pairs"]
-        return markdown([*names, "paper's GPICL, VSML"], table)
+            names = ("last", "last_row", "kernel ridge last", "kernel ridge last_row", "margin")
+            table.append([condition, dataset, *(_percent(rows, name) for name in names), ", ".join(theirs)])
+        names = ["trained on", "dataset", "positions 90–99", "position 99", "kernel ridge, 90–99", "position 99"]
+        return markdown([*names, "ours − kernel ridge, 90–99", "the paper's GPICL, VSML, position 99"], table)
 
     def figure(self, frame: pd.DataFrame) -> Figure:
         """A panel for each dataset, a line for each condition: every seed a mark, beside kernel ridge on the same episodes."""
@@ -91,3 +89,9 @@ class Equivariant(Experiment):
 def _ends(scores: Scores) -> Row:
     (last, error), (final, final_error) = scores.last(), scores.accuracy(slice(-1, None))
     return {"last": last, "last_standard_error": error, "last_row": final, "last_row_standard_error": final_error}
+
+
+def _percent(rows: pd.DataFrame, name: str) -> str:
+    means, errors, sign = 100 * rows[name], 100 * rows[f"{name}_standard_error"], "+" if name == "margin" else ""
+    over_seeds = f" ± {means.std(ddof=1):.1f}" if len(rows) > 1 else ""
+    return f"{means.mean():{sign}.1f}{over_seeds} ± {errors.mean():.1f}"

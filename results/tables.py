@@ -80,6 +80,15 @@ def digits() -> Iterator[str]:
         yield markdown(["", "unseen tasks, first", *kinds.values()], rows)
 
 
+def comparison() -> Iterator[str]:
+    """Temporaries of a meta-gradient, from `results/comparison/memory.py`."""
+    memory = pd.read_csv(RESULTS / "comparison" / "memory.csv")
+    yield markdown(
+        ["", "MiB, steps recomputed (the default)", "MiB, steps kept"],
+        [[row.case, f"{row.recomputed:,.1f}", f"{row.kept:,.1f}"] for row in memory.itertuples()],
+    )
+
+
 def benchmarks() -> Iterator[str]:
     """How many times as fast one side is as another, and other shares: medians (10th to 90th percentile)."""
     frame = pd.concat([pd.read_csv(RESULTS / "benchmarks" / f"{name}.csv") for name in BENCHMARKS], ignore_index=True)
@@ -124,7 +133,14 @@ def _spread(row: Any) -> str:
     return f"{row.median:.2f} ({row.low:.2f}–{row.high:.2f})"
 
 
-TABLES = {"": readme, "digits": digits, "mnist_8x8": mnist_8x8, "benchmarks": benchmarks, "equivariant": equivariant}
+TABLES = {
+    "": readme,
+    "digits": digits,
+    "mnist_8x8": mnist_8x8,
+    "benchmarks": benchmarks,
+    "comparison": comparison,
+    "equivariant": equivariant,
+}
 
 if __name__ == "__main__":
     for folder in sys.argv[1:] or TABLES:

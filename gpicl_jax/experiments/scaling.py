@@ -87,14 +87,16 @@ class Scaling(Experiment):
                 image = _map(axes, rows[(rows.model == model) & (rows.tasks == tasks)].dropna(subset=["last"])) or image
             row_of_panels[0].set_ylabel(f"{title}\n\nnumber of tasks")
         for axes in grid[-1]:
-            axes.set_xlabel("model size")
-        figure.colorbar(image, ax=grid, label="accuracy over the last tenth of an episode", shrink=0.6, pad=0.01)
+            axes.set_xlabel("width of the model")
+        figure.colorbar(
+            image, ax=grid, label="accuracy over the last tenth of an episode (in the cells: percent)", shrink=0.6, pad=0.01
+        )
         return figure
 
 
 def _map(axes: Axes, rows: pd.DataFrame):
     if rows.empty:
-        axes.text(0.5, 0.5, "not there", ha="center", va="center", transform=axes.transAxes, color="grey")
+        axes.text(0.5, 0.5, "not in the paper", ha="center", va="center", transform=axes.transAxes, color="grey")
         axes.set(xticks=[], yticks=[])
         return None
     table = rows.pivot_table(index="num_tasks", columns="size", values="last", aggfunc="mean")

@@ -61,14 +61,15 @@ class Transition(Experiment):
     def figure(self, frame: pd.DataFrame) -> Figure:
         """Every seed a mark, their mean a line; the paper's curves below."""
         figure = Figure(figsize=(7.5, 6.4))
-        ours, theirs = figure.subplots(2, 1, sharey=True)
+        ours, theirs = figure.subplots(2, 1, sharex=True, sharey=True)
         frame = _with_gains(frame)
         side_by_side = 1 + 0.06 * (pd.factorize(frame.kind)[0] - 1)
         marks(ours, frame.assign(num_tasks=frame.num_tasks * side_by_side), "num_tasks", "gain", "kind", line=True)
         paper = paper_table("transition").query("source == 'paper'")
         paper = paper.assign(evaluation=paper.evaluation.str.replace("_", " tasks, ", n=1))
         marks(theirs, paper, "num_tasks", "accuracy_improvement", "evaluation", line=True)
-        titles = f"{self.scale}: every seed of {frame.seed.nunique()}, and their mean", "the paper (14×14), digitised"
+        every = f"every seed of {frame.seed.nunique()}, kinds side by side; lines join the means of what was measured"
+        titles = f"{self.scale}: {every}", "the paper (14×14), digitised"
         for axes, title in zip((ours, theirs), titles, strict=True):
             axes.set_xscale("log", base=2)
             axes.set(title=title, xlabel="number of tasks in meta-training", ylabel="accuracy, last tenth − first")

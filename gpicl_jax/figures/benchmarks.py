@@ -30,7 +30,7 @@ def benchmarks(frame: pd.DataFrame) -> Figure:
         if table == "memory":
             _memory(axes, memory)
         else:
-            _rates(axes, rates[rates.table == table])
+            _rates(axes, rates[rates.table == table], frame[(frame.table == table) & (frame.quantity == "× pytorch")])
     for axes in figure.axes[len(panels) :]:
         axes.remove()
     return figure
@@ -43,11 +43,14 @@ def _machines(frame: pd.DataFrame) -> str:
     return ", ".join(text.format(" and ".join(map(str, values))) for text, values in there)
 
 
-def _rates(axes: Axes, rows: pd.DataFrame) -> None:
+def _rates(axes: Axes, rows: pd.DataFrame, ratios: pd.DataFrame) -> None:
     rows = rows.iloc[::-1]
     colors = ["C1" if side.startswith("pytorch") else "C0" for side in rows.side]
     errors = [rows["median"] - rows.low, rows.high - rows["median"]]
     axes.barh(rows.side, rows["median"], xerr=errors, color=colors, hatch=["//" if c == "C1" else "" for c in colors])
+    axes.set_ylim(-0.7, max(3, len(rows)) - 0.3)  # a single bar is no higher than others
+    for row in ratios.itertuples():
+        axes.text(0, row.side, f" {row.median:.2f} × pytorch", va="center", color="white", fontsize=8)
     axes.set_title("\n".join(textwrap.wrap(rows.table.iloc[0], 48)), fontsize=9)
     axes.set_xlabel(rows.quantity.iloc[0])
 

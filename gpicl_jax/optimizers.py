@@ -1,4 +1,4 @@
-"""Meta-optimisers, one class a name: Optax's own, with a schedule, a warm-up and clipping before them."""
+"""Meta-optimisers, one class for each name: Optax's, after a schedule, a warm-up and clipping."""
 
 import dataclasses
 from typing import Any
@@ -14,7 +14,7 @@ class Optimizer:
     """A function from the traced settings to an Optax optimiser. It is called inside the traced step.
 
     Attributes:
-      steps: of meta-training, which the schedule spans.
+      steps: steps of meta-training, which the schedule spans.
     """
 
     steps: int
@@ -35,18 +35,18 @@ class Optimizer:
             )
 
     def update(self, rate: optax.Schedule, hyper: Any) -> optax.GradientTransformation:
-        """Returns the optimiser; `rate` maps the number of steps taken to the step size, `hyper` holds the traced settings."""
+        """Returns the optimiser. `rate` maps the number of steps taken to the step size. `hyper` holds the traced settings."""
         raise NotImplementedError
 
     def __call__(self, hyper: Any) -> optax.GradientTransformation:
-        """Returns the optimiser after clipping."""
+        """Returns the optimiser with clipping before it."""
         course = self.course()
         update = self.update(lambda count: hyper.learning_rate * course(count), hyper)
         clip = [optax.clip_by_global_norm(self.clip)] if self.clip else []
         return optax.chain(*clip, update)
 
     def course(self) -> optax.Schedule:
-        """Returns the learning rate as a fraction of its peak, by the number of steps taken."""
+        """Returns the learning rate as a fraction of its peak, against the number of steps taken."""
         if self.schedule == "cosine":
             after = optax.cosine_decay_schedule(1.0, self.steps - self.warmup_steps)
         else:

@@ -1,6 +1,6 @@
 """The settings of a run, section by section: frozen dataclasses with meanings, limits and defaults.
 
-Defaults follow the paper (arXiv 2212.04458: width 256, permuted labels) and, where it is silent, its authors' code.
+Defaults follow the paper (arXiv 2212.04458: width 256, permuted labels), or its authors' code where the paper says nothing.
 The settings of a model, a learner and an optimiser are fields of its class: see `registry`. Floor 1.
 """
 
@@ -32,7 +32,7 @@ class DataConfig:
 
     @property
     def num_features(self) -> int:
-        """X, the numbers of an example."""
+        """X, the number of features of an example."""
         return self.features or self.size**2 * self.channels
 
     def check(self, config: "Config") -> None:
@@ -169,17 +169,17 @@ class Config:
 
     @property
     def sections(self) -> dict[str, Any]:
-        """All sections by name. A source of `data.train` that has settings has a section of its own."""
+        """All sections by name. A source of `data.train` that has settings has its own section."""
         named = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "sources"}
         return named | {source.name: source for source in self.sources}
 
     def each_setting(self) -> Iterator[tuple[str, Field, Any]]:
-        """Yields all settings: the section's name, the field and its value."""
+        """Yields all settings: name of the section, field and value."""
         for name, section in self.sections.items():
             yield from ((name, each, getattr(section, each.name)) for each in fields(section))
 
     def source(self, name: str) -> Any:
-        """The settings of a source, the default ones of one that meta-training does not use."""
+        """Returns the settings of a source. They are the defaults where meta-training does not use the source."""
         return next((source for source in self.sources if source.name == name), section_class("source", name)())
 
     def check(self) -> None:
@@ -191,7 +191,7 @@ class Config:
 
 
 def final_permute_prob(config: Config) -> float:
-    """Chance of a task to permute its labels at the end of meta-training, and so in validation and meta-test.
+    """Returns the chance that a task permutes its labels at the end of meta-training, in validation and in the meta-test.
 
     Example:
       >>> final_permute_prob(Config(tasks=TasksConfig(permute_labels_prob=0.1, permute_labels_anneal=500)))
@@ -201,7 +201,7 @@ def final_permute_prob(config: Config) -> float:
 
 
 def learner_name(config: Config) -> str:
-    """What tables call the learner of `config`: its algorithm, or the architecture that is the algorithm.
+    """Returns the learner's name in tables: the algorithm, or the model where the model is the algorithm.
 
     Example:
       >>> learner_name(Config())
@@ -211,17 +211,17 @@ def learner_name(config: Config) -> str:
 
 
 def is_path(name: str) -> bool:
-    """Whether the name of a base dataset is the path of the user's own file or folder."""
+    """Returns whether the name of a base dataset is the path of the user's own file or folder."""
     return name.endswith(".npz") or name.startswith((".", "/", "~"))
 
 
 def absolute_name(name: str) -> str:
-    """The name of a base dataset, absolute if it is a path."""
+    """Returns the name of a base dataset, with an absolute path if it is a path."""
     return os.path.abspath(os.path.expanduser(name)) if is_path(name) else name
 
 
 def short_name(name: str) -> str:
-    """What tables call a base dataset: an own file or folder by its last part, a TFDS set without its version.
+    """Returns a base dataset's name in tables: the last part of a path, or a TFDS name without its version.
 
     Example:
       >>> short_name("../mine/flowers.npz"), short_name("../mine/flowers"), short_name("mnist:3.0.1")

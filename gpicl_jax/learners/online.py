@@ -23,10 +23,10 @@ OPTIMIZERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Online(OnePass):
-    """ŷ_i = f(θ_i, x_i), then θ_{i+1} = θ_i − step(∇ l(f(θ_i, x_i), y_i)). Subclasses differ in where θ_0 comes from.
+    """The base class: ŷ_i = f(θ_i, x_i), then θ_{i+1} = θ_i − step(∇ l(f(θ_i, x_i), y_i)). Subclasses differ in θ_0.
 
     The mechanism is that of the authors' code (google/learned_optimization, folder research/data_driven, commit 32186aa).
-    Through Adam it can be differentiated only with eps_root > 0: the root's derivative at 0 is infinite.
+    Its derivative through Adam needs eps_root > 0, because the root's derivative at 0 is infinite.
     """
 
     inner_optimizer: str = setting("adam", "optimiser of the steps along an episode", choices=tuple(OPTIMIZERS))

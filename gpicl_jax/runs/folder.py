@@ -83,7 +83,7 @@ class RunFolder:
             raise UserError(f"{self.path} is not empty and holds no run; choose another --run-dir")
 
     def config(self) -> Config:
-        """The resolved config of this run."""
+        """Returns the resolved config of this run."""
         return load_config(str(self.path / CONFIG))
 
     def write_config(self, config: Config) -> None:

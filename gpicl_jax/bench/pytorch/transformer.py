@@ -49,7 +49,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Maps tokens [B, L, X + C] to logits [B, L, C].
+    """The paper's Transformer, from tokens [B, L, X + C] to logits [B, L, C].
 
     Raises:
       UserError: this Transformer does not support a setting of `config`.

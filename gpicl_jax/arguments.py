@@ -36,7 +36,7 @@ example:
   gpicl evaluate runs/mnist --datasets mnist fashion_mnist kmnist random ./mine.npz
 
 A dataset is a TFDS name, 'digits', 'random', or a path: ./file.npz (arrays images, labels), ./folder (a sub-folder per class).
-It replaces learning_curves.csv, learning_curves.png and summary.json of the run.
+The report replaces learning_curves.csv, learning_curves.png and summary.json of the run.
 """
 _EXPERIMENT_HELP = """\
 experiments:
@@ -52,13 +52,13 @@ examples:
   gpicl experiment transition --scale laptop --part 1/2     (and 2/2 in another process: they share the work)
   gpicl experiment comparison --scale laptop --learners transformer sgd --seeds 1
 
-It adds rows to SCALE.csv in --results-dir, and draws the figure there anew. The same command continues after a stop.
+The command adds rows to SCALE.csv in --results-dir, and draws the figure there anew. After a stop it continues.
 """
 _FIGURE_HELP = """\
 example:
   gpicl figure scaling --scale laptop
 
-It draws the figure in --results-dir anew, and leaves SCALE.csv as it is.
+The command draws the figure in --results-dir anew, and leaves SCALE.csv as it is.
 """
 _BENCH_HELP = """\
 benchmarks:

@@ -1,4 +1,4 @@
-"""The settings of a run, read from TOML and checked before anything is compiled. Floor 1."""
+"""The settings of a run, read from TOML and checked before anything is compiled."""
 
 import dataclasses
 import hashlib

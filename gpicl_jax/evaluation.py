@@ -188,9 +188,8 @@ def _score_episodes(learner: Learner) -> Callable[[Any, Episode, jax.Array], tup
 def _cuts_together(learner: Learner, length: int) -> list[tuple[list[int], int]]:
     """Returns groups of a learner's cuts, each with the number of first examples that it needs: its context and one query.
 
-    Small cuts are predicted from the first quarter or half of the episode, which takes less time. A learner whose queries see
-    each
-    other needs the whole episode.
+    Small cuts need only the first quarter or half of the episode, which takes less time. A learner whose queries see each other
+    needs all of it.
     """
     bounds = [length] if learner.transductive else [length // 4, length // 2 + 1, length]
     groups = [([cut for cut in learner.cuts(length) if low <= cut < high], high) for low, high in pairwise([0, *bounds])]

@@ -19,7 +19,7 @@ class Optimizer:
 
     steps: int
     learning_rate: float = setting(1e-3, "step size (its peak, under a schedule)", above=0.0, traced=True)
-    schedule: str = setting("constant", "course of the step size after the warm-up", choices=("constant", "cosine"))
+    schedule: str = setting("constant", "schedule of the step size after the warm-up", choices=("constant", "cosine"))
     warmup_steps: int = setting(0, "steps of linear warm-up", minimum=0)
     clip: float = setting(0.0, "largest global norm of the gradient; 0 is no clipping", minimum=0.0)
 
@@ -64,7 +64,7 @@ class Adam(Optimizer):
     """Adam (Kingma & Ba 2015, arXiv 1412.6980)."""
 
     b1: float = setting(0.9, "decay of the mean of the gradients", minimum=0.0, below=1.0)
-    b2: float = setting(0.999, "decay of the mean of their squares", minimum=0.0, below=1.0)
+    b2: float = setting(0.999, "decay of the mean of the squared gradients", minimum=0.0, below=1.0)
     eps: float = setting(1e-8, "eps, outside the root", minimum=0.0, traced=True)
     eps_root: float = setting(1e-8, "eps, inside the root", minimum=0.0)
 
@@ -89,7 +89,7 @@ class AdamW(Adam):
 class Muon(AdamW):
     """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for matrices, Adam for the other parameters."""
 
-    momentum: float = setting(0.95, "momentum of the matrices", minimum=0.0, below=1.0)
+    momentum: float = setting(0.95, "momentum for matrices", minimum=0.0, below=1.0)
 
     def update(self, rate: optax.Schedule, hyper: Any) -> optax.GradientTransformation:
         return optax.contrib.muon(

@@ -1,4 +1,4 @@
-"""Names to classes: a class that a config can name registers itself and has its own settings. Floor 1.
+"""Names to classes: a class that a config can name registers itself and has its own settings.
 
 The classes of a room are in its folder. The first look-up of a name imports all files of the folder. It also imports, from
 each folder of `experiments/`, the file of the room's name: `model.py` has models, `learner.py` learners. A file from elsewhere

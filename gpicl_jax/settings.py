@@ -1,7 +1,4 @@
-"""What one setting is: its default, its meaning, its limits, and the one-line error of a wrong value.
-
-Floor 1: it imports no other file of the package.
-"""
+"""What one setting is: its default, its meaning, its limits, and the one-line error of a wrong value."""
 
 import dataclasses
 import difflib

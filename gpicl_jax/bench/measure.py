@@ -55,9 +55,8 @@ def threads() -> int:
 def compile_apart(function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()) -> tuple[Any, dict[str, float]]:
     """Compiles a pure `function` for `arguments` without a call. Returns the program and what it costs.
 
-    `compile s` includes tracing. `temporaries MB` is the memory beside arguments and results. `GFLOP` and `GB` are XLA's counts
-    of
-    one call, which count the body of a loop once. A call reuses the memory of the arguments at `donate`.
+    `compile s` includes tracing. `temporaries MB` is the memory beside arguments and results. `GFLOP` and `GB` are XLA's, which
+    counts the body of a loop once. A call reuses the memory of the arguments at `donate`.
 
     Example:
       >>> program, costs = compile_apart(lambda x: x + 1, np.float32(1))

@@ -63,7 +63,7 @@ def changed(config: Config, **sections: dict[str, Any]) -> Config:
 
 
 def model_size(config: Config) -> str:
-    """Returns the model's width and number of layers for a title, or its name where it has no number of layers.
+    """Returns the model's width and number of layers for a title, or its name if it has no layers.
 
     Example:
       >>> from gpicl_jax.config import load_config

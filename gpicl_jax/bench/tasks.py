@@ -53,7 +53,6 @@ def measure(config: Config, asked: Asked) -> list[Row]:
 
 
 def _draw_side(program: Program, entries: str) -> Side:
-    """Returns a side that draws batches of tasks."""
     tasks = dataclasses.replace(program.tasks, entries=entries)
     return compiled_side(program.draw, tasks, np.int32(0), program.hyper, amount=np.prod(program.shape))
 

@@ -13,9 +13,7 @@ _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
 
 
 def decode_images(name: str, files: Iterable[tuple[str, bytes]]) -> np.ndarray:
-    """Decodes (what, bytes) pairs with Pillow.
-
-    A 1-bit image becomes {0, 255}, whatever other decoders make of it. Transparent pixels become white.
+    """Decodes (what, bytes) pairs with Pillow. A 1-bit image becomes {0, 255}. Transparent pixels become white.
 
     Args:
       name: name of the dataset, for errors.

@@ -61,10 +61,7 @@ class FewShot(Experiment):
         }
 
     def score(self, trained: Member) -> list[Row]:
-        """Returns a row for each number of inner steps at test time, of which `trained_steps` is that of meta-training.
-
-        Accuracy is over all queries of test problems, whose characters no meta-training saw.
-        """
+        """Returns accuracy over all queries of test problems, with a row for each number of inner steps at test time."""
         about, learner = {"tasks": "test", "num_params": num_params(trained.params)}, trained.learner
         if not isinstance(learner, Maml):
             return [about | {"inner_steps": None} | _found(trained)]

@@ -41,7 +41,6 @@ class LearningCurves(Experiment):
         }
 
     def score(self, trained: Member) -> list[Row]:
-        """Returns a row for each dataset and position."""
         length = trained.config.tasks.length
         lengths = (length, _LONGER * length) if trained.learner.cuts(length) else (length,)
         rows = []

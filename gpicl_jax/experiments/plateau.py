@@ -95,9 +95,8 @@ class Plateau(Experiment):
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns a row for each condition: `median`, `low`, `high` of the steps (infinite: beyond the `cap`), and scores.
-
-    `left` of `runs` left the plateau. The scores are `accuracy`, the mean of `last`, `num_params`, and milliseconds of a step.
+    """Returns a row for each condition: `median`, `low` and `high` of the steps (infinite: beyond the `cap`), `left` of `runs`,
+    `accuracy` over the last tenth (a mean over seeds), `num_params`, and milliseconds of a step.
     """
     groups = frame.assign(ms_per_step=1000 * frame.seconds / frame.steps).groupby(["kind", "condition"], sort=False)
     table = groups.agg(

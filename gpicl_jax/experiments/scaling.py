@@ -56,10 +56,8 @@ class Scaling(Experiment):
         return [ends(trained.seen(), tasks="seen"), ends(trained.unseen(dataset), tasks="unseen")]
 
     def summary(self, frame: pd.DataFrame) -> str:
-        """Returns for each size the boundary of memorisation and the transition, as numbers of tasks.
-
-        The boundary is the largest number with seen tasks 20 points above unseen ones. The transition is the smallest with half
-        of the best gain on unseen tasks, where that is above 10 points.
+        """Returns for each size the largest number of tasks with seen tasks 20 points above unseen ones (memorisation), and the
+        smallest with half of the best gain on unseen tasks, if that is above 10 points (transition).
         """
         lines = []
         for (permute, model, size), rows in frame.groupby(["permute", "model", "size"], sort=False):

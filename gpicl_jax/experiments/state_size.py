@@ -54,7 +54,6 @@ class StateSize(Experiment):
         }
 
     def score(self, trained: Member) -> list[Row]:
-        """Returns the scores, with both sizes."""
         state = trained.learner.state_size(trained.config.tasks.length)
         sizes = {"state_size": state, "num_params": num_params(trained.params)}
         return [sizes | ends(trained.unseen(trained.config.data.train[0]), tasks="unseen")]

@@ -60,8 +60,7 @@ def panels(names: Sequence[str], width: float, height: float) -> tuple[Figure, d
 def marks(axes: Axes, frame: pd.DataFrame, x: str, y: str, by: str, label: str = "{}", *, line: bool = False) -> None:
     """Draws each row as a mark at its values of columns `x` and `y`, with a color for each value of column `by`.
 
-    `label` names the colors. With `line` the means of `y` are joined. Columns of text are places of an axis, in the order of
-    the rows.
+    `label` names the colors. `line` joins the means of `y`. Columns of text are places of an axis, in the order of the rows.
     """
     for number, (value, rows) in enumerate(frame.groupby(by, sort=False)):
         color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]

@@ -67,10 +67,7 @@ class Learner:
         return scored_loss(self.predict(params, episode, key=key), episode.y_L, self.scored_rows(episode))
 
     def cuts(self, length: int) -> tuple[int, ...]:
-        """Returns the sizes of the context at which learning curves are measured, with a separate prediction for each.
-
-        It is () where one prediction gives all rows, each from the rows before it.
-        """
+        """Returns the context sizes at which a learning curve is measured, or () where one prediction gives all rows."""
         return ()
 
     def state_size(self, length: int) -> int:

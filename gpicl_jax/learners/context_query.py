@@ -51,9 +51,7 @@ class FromContext(Learner):
 @register("context_query")
 @dataclasses.dataclass(frozen=True)
 class ContextQuery(FromContext, OnePass):
-    """A learner of a model of context and queries, with the loss −log p(y_q | x_q, context), a mean over the queries.
-
-    The loss is equation 2 of Müller et al. 2022, arXiv 2112.10510.
+    """A learner of a context/query model, with the loss −log p(y_q | x_q, context) (Müller et al. 2022, arXiv 2112.10510).
 
     Example:
       >>> from gpicl_jax.models.transformer import ContextQueryTransformer

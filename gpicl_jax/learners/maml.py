@@ -35,8 +35,7 @@ class Maml(FromContext):
     - `head_only`: only the last layer adapts (ANIL, Raghu et al. 2020, arXiv 1909.09157).
 
     Attributes:
-      model: a `RowModel`. One with batch statistics needs `num_context`. It sees the context in one pass, the queries in
-        another.
+      model: one with batch statistics needs `num_context`. It sees the context in one pass and the queries in another.
       num_features: X.
       num_context: context of every episode, where it is fixed (few-shot problems), else 0.
 
@@ -53,7 +52,7 @@ class Maml(FromContext):
     num_context: int = 0
     inner_rate: float = setting(1e-3, "α, step size of the inner loop", above=0.0)
     inner_steps: int = setting(5, "K, gradient steps on the context; 0 is no adaptation", minimum=0)
-    inner_batch: int = setting(0, "examples of each of these steps; 0: the whole context", minimum=0)
+    inner_batch: int = setting(0, "examples of each inner step; 0: the whole context", minimum=0)
     first_order: bool = setting(False, "leave out the derivative of the inner gradient")
     learn_rates: bool = setting(False, "meta-learn a step size for each array of weights")
     head_only: bool = setting(False, "adapt the last layer alone (ANIL)")
@@ -86,10 +85,7 @@ class Maml(FromContext):
     def adapt(
         self, params: Params, episode: Episode, key: jax.Array, watch: Callable[..., Any] = lambda loss, weights: None
     ) -> tuple[Params, Any]:
-        """Returns the weights after K steps on the context, and, [K, …], the results of `watch(loss, weights)` at each step.
-
-        `watch` gets the loss that the step descends and the weights after it.
-        """
+        """Returns the weights after K steps on the context, and [K, …] of `watch(loss, weights after the step)`."""
         weights, rates = (params["weights"], params["log_rates"]) if self.learn_rates else (params, None)
         still = {name: each for name, each in weights.items() if not self._adapts(name)}
 

@@ -30,7 +30,7 @@ class Online(OnePass):
     """
 
     inner_optimizer: str = setting("adam", "optimiser of the steps along an episode", choices=tuple(OPTIMIZERS))
-    inner_rate: float = setting(1e-3, "its step size", above=0.0)
+    inner_rate: float = setting(1e-3, "step size of inner_optimizer", above=0.0)
     remat: bool = setting(True, "recompute each step in the backward pass, to save memory", free=True)
 
     takes = RowModel
@@ -75,7 +75,7 @@ class Online(OnePass):
 @register("sgd")
 @dataclasses.dataclass(frozen=True)
 class SGD(Online):
-    """The paper's SGD: θ_0 is drawn anew for every episode. Nothing is meta-learned.
+    """The paper's SGD, an online learner whose θ_0 is drawn anew for every episode. Nothing is meta-learned.
 
     Example:
       >>> from gpicl_jax.models.mlp import MLP
@@ -95,7 +95,7 @@ class SGD(Online):
 @register("finetune")
 @dataclasses.dataclass(frozen=True)
 class Finetune(Online):
-    """θ_0 is trained over many tasks as an `Instance` learner, without the online pass."""
+    """An online learner whose θ_0 is trained over many tasks as an `Instance` learner, without the online pass."""
 
     def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, Metrics]:
         return scored_loss(OnePass.predict(self, params, episode, key=key), episode.y_L, self.scored_rows(episode))
@@ -104,4 +104,4 @@ class Finetune(Online):
 @register("maml_online")
 @dataclasses.dataclass(frozen=True)
 class MamlOnline(Online):
-    """The paper's MAML: θ_0 is trained through the whole online pass by `jax.grad`."""
+    """The paper's MAML, an online learner whose θ_0 is trained through the whole online pass by `jax.grad`."""

@@ -19,7 +19,7 @@ def dtype_setting() -> Any:
 
 def label_scale_setting() -> Any:
     """Returns the setting of a model whose tokens hold labels."""
-    return setting(1.0, "value of the hot entry of a label; √C gives it the mean square of a standardised pixel", above=0.0)
+    return setting(1.0, "value of the 1 in a one-hot label; √C gives the mean square of a standardised pixel", above=0.0)
 
 
 class Model(nn.Module):

@@ -35,10 +35,9 @@ Geometry = tuple[jax.Array, jax.Array]  # distances and cosines [L, L]
 
 @register("equivariant_transformer")
 class EquivariantTransformer(ContextModel):
-    """A Transformer with the tasks' symmetries, of a context (rows i < n) and queries (rows i ≥ n).
+    """A Transformer with the tasks' symmetries. Row i < n is context, row i ≥ n a query that sees the context and its own x.
 
-    A query sees the context and its own x. No weight depends on C. Parameters, distances, softmax and logits are float32
-    whatever the dtype.
+    No weight depends on C. Parameters, distances, softmax and logits are float32 whatever the dtype.
 
     Example:
       >>> model = EquivariantTransformer(num_classes=10, width=8, num_layers=1, num_heads=2, head_size=4)
@@ -50,10 +49,10 @@ class EquivariantTransformer(ContextModel):
       ((20, 10), True)
     """
 
-    width: int = setting(32, "D, numbers of an example and a class", minimum=1)
+    width: int = setting(32, "D, size of the stream of an example and a class", minimum=1)
     num_layers: int = setting(4, "blocks", minimum=1)
     num_heads: int = setting(4, "heads of attention", minimum=1)
-    head_size: int = setting(8, "E, of a head's value for each class, and of its queries and keys", minimum=1)
+    head_size: int = setting(8, "E, size of a head's queries and keys, and of its values for each class", minimum=1)
     mlp_width: int = setting(0, "hidden units of a block's MLP; 0 is 2 × width", minimum=0)
     activation: str = setting("gelu", "non-linearity of the MLPs", choices=tuple(ACTIVATIONS))
     dtype: str = dtype_setting()
@@ -154,9 +153,8 @@ class EquivariantBlock(nn.Module):
 
 
 def _largest(u_LCD: jax.Array) -> jax.Array:
-    """Returns the maximum over classes, [L, D]. Its gradient does not divide by the number of equal maxima.
-
-    A compiler that computes `u_LCD` again in another order can count zero of them.
+    """Returns the maximum over classes, [L, D]. Its gradient divides by no count of equal maxima, which a compiler that
+    computes `u_LCD` again in another order can find to be zero.
     """
     is_largest_LCD = jnp.arange(u_LCD.shape[1])[None, :, None] == u_LCD.argmax(axis=1, keepdims=True)
     return jnp.where(is_largest_LCD, u_LCD, 0).sum(axis=1)
@@ -233,8 +231,7 @@ def class_streams(size_L: jax.Array, distance_LL: jax.Array, label_LC: jax.Array
 class WithoutRotations(EquivariantTransformer):
     """The equivariant Transformer without rotations: x itself enters the streams, and attention is by content alone.
 
-    x enters by a linear map, so its X numbers have to pass through a width of D. Without a Gram matrix it has no distances,
-    norms and units of the context.
+    A linear map brings the X numbers of x to the width D. Without a Gram matrix it has no distances, norms and units.
 
     Example:
       >>> model = WithoutRotations(num_classes=10, width=8, num_layers=1, num_heads=2, head_size=4)
@@ -253,9 +250,7 @@ class WithoutRotations(EquivariantTransformer):
 
 @register("equivariant_without_label_permutations")
 class WithoutLabelPermutations(EquivariantTransformer):
-    """The equivariant Transformer without label permutations: an example is one stream, which holds its label.
-
-    A linear map of the last stream gives all logits.
+    """The equivariant Transformer without label permutations: one stream for each example and its label, not for each class.
 
     Example:
       >>> model = WithoutLabelPermutations(num_classes=10, width=8, num_layers=1, num_heads=2, head_size=4)

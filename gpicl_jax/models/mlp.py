@@ -11,7 +11,7 @@ from gpicl_jax.settings import setting
 
 @register("mlp")
 class MLP(RowModel):
-    """A multi-layer perceptron, each row alone: `num_layers` hidden ReLU layers of equal width, then a linear layer.
+    """A multi-layer perceptron on each row alone: `num_layers` hidden ReLU layers of equal width, then a linear layer.
 
     Example:
       >>> model = MLP(num_classes=10, width=32, num_layers=2)

@@ -171,8 +171,8 @@ class OuterProductLSTM(SequenceModel):
     """
 
     width: int = setting(64, "size of the encoder; the authors' is the head size", minimum=1)
-    num_heads: int = setting(1, "heads, each with a state of its own", minimum=1)
-    head_size: int = setting(64, "d, of a head, whose state is d × d", minimum=1)
+    num_heads: int = setting(1, "heads, each with a separate state", minimum=1)
+    head_size: int = setting(64, "d, size of a head, whose state is d × d", minimum=1)
     label_scale: float = label_scale_setting()
     dtype: str = dtype_setting()
 
@@ -245,7 +245,7 @@ class FastWeights(SequenceModel):
     """
 
     width: int = setting(64, "size of the LSTM's hidden state", minimum=1)
-    memory_size: int = setting(16, "M, of values and of the two halves of a key; the memory is M × M²", minimum=1)
+    memory_size: int = setting(16, "M, size of values and of the two halves of a key; the memory is M × M²", minimum=1)
     label_scale: float = label_scale_setting()
     dtype: str = dtype_setting()
 

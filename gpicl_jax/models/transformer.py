@@ -71,7 +71,7 @@ class Attention(nn.Module):
 
 
 def turned(rows_HLE: jax.Array) -> jax.Array:
-    """Turns rows by RoPE (Su et al. 2021, arXiv 2104.09864): the pair (j, j + E/2) of row i by the angle i·10000^(−2j/E).
+    """Turns the pair (j, j + E/2) of row i by the angle i·10000^(−2j/E): RoPE (Su et al. 2021, arXiv 2104.09864).
 
     A product of a query and a key then depends on the distance of their rows alone.
 
@@ -130,10 +130,10 @@ class Block(nn.Module):
 class AttentionModel(Model):
     """The base class of Transformers. Parameters, residual stream, softmax and logits are float32 whatever the dtype."""
 
-    width: int = setting(256, "D, of the residual stream", minimum=1)
+    width: int = setting(256, "D, size of the residual stream", minimum=1)
     num_layers: int = setting(4, "blocks", minimum=1)
     num_heads: int = setting(8, "heads of attention, which is num_heads × head_size wide", minimum=1)
-    head_size: int = setting(32, "of a key, query and value", minimum=1)
+    head_size: int = setting(32, "size of a key, query and value", minimum=1)
     mlp_width: int = setting(0, "hidden units of a block's MLP; 0 is 4 × width", minimum=0)
     label_scale: float = label_scale_setting()
     activation: str = setting("gelu", "non-linearity of the MLPs", choices=tuple(ACTIVATIONS))
@@ -194,7 +194,7 @@ class Transformer(AttentionModel, SequenceModel):
     max_length: int = 100
     layout: str = setting("shifted", "what a token holds", choices=("shifted", "paired"))
     smear_keys: bool = setting(False, SMEAR_KEYS)
-    positions: str = setting("learned", "how it knows the order of its tokens", choices=("learned", "rope", "alibi"))
+    positions: str = setting("learned", "encoding of the order of tokens", choices=("learned", "rope", "alibi"))
 
     @classmethod
     def check(cls, config: Any) -> None:

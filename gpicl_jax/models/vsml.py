@@ -112,7 +112,7 @@ def deep_step(lstm: SharedLSTM, carry: Any, row: Any) -> tuple[Any, jax.Array]:
 
 @register("vsml")
 class VSML(SequenceModel):
-    """A grid of X·C pairs that share one LSTM: row i sees x_0 … x_i and y_0 … y_{i−1}.
+    """VSML: a grid of X·C pairs that share one LSTM. Row i sees x_0 … x_i and y_0 … y_{i−1}.
 
     Example t comes as scalars x_a, and its predecessor's one-hot label as scalars y_b (0 at t = 0). With `SharedLSTM`'s
     messages f_b, g_a of the previous example, the self-messages (zeros at first, as are h and c):
@@ -138,8 +138,8 @@ class VSML(SequenceModel):
       (2512, 21072)
     """
 
-    width: int = setting(16, "H, of the LSTM of each pair", minimum=1)
-    message_size: int = setting(8, "M, numbers of a message", minimum=1)
+    width: int = setting(16, "H, size of the LSTM of each pair", minimum=1)
+    message_size: int = setting(8, "M, size of a message", minimum=1)
     micro_ticks: int = setting(2, "LSTM steps for each example", minimum=1)
     hidden: tuple[int, ...] = setting((), "sizes of hidden layers", minimum=1)
     label_scale: float = label_scale_setting()
@@ -191,11 +191,11 @@ class VSMLWithoutSymmetries(SequenceModel):
       (20, 10)
     """
 
-    grid_size: int = setting(8, "k, of the grid of k × k LSTMs", minimum=1)
-    width: int = setting(64, "H, of the LSTM of each pair", minimum=1)
-    feature_message_size: int = setting(16, "numbers that each input of the grid gets of x", minimum=1)
-    label_message_size: int = setting(4, "numbers that each output of the grid gets of the label", minimum=1)
-    message_size: int = setting(8, "M, numbers of a message", minimum=1)
+    grid_size: int = setting(8, "k, side of the grid of k × k LSTMs", minimum=1)
+    width: int = setting(64, "H, size of the LSTM of each pair", minimum=1)
+    feature_message_size: int = setting(16, "size of the message from x to each input of the grid", minimum=1)
+    label_message_size: int = setting(4, "size of the message from the label to each output of the grid", minimum=1)
+    message_size: int = setting(8, "M, size of a message", minimum=1)
     micro_ticks: int = setting(2, "LSTM steps for each example", minimum=1)
     label_scale: float = label_scale_setting()
     remat: bool = setting(True, REMAT_EXAMPLES, free=True)

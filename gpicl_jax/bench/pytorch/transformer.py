@@ -89,9 +89,7 @@ def check(config: Config) -> None:
 
 
 def transplant(module: nn.Module, params: Any) -> None:
-    """Copies the Flax parameters of the same names into `module`.
-
-    Kernels are transposed. Those of convolutions, with a row for each row, column and channel of a patch, are folded.
+    """Copies the Flax parameters of the same names into `module`. Kernels are transposed, and those of convolutions folded.
 
     Raises:
       RuntimeError: a parameter is missing, left over or of another shape.

@@ -26,11 +26,7 @@ _SEEN_TASKS = 64
 
 
 class Test:
-    """The tasks, episodes and programs that score the members of one population. Each is made once.
-
-    Args:
-      config: the config of any member.
-    """
+    """Tasks, episodes and programs to score the members of one population, made once. `config` is any member's."""
 
     def __init__(self, config: Config) -> None:
         self._config, cache = config, functools.cache  # caches live as long as it

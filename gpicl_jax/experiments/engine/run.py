@@ -39,12 +39,7 @@ class Asked:
 
 
 class Work:
-    """An experiment under way: its cells, its table, the folders of its runs.
-
-    Args:
-      experiment: the experiment at its scale.
-      asked: folders, part and command.
-    """
+    """An experiment under way: its cells, its table, the folders of its runs."""
 
     def __init__(self, experiment: Experiment, asked: Asked) -> None:
         self.experiment, self.asked, self.cells = experiment, asked, _cells(experiment)

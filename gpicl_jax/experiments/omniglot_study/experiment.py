@@ -226,9 +226,8 @@ def _row(scores: Scores, when: str) -> Row:
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns a row for each condition: means over seeds of the accuracy `before` and `after`, the `gain` and the losses.
-
-    `interval` is the half-width of the gain's 95% interval. Values are NaN where the inner loop of a seed diverged.
+    """Returns a row for each condition: means over seeds of the accuracy `before` and `after`, the losses, and the `gain` with
+    its half-width `interval` of 95%. They are NaN where an inner loop diverged.
     """
     rows = []
     for condition, after in frame[frame.tasks == "after"].groupby("condition", sort=False):

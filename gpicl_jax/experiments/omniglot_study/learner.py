@@ -30,7 +30,7 @@ class StudyMaml(Maml):
       [[0.0, 1.0]]
     """
 
-    num_queries: int = setting(0, "queries that the meta-loss counts, from the first; 0: all", minimum=0)
+    num_queries: int = setting(0, "number of first queries in the meta-loss; 0: all", minimum=0)
     squash: bool = setting(False, "squash the logit of the losses to 0 … 1 first, as the study does by mistake")
     unit_gradients: bool = setting(False, "scale each episode's meta-gradient to norm 1")
 

@@ -20,7 +20,7 @@ _ALONE = "one after another"
 
 
 def measure(config: Config, asked: Asked) -> list[Row]:
-    """Measures member-steps/s of each way, and how far its losses after `train.steps` steps are from those alone."""
+    """Measures member-steps/s of each way, and how far losses after `train.steps` steps are from those of members alone."""
     sides, table = _sides(config), f"{MEMBERS} members of {model_size(config)}"
     for _ in range(config.train.steps // config.train.chunk):
         losses_M = {name: np.ravel(side.run())[:MEMBERS] for name, side in sides.items()}

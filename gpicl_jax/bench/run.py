@@ -28,9 +28,8 @@ def run_bench(
     """Measures one benchmark and prints its tables. Returns the exit code.
 
     Args:
-      name: a file of this folder with `measure(config, asked)`, which returns rows, and `TAKES`, the settings, sections and
-        options
-        that it supports. `ONE_DEVICE_A_CORE` says that it cuts a CPU into devices. Its config is `bench/NAME`.
+      name: a file of this folder with `measure(config, asked)`, which returns rows, and `TAKES`, the settings and options that
+        it supports. `ONE_DEVICE_A_CORE` says that it cuts a CPU into devices. Its config is `bench/NAME`.
       overrides: changes of that config, `--section.key=value`.
       asked: what to compare with.
       command: the command line, for the record.

@@ -75,7 +75,7 @@ def _open(name: str, path: Path, origin: str) -> Stored:
 
 @functools.lru_cache(maxsize=4)
 def read_numbers(where: str, split: str, features: tuple[str, ...]) -> tuple[np.ndarray, ...]:
-    """Returns number features of every example of a split of the set in the folder `where`, [N] each. No image is decoded."""
+    """Returns numeric features of every example of a split of the set in the folder `where`, [N] each. No image is decoded."""
     builder = _tfds().builder_from_directory(where)
     image, _ = _image_and_label(where, builder.info)
     records = list(_records(builder, image, split))

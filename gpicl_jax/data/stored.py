@@ -67,7 +67,7 @@ def divide(stored: Stored) -> dict[str, Part]:
     """Returns which part of which stored split serves as `train`, `validation` and `test`. Other splits stay as they are.
 
     All test images serve as the test, or all validation images if the set has no test images. If no validation images are left,
-    about 10% of the training images serve. A set with one split is divided about 70/10/20, unless that split is called test.
+    about 10% of the training images serve as validation. A single split is divided about 70/10/20, but a single `test` is not.
 
     Example:
       >>> splits = {"train": 60_000, "test": 10_000}

@@ -61,7 +61,7 @@ class FewShot(Experiment):
         }
 
     def score(self, trained: Member) -> list[Row]:
-        """Returns accuracy over all queries of test problems, with a row for each number of inner steps at test time."""
+        """Returns accuracy over all test queries by the number of inner steps (`trained_steps`: that of meta-training)."""
         about, learner = {"tasks": "test", "num_params": num_params(trained.params)}, trained.learner
         if not isinstance(learner, Maml):
             return [about | {"inner_steps": None} | _found(trained)]

@@ -1,4 +1,4 @@
-"""From config to objects: sources of examples, tasks, model, learner and meta-optimiser."""
+"""From a config to objects: sources of examples, tasks, model, learner and meta-optimiser."""
 
 import functools
 from collections.abc import Callable
@@ -20,7 +20,7 @@ MakeOptimizer = Callable[[Hyper], optax.GradientTransformation]
 
 
 def make_source(config: Config, name: str, split: str) -> Source:
-    """The base dataset `name` as `[data]` wants its examples."""
+    """Returns the source of the base dataset `name`, as `[data]` describes it."""
     data = config.data
     if name in names("source"):
         return find("source", name).open(split, data, config.source(name))
@@ -35,13 +35,13 @@ def make_source(config: Config, name: str, split: str) -> Source:
 
 
 def make_tasks(config: Config, split: str, name: str | None = None, source: Source | None = None) -> TaskDistribution:
-    """The tasks of one split of `data.train`, of another base dataset, or over a source that is given.
+    """Returns the tasks of one split of `data.train`, of another base dataset `name`, or over a given `source`.
 
-    Only the training split draws from a finite task set, and has matrices of the law that the config names; all others are
-    normal, so that learners of different laws are measured by the same tasks.
+    Only training tasks come from a finite set and have the config's law of matrices, clutter and feature scales. Others have
+    normal matrices, so that learners of different laws are measured by the same tasks.
 
     Raises:
-      UserError: a source cannot be opened, cannot fill an episode, or draws other inputs or labels than it should.
+      UserError: a source cannot be opened, cannot fill an episode, or draws inputs or labels of a wrong shape, type or range.
     """
     sources = [source] if source else [make_source(config, each, split) for each in ([name] if name else config.data.train)]
     settings = config.tasks
@@ -66,7 +66,7 @@ def make_tasks(config: Config, split: str, name: str | None = None, source: Sour
 
 
 def _check_draw(source: Source, tasks: TaskDistribution) -> None:
-    """Raises UserError where an episode of a source is not what `Examples` says."""
+    """Raises UserError where an episode of a source does not fit the description of `Examples`."""
     pixels_LX, labels_L, *_ = _draw(source, *jax.random.split(jax.random.key(0)), tasks.drawing)
     shape, num_labels = (tasks.length, source.num_features), min(tasks.classes_per_task, source.num_classes)
     if pixels_LX.shape != shape or labels_L.shape != shape[:1] or labels_L.dtype.kind not in "iu":
@@ -88,18 +88,18 @@ def _draw(source: Source, task_key: jax.Array, key: jax.Array, drawing: Drawing)
 
 
 def make_model(config: Config) -> Model:
-    """The Flax module that `[model]` names."""
+    """Returns the Flax module that `[model]` names."""
     given = {"num_classes": config.tasks.classes_per_task, "max_length": config.tasks.length, "channels": config.data.channels}
     return make("model", config.model, **given)
 
 
 def make_learner(config: Config) -> Learner:
-    """The learner that `[learner]` names, with the model that `[model]` names."""
+    """Returns the learner that `[learner]` names, with the model that `[model]` names."""
     tasks = config.tasks
     given = {"num_features": config.data.num_features, "length": tasks.length, "num_context": tasks.num_context}
     return make("learner", config.learner, model=make_model(config), **given)
 
 
 def make_optimizer(config: Config) -> MakeOptimizer:
-    """A function from the traced settings to the Optax optimiser that `[optimizer]` names; see `Optimizer`."""
+    """Returns a function from the traced settings to the Optax optimiser that `[optimizer]` names. See `Optimizer`."""
     return make("optimizer", config.optimizer, steps=config.train.steps)

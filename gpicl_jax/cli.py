@@ -1,4 +1,4 @@
-"""`gpicl`: from arguments to calls. Every mistake of the caller's is one line on stderr and exit code 2."""
+"""`gpicl`: from arguments to calls. Every user error is one line on stderr and exit code 2."""
 
 import argparse
 import math
@@ -20,7 +20,7 @@ _START = time.monotonic()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the exit code."""
+    """Runs one command and returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         try:

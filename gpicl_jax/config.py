@@ -1,4 +1,4 @@
-"""The settings of a run, read from TOML and checked before anything is compiled. Floor 1."""
+"""The settings of a run, read from TOML and checked before anything is compiled."""
 
 import dataclasses
 import hashlib
@@ -20,14 +20,14 @@ _DEFAULTS = {"model": "transformer", "optimizer": "adam"}  # of learners each mo
 
 
 def load_config(source: str, overrides: tuple[str, ...] = ()) -> Config:
-    """Reads a TOML file, or a config of the package by its name, applies `--section.key=value` and checks all.
+    """Reads a TOML file or a config of the package, applies `--section.key=value`, and checks all settings.
 
     A file whose first line is `base = "OTHER"` starts from the settings of that config. A file or an override may name another
-    model, learner or optimiser than the config it starts from: the settings that both classes have stay.
+    model, learner or optimiser than its base does. The settings that both classes have then stay.
 
     Args:
       source: a path that ends in .toml, or a name such as `digits`.
-      overrides: strings `--section.key=value`; a value is read as TOML, and as plain text where it is none.
+      overrides: strings `--section.key=value`. A value is read as TOML, or else as plain text.
 
     Raises:
       UserError: no such file, not TOML, an unknown key, a wrong type, an impossible value.
@@ -65,7 +65,7 @@ def kept_settings(source: str, overrides: tuple[str, ...] = ()) -> list[str]:
 
 
 def packaged_configs(pattern: str = "**/*") -> list[str]:
-    """Names of the configs inside the package: `digits`, and those in folders, `comparison/laptop/lstm`.
+    """Returns the names of the configs in the package, such as `digits` and, in folders, `comparison/laptop/lstm`.
 
     Example:
       >>> packaged_configs("*")
@@ -77,7 +77,7 @@ def packaged_configs(pattern: str = "**/*") -> list[str]:
 
 
 def _layers(source: str) -> list[dict[str, Any]]:
-    """What a file says, after what its base says."""
+    """Returns the values of a file, after those of its base."""
     values = _parse_toml(source)
     base = values.pop("base", None)
     if base is None:
@@ -129,7 +129,7 @@ def _parse_override(text: str) -> tuple[str, str, Any]:
 
 
 def config_from_dict(*layers: dict[str, Any]) -> Config:
-    """Builds and checks a `Config` from nested dictionaries, of which later ones replace what earlier ones say.
+    """Builds and checks a `Config` from nested dictionaries. Later ones replace values of earlier ones.
 
     Raises:
       UserError: at the first fault.
@@ -157,7 +157,7 @@ def config_from_dict(*layers: dict[str, Any]) -> Config:
 
 
 def _add(values: dict[str, Any], layer: dict[str, Any]) -> None:
-    """Adds what a layer says. Of the settings of another class, which a new name replaces, those stay that the new one has."""
+    """Adds a layer to `values`. Where it names another class, the settings that the new class has stay, and the others go."""
     for name, entries in layer.items():
         if name not in _SECTIONS and name not in names("source"):
             raise UserError(f"unknown section [{name}]{nearest(name, _SECTIONS, '[{}]')}")
@@ -172,7 +172,7 @@ def _add(values: dict[str, Any], layer: dict[str, Any]) -> None:
 
 
 def _section(name: str, values: dict[str, Any]) -> Any:
-    """The section `name`, of the class that it names."""
+    """Returns the section `name`, as an object of the class that it names."""
     entries = values.get(name, {})
     if name in _NAMED:
         kind = section_class(name, _class_name(name, values))
@@ -204,7 +204,7 @@ def _class_name(room: str, values: dict[str, Any]) -> str:
 
 
 def to_toml(config: Config) -> str:
-    """The whole of `config`, defaults included, as TOML text that `load_config` reads back to an equal one."""
+    """Returns all of `config`, defaults included, as TOML text from which `load_config` makes an equal config."""
     lines = []
     for section, entries in as_dict(config).items():
         lines.append(f"[{section}]" if section.isidentifier() else f"[{json.dumps(section)}]")
@@ -214,7 +214,7 @@ def to_toml(config: Config) -> str:
 
 
 def as_dict(config: Config) -> dict[str, dict[str, Any]]:
-    """The sections of `config` as dictionaries, from which `config_from_dict` makes an equal one."""
+    """Returns the sections of `config` as dictionaries, from which `config_from_dict` makes an equal config."""
     found = {name: dataclasses.asdict(section) for name, section in config.sections.items()}
     for source in config.sources:
         del found[source.name]["name"]
@@ -222,12 +222,12 @@ def as_dict(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def settings_by_name(config: Config) -> dict[str, Any]:
-    """All settings of `config` by their full names, e.g. `model.width`."""
+    """Returns all settings of `config` by their full names, e.g. `model.width`."""
     return {f"{section}.{key}": value for section, entries in as_dict(config).items() for key, value in entries.items()}
 
 
 def changed_settings(old: Config, new: Config) -> dict[str, str]:
-    """The settings that differ, by name, each with both values: `model.width (64 there, 128 given)`.
+    """Returns the settings that differ, by name, with both values: `model.width (64 there, 128 given)`.
 
     A setting that one of the classes lacks is `none`.
     """
@@ -240,14 +240,14 @@ def changed_settings(old: Config, new: Config) -> dict[str, str]:
 
 
 def free_settings(config: Config) -> set[str]:
-    """Names of the settings that a resumed run may change: its weights depend on none of them, but for rounding."""
+    """Returns the names of the settings that a resumed run may change. They change its weights by rounding at most."""
     return {f"{section}.{field.name}" for section, field, _ in config.each_setting() if field.metadata.get("free")}
 
 
 def settings_digest(config: Config) -> str:
     """Returns eight letters that stand for the names of the classes and all settings that are not the defaults.
 
-    The folders of the data are left out. A setting that a later version adds changes nothing, and neither does another text.
+    The folders of the data do not count. New settings of a later version and new texts do not change the letters.
 
     Example:
       >>> len(settings_digest(load_config("digits")))

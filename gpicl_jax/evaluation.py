@@ -25,7 +25,7 @@ _EPISODES_AT_ONCE_ELSEWHERE = 64
 
 
 def unseen_episode_keys(seed: int, name: str, num_tasks: int, sequences_per_task: int) -> EpisodeKeys:
-    """Returns keys of tasks that no training step can draw. `name` is `validation` or `test`: the two share no task."""
+    """Returns keys of tasks that no training step can draw. `name` is `validation` or `test`, which share no task."""
     task_root, sequence_root, learner_root = jax.random.split(stream(seed, name), 3)
     shape = (num_tasks, sequences_per_task)
     return EpisodeKeys(
@@ -36,13 +36,13 @@ def unseen_episode_keys(seed: int, name: str, num_tasks: int, sequences_per_task
 
 
 def validation_keys(seed: int, sequences_per_task: int) -> EpisodeKeys:
-    """Returns the keys of a validation in training: `VALIDATION_EPISODES` episodes, of two tasks at least."""
+    """Returns the keys of a validation in training: `VALIDATION_EPISODES` episodes of two tasks or more."""
     num_tasks = max(2, VALIDATION_EPISODES // sequences_per_task)
     return unseen_episode_keys(seed, "validation", num_tasks, sequences_per_task)
 
 
 def seen_episode_keys(hyper: Hyper, seed: int, ids_T: np.ndarray, episodes: int) -> EpisodeKeys:
-    """Returns keys of some tasks of the training set, with as many sequences each as `episodes` allow."""
+    """Returns keys of training tasks, with as many sequences for each task as `episodes` allow."""
     keys = unseen_episode_keys(seed, "test", len(ids_T), max(1, episodes // len(ids_T)))
     return keys._replace(task_T=seen_task_keys(hyper, ids_T))
 
@@ -63,7 +63,7 @@ class Scores:
 
     @property
     def finite(self) -> bool:
-        """Whether all rows that the learner predicts have a loss, as they have not where an inner loop diverged."""
+        """Whether all predicted rows have a finite loss. They do not where an inner loop diverged."""
         return bool(np.isfinite(self.loss_TSL[~np.isnan(self.accuracy_TSL)]).all())
 
     @property
@@ -72,7 +72,7 @@ class Scores:
 
     @property
     def loss(self) -> float:
-        """Mean loss (nats) of all rows that the learner predicts; NaN where it is not finite."""
+        """Mean loss (nats) of all predicted rows, or NaN where it is not finite."""
         return float(np.nanmean(self.loss_TSL)) if self.finite else math.nan
 
     def accuracy(self, positions: slice) -> tuple[float, float]:
@@ -96,22 +96,22 @@ class Scores:
         return self.accuracy(slice(0, 1))
 
     def last(self) -> tuple[float, float]:
-        """Returns the accuracy over the last 10% of rows, or over all queries after a fixed context, and its standard error."""
+        """Returns the accuracy over the last 10% of rows, or over all queries of a fixed context, and its standard error."""
         return self.accuracy(self.final)
 
     @property
     def final(self) -> slice:
-        """The last 10% of rows, or all queries after a fixed context."""
+        """The last 10% of rows, or all queries of a fixed context."""
         return final_rows(self.accuracy_TSL.shape[-1], self.num_context)
 
 
 class Evaluator:
-    """Scores one learner; compiled programs are kept between calls.
+    """A scorer of one learner, which keeps its compiled programs between calls.
 
-    A learner with `cuts` is scored at those positions only, each by a prediction of its own; the others are NaN.
+    A learner with `cuts` is scored at those positions only, with a separate prediction for each. Other rows are NaN.
 
     Raises:
-      UserError: the learner was made for other inputs, classes or lengths than the tasks'.
+      UserError: the inputs, classes or lengths of the tasks do not fit the learner.
 
     Example:
       >>> from gpicl_jax.config import load_config
@@ -137,7 +137,7 @@ class Evaluator:
 def score_together(
     entrants: dict[str, tuple[Evaluator, Any]], parts: Iterable[tuple[Episode, jax.Array]], keys: EpisodeKeys
 ) -> dict[str, Scores]:
-    """Scores several learners, each with its params, on the very same episodes: `parts` of `drawn_in_parts(…, keys, …)`."""
+    """Scores several learners, each with its params, on the same episodes: `parts` is `drawn_in_parts(…, keys, …)`."""
     results: dict[str, list] = {name: [] for name in entrants}
     num_context = None
     for episodes, learner_keys in parts:
@@ -154,9 +154,9 @@ def score_together(
 def drawn_in_parts(
     tasks: TaskDistribution, keys: EpisodeKeys, permute_labels_prob: float = 1.0
 ) -> Iterator[tuple[Episode, jax.Array]]:
-    """Yields (episodes, learner keys) of some sequences of some tasks at a time: memory is that of 16 to 64 episodes.
+    """Yields (episodes, learner keys) of a few tasks and sequences at a time. Memory is that of 16 to 64 episodes.
 
-    Their leading axes are [R, S']; a task with many sequences fills several rows. All rows together, in order, are the
+    Their leading axes are [R, S']. A task with many sequences fills several rows. All rows together, in order, are the
     T × S episodes of `keys`.
     """
     sequences = keys.sequence_TS.shape[1]
@@ -210,10 +210,10 @@ def _score_episodes(learner: Learner) -> Callable[[Any, Episode, jax.Array], tup
 
 
 def _cuts_together(learner: Learner, length: int) -> list[tuple[list[int], int]]:
-    """Returns the cuts of a learner, and the first examples that each of them needs: its context and one query.
+    """Returns groups of a learner's cuts, each with the number of first examples that it needs: its context and one query.
 
-    Small cuts are predicted from the first quarter or half of the episode alone, for which a learner takes less time. One
-    that lets queries see each other sees them all.
+    Small cuts need only the first quarter or half of the episode, which takes less time. A learner whose queries see each other
+    needs all of it.
     """
     bounds = [length] if learner.transductive else [length // 4, length // 2 + 1, length]
     groups = [([cut for cut in learner.cuts(length) if low <= cut < high], high) for low, high in pairwise([0, *bounds])]
@@ -221,7 +221,7 @@ def _cuts_together(learner: Learner, length: int) -> list[tuple[list[int], int]]
 
 
 def _mean_and_error(values_TSx: np.ndarray) -> tuple[float, float]:
-    """Returns the mean over everything, and the standard error of the mean of the T task means (NaN for one task)."""
+    """Returns the mean over all values, and the standard error of the mean of the T task means (NaN for one task)."""
     task_means = np.asarray(values_TSx, np.float64).reshape(len(values_TSx), -1).mean(axis=1)
     error = task_means.std(ddof=1) / np.sqrt(len(task_means)) if len(task_means) > 1 else np.nan
     return float(task_means.mean()), float(error)

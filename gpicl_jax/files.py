@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are never half-written."""
 
 import os
 import tempfile
@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 
 def write_atomic(target: Path, write: Callable[[BinaryIO], object]) -> Path:
-    """Lets `write` fill a temporary file beside `target`, then renames it.
+    """Writes a temporary file beside `target` by `write`, then renames it to `target`.
 
     Example:
       >>> folder = Path(tempfile.mkdtemp())

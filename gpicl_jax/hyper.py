@@ -1,4 +1,4 @@
-"""The traced settings of a run: numbers that are arguments of the compiled program, so that a population can differ in them."""
+"""The traced settings of a run: arguments of the compiled program, in which the members of a population can differ."""
 
 import collections
 import dataclasses
@@ -12,7 +12,7 @@ Hyper = Any  # a NamedTuple of the traced settings of a config, by name: learnin
 
 
 def hyper_from(config: Config) -> Hyper:
-    """Returns the traced settings of `config` as NumPy scalars: strong types, so nothing recompiles.
+    """Returns the traced settings of `config` as NumPy scalars, whose strong types avoid recompilation.
 
     Example:
       >>> from gpicl_jax.config import load_config
@@ -32,7 +32,7 @@ def hyper_from(config: Config) -> Hyper:
 
 
 def compiled_part(config: Config) -> Config:
-    """Returns `config` without the numbers that are traced: what two runs must share to share a program.
+    """Returns `config` without its traced numbers. Two configs with an equal result share a compiled program.
 
     Example:
       >>> from gpicl_jax.config import load_config

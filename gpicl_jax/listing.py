@@ -1,4 +1,4 @@
-"""`gpicl settings`: what a config can say, made from the classes themselves."""
+"""`gpicl settings`: all settings of a config, from the classes themselves."""
 
 import dataclasses
 import typing
@@ -10,10 +10,10 @@ from gpicl_jax.settings import UserError, nearest
 
 
 def settings_page(name: str = "") -> str:
-    """Returns a line for each section, or for each setting of what `name` names: a section, `model`, `model.lstm`, `lstm`.
+    """Returns a line for each section, or for each setting of a section, room or class: `log`, `model`, `model.lstm`, `lstm`.
 
     Raises:
-      UserError: there is nothing of this name.
+      UserError: nothing has this name.
 
     Example:
       >>> print(settings_page("log"))

@@ -1,6 +1,6 @@
-"""Configs that runs wrote before each model, learner and optimiser had settings of its own: all had all of them.
+"""Old configs, from when every model, learner and optimiser had all settings of all of them.
 
-A setting that its class lacks is dropped, whatever its value: it changed nothing.
+A setting that its class lacks is dropped, because it had no effect.
 """
 
 import copy
@@ -24,7 +24,7 @@ _SETTINGS = {
 
 
 def renewed(layer: dict[str, Any]) -> dict[str, Any]:
-    """Returns a config that an older version's run wrote, with all sections, in today's form; others as they are."""
+    """Returns the config of a run of an older version in today's form, and any other layer unchanged."""
     sections = [layer.get(name) for name in ("train", *_SETTINGS)]
     if not all(isinstance(section, dict) for section in sections):
         return layer
@@ -47,7 +47,7 @@ def renewed(layer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_study(learner: dict[str, Any]) -> dict[str, Any]:
-    """Returns the section of a learner in today's form: `maml` once had the settings of the study on Omniglot."""
+    """Returns the section of a learner in today's form. `maml` once had the settings of the study on Omniglot."""
     if learner.get("name") == "maml" and any(learner.get(key) for key in _STUDY):
         return learner | {"name": "study_maml"}
     return {key: value for key, value in learner.items() if learner.get("name") != "maml" or key not in _STUDY}

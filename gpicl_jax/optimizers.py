@@ -1,4 +1,4 @@
-"""Meta-optimisers, one class a name: Optax's own, with a schedule, a warm-up and clipping before them."""
+"""Meta-optimisers, one class for each name: Optax's, after a schedule, a warm-up and clipping."""
 
 import dataclasses
 from typing import Any
@@ -14,12 +14,12 @@ class Optimizer:
     """A function from the traced settings to an Optax optimiser. It is called inside the traced step.
 
     Attributes:
-      steps: of meta-training, which the schedule spans.
+      steps: steps of meta-training, which the schedule spans.
     """
 
     steps: int
     learning_rate: float = setting(1e-3, "step size (its peak, under a schedule)", above=0.0, traced=True)
-    schedule: str = setting("constant", "course of the step size after the warm-up", choices=("constant", "cosine"))
+    schedule: str = setting("constant", "schedule of the step size after the warm-up", choices=("constant", "cosine"))
     warmup_steps: int = setting(0, "steps of linear warm-up", minimum=0)
     clip: float = setting(0.0, "largest global norm of the gradient; 0 is no clipping", minimum=0.0)
 
@@ -35,18 +35,18 @@ class Optimizer:
             )
 
     def update(self, rate: optax.Schedule, hyper: Any) -> optax.GradientTransformation:
-        """Returns the optimiser; `rate` maps the number of steps taken to the step size, `hyper` holds the traced settings."""
+        """Returns the optimiser. `rate` maps the number of steps taken to the step size. `hyper` holds the traced settings."""
         raise NotImplementedError
 
     def __call__(self, hyper: Any) -> optax.GradientTransformation:
-        """Returns the optimiser after clipping."""
+        """Returns the optimiser with clipping before it."""
         course = self.course()
         update = self.update(lambda count: hyper.learning_rate * course(count), hyper)
         clip = [optax.clip_by_global_norm(self.clip)] if self.clip else []
         return optax.chain(*clip, update)
 
     def course(self) -> optax.Schedule:
-        """Returns the learning rate as a fraction of its peak, by the number of steps taken."""
+        """Returns the learning rate as a fraction of its peak, against the number of steps taken."""
         if self.schedule == "cosine":
             after = optax.cosine_decay_schedule(1.0, self.steps - self.warmup_steps)
         else:
@@ -64,7 +64,7 @@ class Adam(Optimizer):
     """Adam (Kingma & Ba 2015, arXiv 1412.6980)."""
 
     b1: float = setting(0.9, "decay of the mean of the gradients", minimum=0.0, below=1.0)
-    b2: float = setting(0.999, "decay of the mean of their squares", minimum=0.0, below=1.0)
+    b2: float = setting(0.999, "decay of the mean of the squared gradients", minimum=0.0, below=1.0)
     eps: float = setting(1e-8, "eps, outside the root", minimum=0.0, traced=True)
     eps_root: float = setting(1e-8, "eps, inside the root", minimum=0.0)
 
@@ -89,7 +89,7 @@ class AdamW(Adam):
 class Muon(AdamW):
     """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for matrices, Adam for the other parameters."""
 
-    momentum: float = setting(0.95, "momentum of the matrices", minimum=0.0, below=1.0)
+    momentum: float = setting(0.95, "momentum for matrices", minimum=0.0, below=1.0)
 
     def update(self, rate: optax.Schedule, hyper: Any) -> optax.GradientTransformation:
         return optax.contrib.muon(

@@ -1,4 +1,4 @@
-"""The paper's own numbers (arXiv 2212.04458), to draw beside ours; sources in `reference/README.md`."""
+"""The paper's own numbers (arXiv 2212.04458), to draw beside ours. Sources are in `reference/README.md`."""
 
 from importlib import resources
 
@@ -6,7 +6,7 @@ import pandas as pd
 
 
 def paper_learning_curve(train: tuple[str, ...], test: str) -> pd.DataFrame:
-    """Returns the paper's Transformer on unseen tasks: `position` (examples seen) and `accuracy`; empty where it has none.
+    """Returns the paper's Transformer on unseen tasks: `position` (examples seen) and `accuracy`. It may be empty.
 
     Args:
       train: base datasets of meta-training.
@@ -25,12 +25,12 @@ def paper_learning_curve(train: tuple[str, ...], test: str) -> pd.DataFrame:
 
 
 def paper_table(name: str) -> pd.DataFrame:
-    """Returns a table, by the columns that it has:
+    """Returns a table. Its columns are those of its name:
 
-    - `comparison`: `source`, `method`, `dataset`, `accuracy` on the 100th example;
-    - `heatmap`: `model` (`mlp`, `transformer`), `tasks` (`seen`, `unseen`), `num_tasks`, `model_size`, `accuracy`;
-    - `transition`: `source`, `evaluation`, `num_tasks`, `accuracy_improvement` within an episode;
-    - `learning_curves`: `source`, `train_dataset`, `test_dataset`, `examples_seen`, `accuracy`.
+    - `comparison`: `source`, `method`, `dataset`, `accuracy` on the 100th example
+    - `heatmap`: `model` (`mlp`, `transformer`), `tasks` (`seen`, `unseen`), `num_tasks`, `model_size`, `accuracy`
+    - `transition`: `source`, `evaluation`, `num_tasks`, `accuracy_improvement` within an episode
+    - `learning_curves`: `source`, `train_dataset`, `test_dataset`, `examples_seen`, `accuracy`
 
     A `source` is `paper`, or `lerostre`, a public reproduction.
 

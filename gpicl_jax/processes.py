@@ -1,4 +1,4 @@
-"""Several processes on one run, on one host or many: how they find each other, which one writes, how they agree."""
+"""Several processes on one run, on one host or many: how they connect, which one writes, how they agree."""
 
 import itertools
 import os
@@ -22,18 +22,18 @@ _meetings = itertools.count()
 
 
 def join(kind: str, coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
-    """Makes this process one of those that train a run together; call it before any device is touched.
+    """Connects this process to the others that train the same run. It must be called before any device is used.
+
+    Only process 0 prints to stdout. The errors of all processes are shown.
 
     Args:
-      kind: `off`, alone; `auto`, whatever cluster JAX finds, such as a TPU pod (under Open MPI, one device a process);
-        `slurm`, as srun started it; `manual`, which alone takes the others.
+      kind: `off` (one process), `auto` (a cluster that JAX detects, such as a TPU pod; under Open MPI, one device a process),
+        `slurm` (started by srun), or `manual`, which needs the other arguments.
       coordinator: HOST:PORT where process 0 listens.
       process_id: 0 … `num_processes` − 1.
 
-    What other processes than the first print goes nowhere; their errors are still seen.
-
     Raises:
-      UserError: the arguments do not fit together, or the processes cannot find each other.
+      UserError: the arguments do not fit together, or the processes cannot connect.
 
     Example:
       >>> join("off", coordinator="localhost:1234")
@@ -95,7 +95,7 @@ def _join_manual(coordinator: str, num_processes: int, process_id: int) -> None:
 
 
 def _check_reachable(host: str, port: int, *, listens: bool) -> None:
-    """What JAX would die of without a word that helps: a port in use, a host that is none, nobody there."""
+    """Raises UserError for faults that JAX would not explain: a port in use, an unknown host, no process 0 there."""
     give_up = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -113,12 +113,12 @@ def _check_reachable(host: str, port: int, *, listens: bool) -> None:
 
 
 def is_writer() -> bool:
-    """Whether this process writes the run's files: process 0 alone does."""
+    """Returns whether this process writes the run's files. Process 0 alone does."""
     return jax.process_index() == 0
 
 
 def meet(seconds: float = _PATIENCE) -> None:
-    """Waits so long at most until all processes are here; no device is kept busy meanwhile."""
+    """Waits until all processes have come here, for `seconds` at most. No device is busy meanwhile."""
     if jax.process_count() > 1:
         wait = multihost.get_barrier_sync_fn()
         wait(key=f"gpicl_{next(_meetings)}", timeout_ms=int(1000 * seconds))
@@ -126,7 +126,7 @@ def meet(seconds: float = _PATIENCE) -> None:
 
 @contextmanager
 def first_alone():
-    """Only the first process finds True, and works alone in this block; the others wait for its end.
+    """Yields whether this process is the first, which alone does the work of the block. The others wait for its end.
 
     Example:
       >>> with first_alone() as first:
@@ -141,10 +141,10 @@ def first_alone():
 
 @contextmanager
 def agreement():
-    """A `UserError` that ends this block in one process ends it in all, so that none waits for one that has gone.
+    """Ends this block by a `UserError` in all processes where it ends so in one. So none waits for a process that has ended.
 
     Raises:
-      UserError: this process's own, else the first of the others'.
+      UserError: this process's error, or else the first error of the others.
     """
     error = None
     try:
@@ -162,7 +162,7 @@ def agreement():
 
 
 def of_first(value: float) -> float:
-    """The float32 that process 0 holds."""
+    """Returns the float32 that process 0 holds."""
     if jax.process_count() == 1:
         return value
     return float(multihost_utils.broadcast_one_to_all(np.float32(value)))

@@ -1,8 +1,8 @@
-"""Names to classes: a class that a config can name registers itself and carries its own settings. Floor 1.
+"""Names to classes: a class that a config can name registers itself and has its own settings.
 
-The classes of a room lie in its folder. All files of the folder are imported when a name of the room is first looked up. So is,
-from each folder of `experiments/`, the file of the room's name: `model.py` holds models, `learner.py` learners. A file from
-elsewhere registers its classes when it is imported: `gpicl train … --import ./mine.py`.
+The classes of a room are in its folder. The first look-up of a name imports all files of the folder. It also imports, from
+each folder of `experiments/`, the file of the room's name: `model.py` has models, `learner.py` learners. A file from elsewhere
+registers its classes when it is imported: `gpicl train … --import ./mine.py`.
 """
 
 import dataclasses
@@ -32,9 +32,9 @@ _IMPORTED: list[Path] = []
 
 
 def register(name: str) -> Any:
-    """Returns a decorator that makes a class known under `name`, in the room of the base class that it inherits from.
+    """Returns a decorator that registers a class under `name`, in the room of its base class.
 
-    Fields that `setting` makes are the settings of the class. The program gives all other fields: the base class lists them.
+    Fields that `setting` makes are the settings of the class. The program gives all other fields, which the base class lists.
 
     Raises:
       UserError: the class has no room, lacks a method that its room needs, has a field that nobody gives, or the name is taken.
@@ -59,7 +59,7 @@ def register(name: str) -> Any:
 
 
 def _fault(kind: type, name: str) -> str:
-    """What is wrong with a class, or ''."""
+    """Returns what is wrong with a class, or ''."""
     room = getattr(kind, "room", None)
     if room not in _FOLDERS:
         return "inherits from no base class of gpicl_jax"
@@ -97,10 +97,10 @@ def _place(kind: type) -> str:
 
 
 def import_file(path: Path) -> None:
-    """Imports a Python file of the user's, once, which registers what it defines.
+    """Imports a Python file of the user's, once. The file registers its classes.
 
     Raises:
-      UserError: there is no such file, or it cannot be imported.
+      UserError: no such file, or it cannot be imported.
     """
     if not path.is_file():
         raise UserError(f"--import {path}: no such file")
@@ -123,7 +123,7 @@ def import_file(path: Path) -> None:
 
 
 def import_options() -> str:
-    """Returns the options of a command that needs the same files, each after a space."""
+    """Returns the `--import` options for a command that needs the same files, each after a space."""
     return "".join(f" --import {shlex.quote(str(path))}" for path in _IMPORTED)
 
 
@@ -137,7 +137,7 @@ def _import_all(room: str) -> None:
 
 
 def names(room: str) -> list[str]:
-    """All names of a room, in the order of the alphabet."""
+    """Returns all names of a room, in the order of the alphabet."""
     _import_all(room)
     return sorted(_KNOWN[room])
 
@@ -146,7 +146,7 @@ def find(room: str, name: str) -> Any:
     """Returns the class that `name` names.
 
     Raises:
-      UserError: there is none.
+      UserError: no class has this name.
     """
     if not isinstance(name, str) or (name not in _KNOWN[room] and name not in names(room)):
         hint = nearest(str(name), names(room))
@@ -156,17 +156,17 @@ def find(room: str, name: str) -> Any:
 
 
 def alternatives(room: str, fits: Callable[[Any], bool]) -> str:
-    """Returns the names of a room whose classes fit, for an error: `'maml' or 'sgd'`."""
+    """Returns the names of the classes that fit, for an error: `'maml' or 'sgd'`."""
     return " or ".join(repr(name) for name in names(room) if fits(find(room, name)))
 
 
 def about(kind: type) -> str:
-    """Returns the first paragraph of its docstring, on one line."""
+    """Returns the first paragraph of the docstring of `kind`, on one line."""
     return " ".join((kind.__doc__ or "").strip().split("\n\n")[0].split())
 
 
 def settings_of(kind: type) -> dict[str, dataclasses.Field]:
-    """Returns the settings of a class by name, their types resolved."""
+    """Returns the settings of a class by name, with resolved types."""
     fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
     found = {field.name: field for field in fields if "about" in field.metadata}
     if any(isinstance(field.type, str) for field in found.values()):  # its file has `from __future__ import annotations`
@@ -178,7 +178,7 @@ def settings_of(kind: type) -> dict[str, dataclasses.Field]:
 
 @functools.cache
 def section_class(room: str, name: str) -> Any:
-    """Returns the frozen dataclass of the settings that the class `name` has; `name` is its first field."""
+    """Returns a frozen dataclass with the settings of the class `name`. Its first field is `name`."""
     kind = find(room, name)
     about = dataclasses.field(default=name, metadata={"about": f"which {room}"})
     fields = [("name", str, about)]
@@ -188,7 +188,7 @@ def section_class(room: str, name: str) -> Any:
 
 
 def make(room: str, section: Any, **given: Any) -> Any:
-    """Returns the object that a section describes. Of what is `given` it takes what its class has fields for."""
+    """Returns the object that a section describes. It gets those of `given` that its class has fields for."""
     kind = find(room, section.name)
     fields = {field.name for field in dataclasses.fields(kind)}
     settings = {field.name: getattr(section, field.name) for field in dataclasses.fields(section) if field.name != "name"}

@@ -1,7 +1,7 @@
 """The settings of a run, section by section: frozen dataclasses with meanings, limits and defaults.
 
-Defaults follow the paper (arXiv 2212.04458: width 256, permuted labels) and, where it is silent, its authors' code.
-The settings of a model, a learner and an optimiser are fields of its class: see `registry`. Floor 1.
+Defaults follow the paper (arXiv 2212.04458: width 256, permuted labels), or its authors' code where the paper says nothing.
+The settings of a model, a learner and an optimiser are fields of its class: see `registry`.
 """
 
 import os
@@ -23,16 +23,16 @@ IDENTITY = "identity"
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     train: tuple[str, ...] = setting(("mnist",), "base datasets of meta-training: names, ./files.npz, ./folders")
-    weights: tuple[float, ...] = setting((), "chance of a task to be of each of them; [] is equal chances", above=0.0)
+    weights: tuple[float, ...] = setting((), "chance that a task uses each of them; [] is equal chances", above=0.0)
     size: int = setting(14, "height and width of the images after resizing", minimum=1, maximum=512)
     channels: int = setting(1, "1 is grey, 3 is colour", choices=(1, 3))
-    features: int = setting(0, "numbers of an example where data.train has `features`; 0: images", minimum=0, maximum=2**16)
-    standardize: bool = setting(True, "pixels to mean 0, deviation 1 of the training images; false: 0 … 255 to 0 … 1")
-    dir: str = setting("", "folder of prepared TFDS sets; '' is TFDS_DATA_DIR, or TFDS's own default", free=True)
+    features: int = setting(0, "features of an example where data.train has `features`; 0: images", minimum=0, maximum=2**16)
+    standardize: bool = setting(True, "scale pixels to mean 0, deviation 1 of the training images; false: to 0 … 1")
+    dir: str = setting("", "folder of prepared TFDS sets; '' is TFDS_DATA_DIR, or TFDS's default", free=True)
 
     @property
     def num_features(self) -> int:
-        """X, the numbers of an example."""
+        """X, the number of features of an example."""
         return self.features or self.size**2 * self.channels
 
     def check(self, config: "Config") -> None:
@@ -46,32 +46,34 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TasksConfig:
-    num_tasks: int | str = setting(INFINITE, "size of the task set", minimum=1, maximum=MAX_TASKS, word=INFINITE, traced=True)
+    num_tasks: int | str = setting(
+        INFINITE, "number of training tasks", minimum=1, maximum=MAX_TASKS, word=INFINITE, traced=True
+    )
     tasks_per_step: int = setting(16, "tasks drawn for every meta-training step", minimum=1)
-    sequences_per_task: int = setting(32, "episodes of each of these tasks", minimum=1)
+    sequences_per_task: int = setting(32, "episodes of each of these tasks in a step", minimum=1)
     length: int = setting(100, "examples of an episode", minimum=2)
-    num_context: int = setting(0, "examples before the queries; 0: each row is predicted from those before it", minimum=0)
-    classes_per_task: int = setting(10, "labels of a task; a set with more classes lends it so many", minimum=2)
+    num_context: int = setting(0, "examples before the queries; 0: each example is predicted from those before it", minimum=0)
+    classes_per_task: int = setting(10, "labels of a task; a set with more classes gives it this many of them", minimum=2)
     clutter: float = setting(
         0.0,
-        "most that another image weighs, added to each one in meta-training, e.g. 2; infinite tasks; 0: none",
+        "largest weight of another image, added to each one in meta-training, e.g. 2; needs infinite tasks; 0: none",
         minimum=0,
         maximum=10,
     )
     feature_scales: float = setting(
         0.0,
-        "most that log-scales of the features deviate from 0 in meta-training, e.g. 1.5; infinite tasks; 0: none",
+        "largest spread of random log-scales of the features in meta-training, e.g. 1.5; needs infinite tasks; 0: none",
         minimum=0,
         maximum=3,
     )
     balanced: bool = setting(False, "whether context and queries show every class equally often (else: images at random)")
     permute_labels_prob: float = setting(1.0, "chance that a task permutes its labels", minimum=0.0, maximum=1.0, traced=True)
     permute_labels_anneal: int = setting(
-        0, "steps in which that chance rises to 1 in meta-training; 0: it stays", minimum=0, traced=True
+        0, "meta-training steps over which that chance rises to 1; 0: it stays", minimum=0, traced=True
     )
     entries: str = setting(
         "normal",
-        "law of the matrices of meta-training; identity: none, anywhere",
+        "distribution of the projection matrices in meta-training; identity: no projection, also in tests",
         choices=(*ENTRIES, IDENTITY),
     )
 
@@ -117,10 +119,10 @@ class TrainConfig:
     chunk: int = setting(100, "steps of one compiled call", minimum=1)
     seed: int = setting(0, "seed of weights, tasks and images", minimum=0, maximum=2**31 - 1, traced=True)
     validate_every: int = setting(1000, "steps between validations, each with a checkpoint", minimum=1, free=True)
-    patience: int = setting(0, "validations in a row without a lower loss that end a run; 0: it goes on", minimum=0, free=True)
-    accumulate: int = setting(
-        1, "parts of a step's tasks, worked through one after another to save memory", minimum=1, free=True
+    patience: int = setting(
+        0, "validations in a row without a lower loss after which a run ends; 0: never", minimum=0, free=True
     )
+    accumulate: int = setting(1, "parts of a step's tasks, computed one after another to save memory", minimum=1, free=True)
 
     def check(self, config: "Config") -> None:
         for name, steps in (("train.steps", self.steps), ("train.validate_every", self.validate_every)):
@@ -174,17 +176,17 @@ class Config:
 
     @property
     def sections(self) -> dict[str, Any]:
-        """All sections by name. A source of `data.train` that has settings has a section of its own."""
+        """All sections by name. A source of `data.train` that has settings has its own section."""
         named = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "sources"}
         return named | {source.name: source for source in self.sources}
 
     def each_setting(self) -> Iterator[tuple[str, Field, Any]]:
-        """Yields all settings: the section's name, the field and its value."""
+        """Yields all settings: name of the section, field and value."""
         for name, section in self.sections.items():
             yield from ((name, each, getattr(section, each.name)) for each in fields(section))
 
     def source(self, name: str) -> Any:
-        """The settings of a source, the default ones of one that meta-training does not use."""
+        """Returns the settings of a source. They are the defaults where meta-training does not use the source."""
         return next((source for source in self.sources if source.name == name), section_class("source", name)())
 
     def check(self) -> None:
@@ -196,7 +198,7 @@ class Config:
 
 
 def final_permute_prob(config: Config) -> float:
-    """Chance of a task to permute its labels at the end of meta-training, and so in validation and meta-test.
+    """Returns the chance that a task permutes its labels at the end of meta-training, in validation and in the meta-test.
 
     Example:
       >>> final_permute_prob(Config(tasks=TasksConfig(permute_labels_prob=0.1, permute_labels_anneal=500)))
@@ -206,7 +208,7 @@ def final_permute_prob(config: Config) -> float:
 
 
 def learner_name(config: Config) -> str:
-    """What tables call the learner of `config`: its algorithm, or the architecture that is the algorithm.
+    """Returns the learner's name in tables: the algorithm, or the model where the model is the algorithm.
 
     Example:
       >>> learner_name(Config())
@@ -216,17 +218,17 @@ def learner_name(config: Config) -> str:
 
 
 def is_path(name: str) -> bool:
-    """Whether the name of a base dataset is the path of the user's own file or folder."""
+    """Returns whether the name of a base dataset is the path of the user's own file or folder."""
     return name.endswith(".npz") or name.startswith((".", "/", "~"))
 
 
 def absolute_name(name: str) -> str:
-    """The name of a base dataset, absolute if it is a path."""
+    """Returns the name of a base dataset, with an absolute path if it is a path."""
     return os.path.abspath(os.path.expanduser(name)) if is_path(name) else name
 
 
 def short_name(name: str) -> str:
-    """What tables call a base dataset: an own file or folder by its last part, a TFDS set without its version.
+    """Returns a base dataset's name in tables: the last part of a path, or a TFDS name without its version.
 
     Example:
       >>> short_name("../mine/flowers.npz"), short_name("../mine/flowers"), short_name("mnist:3.0.1")

@@ -1,7 +1,4 @@
-"""What one setting is: its default, its meaning, its limits, and the one line that a wrong value gets.
-
-Floor 1: imports nothing of ours.
-"""
+"""What one setting is: its default, its meaning, its limits, and the one-line error of a wrong value."""
 
 import dataclasses
 import difflib
@@ -12,27 +9,27 @@ _LARGEST = 3.4e38  # of float32
 
 
 class UserError(ValueError):
-    """A mistake of the person who called: the message is one line that says what was given and what to do."""
+    """A mistake of the user: one line that says what was given and what to do."""
 
 
 def one_line(error: Exception) -> str:
-    """Returns the first line of what an error says, or its type where it says nothing. Another's is cut at 200 characters."""
+    """Returns the first line of an error's message, or its type where it has none. A library's line is cut at 200 characters."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line if len(line) <= 200 or isinstance(error, UserError) else f"{line[:199]}…"
 
 
 def setting(default: Any, about: str, **limits: Any) -> Any:
-    """A dataclass field with its meaning and its limits: `choices`, `minimum`, `maximum`, `above`, `below`.
+    """Returns a dataclass field with its meaning and its limits: `choices`, `minimum`, `maximum`, `above`, `below`.
 
-    A `word` is a string that is allowed beside the numbers, e.g. `infinite`. The limits of a list are those of its items.
-    `traced`: the number is traced, not compiled in, so that members of a population can differ in it. `free`: a resumed run may
-    change it.
+    A `word` is a string that is allowed beside numbers, e.g. `infinite`. Limits of a list hold for its items. A `traced` number
+    is an argument of the compiled program, so that members of a population can differ in it. A resumed run may change a `free`
+    setting.
     """
     return dataclasses.field(default=default, metadata={"about": about, **limits})
 
 
 def nearest(name: str, names: Any, form: str = "{}") -> str:
-    """`; did you mean X?` where a name is close to one of `names`, else all that are allowed."""
+    """Returns `; did you mean X?` where a name is close to one of `names`, or else all allowed names."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     if close:
         return f"; did you mean {form.format(close[0])}?"
@@ -40,7 +37,7 @@ def nearest(name: str, names: Any, form: str = "{}") -> str:
 
 
 def checked(name: str, value: Any, field: dataclasses.Field) -> Any:
-    """`value` as the field's type, or `UserError`. A list becomes a tuple, and a single item a tuple of one."""
+    """Returns `value` as the field's type, or raises `UserError`. A list becomes a tuple, and a single item a tuple of one."""
     if typing.get_origin(field.type) is not tuple:
         return _checked_item(name, value, field.type, field.metadata)
     items = value if isinstance(value, list | tuple) else [value]
@@ -71,7 +68,7 @@ def _checked_item(name: str, value: Any, kind: type, limits: Any) -> Any:
 
 
 def _out_of_limits(value: Any, limits: Any) -> str:
-    """What was expected, or '' where `value` is within its limits."""
+    """Returns the limit that `value` breaks, as words for an error, or ''."""
     if isinstance(value, float) and not abs(value) < _LARGEST:
         return "a finite number in float32"
     if "above" in limits and value <= limits["above"]:

@@ -1,4 +1,4 @@
-"""The reference solvers of a meta-test, with hyper-parameters chosen on validation tasks, as the learner's own are."""
+"""The reference solvers of a meta-test. Validation tasks choose their hyper-parameters, as they choose the learner's."""
 
 import itertools
 

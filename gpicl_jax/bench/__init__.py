@@ -1,1 +1,1 @@
-"""Measurements behind `gpicl bench`: JAX beside plain PyTorch, in the same run on the same machine."""
+"""What `gpicl bench` measures: JAX beside plain PyTorch, in the same run on the same machine."""

@@ -1,4 +1,4 @@
-"""What a training episode costs as inputs grow, for a learner of Gram matrices."""
+"""Time of a training episode at 64 to 3,072 features, for a learner of Gram matrices."""
 
 from gpicl_jax.bench.measure import Row, by_turns, timing_rows
 from gpicl_jax.bench.program import SIZES, Asked, Program, changed
@@ -10,7 +10,7 @@ _SIZES = ((8, 1), (14, 1), (28, 1), (32, 3))  # of images, and their channels
 
 
 def measure(config: Config, asked: Asked) -> list[Row]:
-    """Measures microseconds of a training episode at 64, 196, 784 and 3,072 features, its task included."""
+    """Measures microseconds of a training episode, its task included, at 64, 196, 784 and 3,072 features."""
     sides = {}
     for size, channels in _SIZES:
         program = Program(changed(config, data={"size": size, "channels": channels}))

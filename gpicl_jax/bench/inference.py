@@ -1,4 +1,4 @@
-"""The time of one predicted episode, alone and in a batch."""
+"""Time of one predicted episode, alone and in a batch."""
 
 import jax
 import numpy as np
@@ -11,10 +11,10 @@ TAKES = (*SIZES, "model", "learner", "--pytorch")
 
 
 def measure(config: Config, asked: Asked) -> list[Row]:
-    """Measures microseconds per episode in batches of 1 and of `tasks.tasks_per_step`, each row predicted from those before.
+    """Measures microseconds per episode in batches of 1 and `tasks.tasks_per_step`. Row i is predicted from the rows before it.
 
     Raises:
-      UserError: `config` asks for what PyTorch's side does not have.
+      UserError: PyTorch's version does not support a setting of `config`.
     """
     if asked.pytorch:
         from gpicl_jax.bench.pytorch.transformer import check, prediction_side

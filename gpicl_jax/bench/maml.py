@@ -1,7 +1,6 @@
-"""Meta-steps of Finn's MAML, first and second order, with and without recomputed inner steps.
+"""Meta-steps per second of Finn's MAML, first and second order, with and without recomputed inner steps.
 
-Where there are several devices, a third program spreads the problems over them by `pmap`; a CPU is cut into one
-device a core for that.
+With several devices, a third program spreads the problems over them by `pmap`. A CPU is cut into one device a core for it.
 """
 
 import functools
@@ -24,10 +23,10 @@ _ORDERS = {"second order": False, "first order": True}
 
 
 def measure(config: Config, asked: Asked) -> list[Row]:
-    """Measures meta-steps/s on one batch of problems, given: half of each is context, half queries.
+    """Measures meta-steps/s on one given batch of problems. Half of a problem is context, half queries.
 
     Raises:
-      UserError: the learner is not MAML, or `config` asks for what PyTorch's side does not have.
+      UserError: the learner is not MAML, or PyTorch's version does not support a setting of `config`.
     """
     if not issubclass(find("learner", config.learner.name), Maml):
         raise UserError(f"gpicl bench maml measures learner.name = 'maml'; leave {config.learner.name!r} out")
@@ -45,13 +44,13 @@ def measure(config: Config, asked: Asked) -> list[Row]:
 
 
 def problems(program: Program) -> Episode:
-    """Returns a batch of episodes whose first half is context, unless `tasks.num_context` says how much."""
+    """Returns a batch of episodes with `tasks.num_context` examples of context, or half of the examples where that is 0."""
     episodes_B = program.first_batch()
     return episodes_B if program.tasks.num_context else episodes_B._replace(num_context=episodes_B.num_context // 2)
 
 
 def make_sides(order: str, program: Program, episodes_B: Episode, asked: Asked) -> dict[str, Side]:
-    """Returns one device, one with recomputed inner steps, all devices where there are several, PyTorch where asked for."""
+    """Returns one device, one with recomputed inner steps, all devices (if several), and PyTorch (if it is to be timed)."""
     kept, recomputed = (program.changed(learner={"first_order": _ORDERS[order], "remat": each}) for each in (False, True))
     devices = jax.local_devices()
     sides = {"jax": _side(kept, episodes_B, devices[:1]), "jax, remat": _side(recomputed, episodes_B, devices[:1])}
@@ -66,7 +65,7 @@ def make_sides(order: str, program: Program, episodes_B: Episode, asked: Asked) 
 
 
 def _side(program: Program, episodes_B: Episode, devices: list[jax.Device]) -> Side:
-    """Returns meta-steps on given problems, of which each device takes an equal share."""
+    """Returns a side that takes meta-steps on given problems. Every device takes an equal share of them."""
     state, shares = program.init(program.hyper), len(devices)
     gradient = program.given_gradient(math.gcd(program.config.train.accumulate, len(episodes_B.y_L) // shares))
     if shares == 1:

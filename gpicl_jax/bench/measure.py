@@ -1,4 +1,4 @@
-"""Timing that can be trusted: warm-up, compilation apart, and all sides by turns, so that they share the machine's moods."""
+"""Timing: warm-up, compilation apart, and all sides in turns, so that other work on the machine slows all alike."""
 
 import dataclasses
 import functools
@@ -18,10 +18,10 @@ class Side:
     """One thing to time.
 
     Attributes:
-      run: one call; it ends when its work is done, or returns the JAX arrays to wait for.
-      amount: units (tasks, steps, episodes, …) that a call makes.
-      costs: of its program, from `compile_apart`.
-      seconds_R: of a unit in every round, from `by_turns`.
+      run: one call. It ends when its work is done, or returns the JAX arrays to wait for.
+      amount: units (tasks, steps, episodes, …) in a call.
+      costs: what its program costs, from `compile_apart`.
+      seconds_R: seconds of a unit in every round, from `by_turns`.
     """
 
     run: Callable[[], Any]
@@ -34,9 +34,9 @@ class Row(NamedTuple):
     """One number, or the median of several rounds.
 
     Attributes:
-      table, side: the table it belongs to, and what was measured.
-      quantity: with its unit; `× NAME` is how many times as fast as the side NAME, round by round.
-      median, low, high: with the 10th and 90th percentile; all equal for a number that was not repeated.
+      table, side: title of the table, and what was measured.
+      quantity: name with its unit. `× NAME` is how many times as fast as the side NAME, round by round.
+      median, low, high: median, 10th and 90th percentile, all equal for a number that was not repeated.
     """
 
     table: str
@@ -48,15 +48,15 @@ class Row(NamedTuple):
 
 
 def threads() -> int:
-    """Returns how many processors this process may use: XLA's pool has so many threads, and PyTorch is told to use as many."""
+    """Returns how many processors this process may use. XLA's pool has as many threads, and PyTorch gets as many."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def compile_apart(function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()) -> tuple[Any, dict[str, float]]:
-    """Compiles a pure `function` for `arguments` without calling it; returns the program and what it costs.
+    """Compiles a pure `function` for `arguments` without a call. Returns the program and what it costs.
 
-    `compile s` counts tracing too. `temporaries MB` is what a call takes beside its arguments and results. `GFLOP` and `GB` are
-    of a call as XLA counts them, the body of a loop only once. A call takes over the memory of the arguments at `donate`.
+    `compile s` includes tracing. `temporaries MB` is the memory beside arguments and results. `GFLOP` and `GB` are XLA's, which
+    counts the body of a loop once. A call reuses the memory of the arguments at `donate`.
 
     Example:
       >>> program, costs = compile_apart(lambda x: x + 1, np.float32(1))
@@ -75,15 +75,15 @@ def compile_apart(function: Callable[..., Any], *arguments: Any, donate: tuple[i
 
 
 def compiled_side(function: Callable[..., Any], *arguments: Any, amount: float = 1.0) -> Side:
-    """Returns a side that calls a pure `function`, compiled, always with the same arguments."""
+    """Returns a side that compiles a pure `function` and calls it with the same arguments every time."""
     program, costs = compile_apart(function, *arguments)
     return Side(functools.partial(program, *arguments), amount, costs)
 
 
 def training_side(step: Callable[..., Any], state: Any, *given: Any, amount: float = 1.0, compiled: bool = False) -> Side:
-    """Returns a side that trains on: each call is `step(state, *given)` from the state that the last one left.
+    """Returns a side that trains: a call is `step(state, *given)` from the state that the last call left.
 
-    A `step` that is not `compiled` is pure, and is compiled here.
+    A `step` that is not `compiled` must be pure, and is compiled here.
     """
     step, costs = (step, {}) if compiled else compile_apart(step, state, *given, donate=(0,))
 
@@ -96,7 +96,7 @@ def training_side(step: Callable[..., Any], state: Any, *given: Any, amount: flo
 
 
 def by_turns(repeats: int, *groups: Mapping[str, Side]) -> None:
-    """Times the sides of all groups, A B C, A B C, …: `seconds_R` of each. A first round warms up and is not counted.
+    """Times the sides of all groups in turns, A B C, A B C, …, and sets their `seconds_R`. A first round warms up.
 
     Example:
       >>> side = Side(lambda: None)
@@ -121,7 +121,7 @@ def _seconds(side: Side, calls: int) -> float:
 
 
 def row(table: str, side: str, quantity: str, values: Any) -> Row:
-    """Returns the row of one number, or of those of several rounds.
+    """Returns the row of one number, or of the numbers of several rounds.
 
     Example:
       >>> row("speed", "a", "tasks/s", [3.0, 1.0, 2.0]).median
@@ -131,13 +131,13 @@ def row(table: str, side: str, quantity: str, values: Any) -> Row:
 
 
 def timing_rows(table: str, sides: Mapping[str, Side], unit: str, against: Mapping[str, Side] | None = None) -> list[Row]:
-    """Returns of every side its rate, how many times as fast as each side of `against` it is, and what its program costs.
+    """Returns for every side its rate, its speed as a multiple of each side of `against`, and what its program costs.
 
     Args:
       table: title.
-      sides: by name, in the order of the table; `by_turns` has timed them.
-      unit: `tasks/s`; or `µs/episode`, which asks for the time of a unit in place of a rate.
-      against: sides to compare with, by name; those of PyTorch by default.
+      sides: timed sides by name, in the order of the table.
+      unit: `tasks/s` for a rate, or `µs/episode` for the time of a unit.
+      against: sides to compare with, by name. The default is PyTorch's sides.
     """
     rows, against = [], against or {name: side for name, side in sides.items() if name.startswith("pytorch")}
     for name, side in sides.items():

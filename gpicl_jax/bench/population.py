@@ -1,7 +1,7 @@
-"""Many small members that differ in `Hyper`, trained by one program or one after another.
+"""Training steps per second of many small members that differ in `Hyper`, as one program or one after another.
 
-Three ways: `training.population.Population` on all devices of this process, as the experiments do it (a CPU is cut into one
-device a core); one vmapped program on one device; the same compiled step for one member after another on one device.
+Three ways are compared: `training.population.Population` on all devices of this process, as in experiments (a CPU is cut into
+one device a core), one vmapped program on one device, and one compiled step for one member after another on one device.
 """
 
 import jax
@@ -20,7 +20,7 @@ _ALONE = "one after another"
 
 
 def measure(config: Config, asked: Asked) -> list[Row]:
-    """Measures member-steps/s of each way, and how far its losses after `train.steps` steps lie from those of members alone."""
+    """Measures member-steps/s of each way, and how far losses after `train.steps` steps are from those of members alone."""
     sides, table = _sides(config), f"{MEMBERS} members of {model_size(config)}"
     for _ in range(config.train.steps // config.train.chunk):
         losses_M = {name: np.ravel(side.run())[:MEMBERS] for name, side in sides.items()}
@@ -33,7 +33,7 @@ def measure(config: Config, asked: Asked) -> list[Row]:
 def _sides(config: Config) -> dict[str, Side]:
     """Returns the three ways, before their first step.
 
-    Members have seeds 0 … M − 1, and learning rates from a third of the config's to three times it.
+    Members have seeds 0 … M − 1, and learning rates from 1/3 of the config's to 3 times it.
     """
     program, steps = Program(config), MEMBERS * config.train.chunk
     rates_M = config.optimizer.learning_rate * np.geomspace(1 / 3, 3, MEMBERS)

@@ -1,4 +1,4 @@
-"""What benchmarks share: what is asked for, and a training program on random images in parts."""
+"""What benchmarks share: the options of the command, and a training program on random images in parts."""
 
 import functools
 from pathlib import Path
@@ -22,11 +22,11 @@ NUM_IMAGES = 60_000
 
 
 class Asked(NamedTuple):
-    """What a person asked `gpicl bench` for.
+    """The options of `gpicl bench`.
 
     Attributes:
-      pytorch: whether our plain PyTorch version is timed too.
-      pytorch_repo: folder of the public PyTorch project, whose own task generator is timed too.
+      pytorch: whether to time our plain PyTorch version.
+      pytorch_repo: folder of the public PyTorch project, to time its task generator.
       repeats: rounds that count.
     """
 
@@ -36,11 +36,11 @@ class Asked(NamedTuple):
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The options of PyTorch's sides that were given."""
+        """The PyTorch options that were given."""
         return ("--pytorch",) * self.pytorch + ("--pytorch-repo",) * (self.pytorch_repo is not None)
 
     def makers(self, tasks: TaskDistribution) -> dict[str, Any]:
-        """Returns what makes such tasks in PyTorch, by name: our plain version, the public project."""
+        """Returns the task generators in PyTorch by name: our plain version, the public project."""
         makers = {}
         if self.pytorch:
             from gpicl_jax.bench.pytorch.tasks import StoredTasks
@@ -57,13 +57,13 @@ def changed(config: Config, **sections: dict[str, Any]) -> Config:
     """Returns `config` with other settings, by section.
 
     Raises:
-      UserError: they do not go together.
+      UserError: the settings do not fit each other.
     """
     return config_from_dict(as_dict(config), sections)
 
 
 def model_size(config: Config) -> str:
-    """Returns the model's width and layers for a title, or its name where it counts no layers.
+    """Returns the model's width and number of layers for a title, or its name if it has no layers.
 
     Example:
       >>> from gpicl_jax.config import load_config
@@ -75,17 +75,17 @@ def model_size(config: Config) -> str:
 
 
 class Program:
-    """A training program, put together as `training.trainer.Trainer` does it.
+    """A training program, built as `training.trainer.Trainer` builds it.
 
     Args:
       config: checked settings.
-      tasks: what it draws from; by default what `[tasks]` describes, over 60,000 random uint8 images of 10 classes.
+      tasks: tasks to draw from. The default is `[tasks]` over 60,000 random uint8 images of 10 classes.
 
     Attributes:
       hyper: the traced settings, on the device.
-      init: maps them to the state before the first step; compiled.
+      init: compiled function from `hyper` to the state before the first step.
       chunk: takes `train.chunk` training steps in one scan.
-      shape: (T, S), tasks of a batch, and episodes of each.
+      shape: (T, S), tasks of a batch, and episodes of a task.
     """
 
     def __init__(self, config: Config, tasks: TaskDistribution | None = None) -> None:
@@ -98,7 +98,7 @@ class Program:
         self.shape = config.tasks.tasks_per_step, config.tasks.sequences_per_task
 
     def changed(self, **sections: dict[str, Any]) -> "Program":
-        """Returns the program of other settings over the same tasks; see the function `changed`."""
+        """Returns the program with other settings over the same tasks, as the function `changed` does."""
         return Program(changed(self.config, **sections), self.tasks)
 
     def draw(self, tasks: TaskDistribution, step: jax.Array, hyper: Hyper) -> Episode:
@@ -112,9 +112,9 @@ class Program:
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), episodes_TS)
 
     def given_gradient(self, parts: int) -> BatchGradient:
-        """Returns `gradient(params, None, episodes_B, hyper)`: of the mean loss of episodes that are given in place of keys.
+        """Returns `gradient(params, None, episodes_B, hyper)` of the mean loss of given episodes, without keys.
 
-        They are taken in `parts` equal parts, one after another.
+        It takes the episodes in `parts` equal parts, one after another.
         """
         key = jax.random.key(0)  # of the order of inner batches
 
@@ -130,7 +130,7 @@ class Program:
     def given_step(
         self, state: TrainState, episodes_B: Episode, hyper: Hyper, *, gradient: BatchGradient
     ) -> tuple[TrainState, Metrics]:
-        """Takes a training step that draws nothing."""
+        """Takes a training step on given episodes."""
 
         def given(params: Any, *_: Any) -> tuple[Any, Metrics]:
             return gradient(params, None, episodes_B, hyper)

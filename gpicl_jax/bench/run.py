@@ -25,19 +25,19 @@ from gpicl_jax.training.population import one_device_a_core
 def run_bench(
     name: str, overrides: tuple[str, ...], asked: Asked, command: list[str], *, json_file: Path | None, results: Path | None
 ) -> int:
-    """Measures one benchmark and prints its tables; returns the exit code.
+    """Measures one benchmark and prints its tables. Returns the exit code.
 
     Args:
-      name: a file of this room with `measure(config, asked)`, which returns rows, and `TAKES`: settings that it follows, whole
-        sections of them, options of its PyTorch sides. `ONE_DEVICE_A_CORE` says that it cuts a CPU. `bench/NAME` is its config.
-      overrides: of that config, `--section.key=value`.
+      name: a file of this folder with `measure(config, asked)`, which returns rows, and `TAKES`, the settings and options that
+        it supports. `ONE_DEVICE_A_CORE` says that it cuts a CPU into devices. Its config is `bench/NAME`.
+      overrides: changes of that config, `--section.key=value`.
       asked: what to compare with.
-      command: for the record.
-      json_file: where to write all that was found.
-      results: folder whose `NAME.csv` and figure are brought up to date.
+      command: the command line, for the record.
+      json_file: where to write all results.
+      results: folder whose `NAME.csv` and figure are written anew.
 
     Raises:
-      UserError: a setting or an option is wrong, or a file cannot be written; said before anything is measured.
+      UserError: a setting or an option is wrong, or a file cannot be written. This is checked before anything is measured.
     """
     config, benchmark = load_config(f"bench/{name}", overrides), importlib.import_module(f"gpicl_jax.bench.{name}")
     _check_asked(name, benchmark.TAKES, overrides, asked)
@@ -62,7 +62,7 @@ def run_bench(
 
 
 def _describe(command: list[str]) -> dict[str, Any]:
-    """Returns what a measurement ran on: versions, devices, threads, and how busy the machine was."""
+    """Returns what a measurement ran on: versions, devices, threads, and the load of the machine."""
     record = describe_run(command, "pmap")
     del record["parallel"]
     record["packages"]["torch"] = metadata.version("torch") if importlib.util.find_spec("torch") else None
@@ -70,7 +70,7 @@ def _describe(command: list[str]) -> dict[str, Any]:
 
 
 def _check_asked(name: str, takes: tuple[str, ...], overrides: tuple[str, ...], asked: Asked) -> None:
-    """Refuses what would change nothing, PyTorch that is not there, and too few rounds."""
+    """Refuses settings and options without effect, a missing PyTorch, and too few rounds."""
     if asked.repeats < 2:
         raise UserError(f"--repeats {asked.repeats}; expected 2 or more, for a spread")
     for given in (*overrides, *asked.options):
@@ -95,7 +95,7 @@ def _check_writable(file: Path, option: str) -> None:
 
 
 def _write_results(folder: Path, name: str, record: dict[str, Any], rows: list[Row]) -> None:
-    """Writes `NAME.csv` anew in `folder`, and its figure from all the tables there."""
+    """Writes `NAME.csv` anew in `folder`, and the figure of all tables in it."""
     versions = {each: record["packages"].get(each) or "–" for each in ("jax", "torch")}
     frame = pd.DataFrame(rows).assign(**versions, device=record["devices"][0], threads=record["threads"])
     write_atomic(folder / f"{name}.csv", lambda file: frame.to_csv(file, index=False))
@@ -104,7 +104,7 @@ def _write_results(folder: Path, name: str, record: dict[str, Any], rows: list[R
 
 
 def text(rows: Sequence[Row]) -> str:
-    """Returns the rows as aligned tables: a line for each side, a column for each quantity, numbers of three figures.
+    """Returns the rows as aligned tables, a line for each side and a column for each quantity, with three figures.
 
     Example:
       >>> print(text([Row("speed", "a", "tasks/s", 3.14159, 3, 4e9), Row("speed", "b", "tasks/s", 1250, 1250, 1250)]))

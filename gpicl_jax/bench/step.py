@@ -1,18 +1,18 @@
-"""Training steps with generation, generation's share of them, and the machine's own limit.
+"""Training steps per second, the share of task generation in them, and the machine's limit.
 
-The limit is the least time that a step could take on this machine, from its work and from what the machine does of plain work.
-By hand, a step of B episodes of L tokens, H heads of E, K = H·E, does
+The limit is the least time that a step could take on this machine. It follows from the work of a step and from measured rates.
+Counted by hand, a step of B episodes of L tokens, H heads of E, K = H·E, does
 
     2·B·L·(3·[(N·(4·D·K + 2·D·F) + C·D) + N·2·L·K] + 2·(X + C)·D)  +  2·B·L·X²
 
-floating-point operations: every product once forward and twice backward (the tokens need no gradient: embedding once and
-once), attention over all L × L pairs, and the projection of the images. Drawing random words is integer work, and is not
-counted. It must move, in floats of 4 bytes,
+floating-point operations. Every product counts once forward and twice backward (the tokens need no gradient: the embedding
+counts once and once). Attention is over all L × L pairs, and the projection of the images counts. Random words are integer
+work and do not count. A step must move, in floats of 4 bytes,
 
     10·P  +  4·B·L·N·(4·D + 4·K + 2·F + H·L)
 
-where the P parameters are read forward and backward and Adam reads four numbers of each and writes three, the gradient being
-written before; activations and their gradients are written and read once, matrices never leave the cache.
+The P parameters are read forward and backward, and their gradient is written. Adam reads four numbers of each and writes three.
+Activations and their gradients are written and read once. Matrices never leave the cache.
 """
 
 import dataclasses
@@ -34,12 +34,12 @@ COPIED = 2**26  # floats
 
 
 def measure(config: Config, asked: Asked) -> list[Row]:
-    """Measures steps/s at B and 2 B episodes, a matrix for each or one for all; generation alone; the roofline.
+    """Measures steps/s at B and 2 B episodes, with a matrix for each or one for all, then generation alone and the roofline.
 
     B is `tasks.tasks_per_step`.
 
     Raises:
-      UserError: `config` asks for what PyTorch's side does not have.
+      UserError: PyTorch's version does not support a setting of `config`.
     """
     program, size, own = Program(config), config.tasks.tasks_per_step, config.tasks.entries
     one, two, shared = (
@@ -67,13 +67,13 @@ def measure(config: Config, asked: Asked) -> list[Row]:
 
 
 def step_side(program: Program) -> Side:
-    """Returns chunks of training steps, one after another; its unit is a step."""
+    """Returns a side that takes chunks of training steps. Its unit is a step."""
     state, amount = program.init(program.hyper), program.config.train.chunk
     return training_side(program.chunk, state, program.tasks, program.hyper, amount=amount)
 
 
 def _draw_side(program: Program, entries: str) -> Side:
-    """Returns as many batches in one scan as the step has; each is drawn whole, and the next begins where it ends."""
+    """Returns a side that draws a batch for each step of a chunk, in one scan. A batch is drawn whole before the next one."""
     chunk, tasks = program.config.train.chunk, dataclasses.replace(program.tasks, entries=entries)
 
     def draw_all(tasks, hyper, start):
@@ -88,7 +88,7 @@ def _draw_side(program: Program, entries: str) -> Side:
 
 
 def _pytorch_sides(program: Program, makers: dict[str, Any]) -> dict[str, Side]:
-    """Returns training steps in PyTorch on tasks of each maker, and on those of the lean generator where ours is among them."""
+    """Returns training steps in PyTorch on tasks of each maker, and on lean batches where our version is a maker."""
     if not makers:
         return {}
     from gpicl_jax.bench.pytorch.transformer import transformer_side
@@ -101,7 +101,7 @@ def _pytorch_sides(program: Program, makers: dict[str, Any]) -> dict[str, Side]:
 
 
 def _limits() -> dict[str, Side]:
-    """Returns a large square float32 product, and a copy of a long array: their units are operations and bytes."""
+    """Returns a large square float32 product, whose unit is an operation, and a copy of a long array, whose unit is a byte."""
     size = PRODUCT.get(jax.default_backend(), 8192)
     square, long = jax.random.normal(jax.random.key(0), (size, size)), jnp.ones(COPIED)
     return {
@@ -111,7 +111,7 @@ def _limits() -> dict[str, Side]:
 
 
 def work_by_hand(config: Config, params: int) -> tuple[float, float]:
-    """Returns operations and bytes of a step with `tasks.sequences_per_task` = 1, see the top of the file."""
+    """Returns operations and bytes of a step with `tasks.sequences_per_task` = 1, as the top of the file counts them."""
     model, tasks, num_features = config.model, config.tasks, config.data.num_features
     wide, mlp_width = model.num_heads * model.head_size, model.mlp_width or 4 * model.width
     rows, classes = tasks.tasks_per_step * tasks.length, tasks.classes_per_task
@@ -122,7 +122,7 @@ def work_by_hand(config: Config, params: int) -> tuple[float, float]:
 
 
 def _roofline_rows(program: Program, step_R: np.ndarray, limits: dict[str, Side]) -> list[Row]:
-    """Returns work by hand and as XLA counts it, the machine's rates, the bound, and the share of it that a step reaches."""
+    """Returns the work by hand and by XLA's count, the machine's rates, the bound, and the share of it that a step reaches."""
     step = functools.partial(program.given_step, hyper=program.hyper, gradient=program.given_gradient(1))
     given = jax.eval_shape(program.init, program.hyper), jax.eval_shape(program.first_batch)
     _, costs = compile_apart(lambda *given: step(*given)[0][:2], *given)  # no loop is in it: XLA's count is whole

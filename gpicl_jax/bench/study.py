@@ -1,4 +1,4 @@
-"""A meta-step of MAML with the convolutional network of the study on Omniglot, and its memory."""
+"""Meta-steps per second and memory of MAML with the convolutional network of the study on Omniglot."""
 
 import jax
 
@@ -15,7 +15,7 @@ INNER_STEPS = (15, 45, 135)
 def measure(config: Config, asked: Asked) -> list[Row]:
     """Measures what `bench.maml` does, then the memory of one problem's meta-gradient against the number of inner steps.
 
-    That is what XLA plans beside weights and gradient, of second order, with and without recomputed steps.
+    Memory is what XLA plans beside weights and gradient, at second order, with and without recomputed steps.
     """
     rows, table = maml.measure(config, asked), "memory of one problem, second order"
     program = Program(config)

@@ -1,6 +1,6 @@
-"""How fast tasks are made, and what memory they take.
+"""Tasks per second, and the memory that tasks take.
 
-Memory is against the number of tasks, each number in a process of its own, started by `python -m gpicl_jax.bench.tasks`.
+Memory is measured for several numbers of tasks, each in a new process, `python -m gpicl_jax.bench.tasks`.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ _CALLS = 4  # tasks of one sequence are drawn so many times tasks_per_step at on
 
 
 def measure(config: Config, asked: Asked) -> list[Row]:
-    """Measures tasks/s with a matrix for each episode, every kind of entries; episodes/s of tasks that share theirs; memory.
+    """Measures tasks/s with a matrix for each episode and kind of entries, episodes/s of tasks that share one, and memory.
 
-    Memory is with so many tasks of a finite set, drawn as they come or (PyTorch's design) stored.
+    Memory is that of 2^n tasks of a finite set, drawn on the fly or (PyTorch's design) stored.
 
     Raises:
-      UserError: the public project is asked for and not there.
+      UserError: the public project cannot be used.
     """
     program, own = Program(config), config.tasks.entries
     (num_tasks, sequences), num_features = program.shape, config.data.num_features
@@ -53,13 +53,12 @@ def measure(config: Config, asked: Asked) -> list[Row]:
 
 
 def _draw_side(program: Program, entries: str) -> Side:
-    """Returns draws of a batch of tasks."""
     tasks = dataclasses.replace(program.tasks, entries=entries)
     return compiled_side(program.draw, tasks, np.int32(0), program.hyper, amount=np.prod(program.shape))
 
 
 def _memory_rows(side: str, exponents: tuple[int, ...], config: Config, task_bytes: int) -> list[Row]:
-    """Returns peak memory with 2^n tasks, and the bytes that are stored of them, also of sets too large to be made here."""
+    """Returns peak memory with 2^n tasks, and the bytes that stored tasks take, also for sets too large to make here."""
     peaks_RN = [[_peak_of(side, config, 2**number) for number in exponents] for _ in range(TURNS)]
     table, peaks, rows = "memory with a finite set of tasks", dict(zip(exponents, np.transpose(peaks_RN), strict=True)), []
     for number in sorted({*exponents, *_QUOTED}):
@@ -72,14 +71,14 @@ def _memory_rows(side: str, exponents: tuple[int, ...], config: Config, task_byt
 
 
 def _peak_of(side: str, config: Config, num_tasks: int) -> int:
-    """Returns the peak memory, in bytes, of a new process that makes tasks, on the device where that has its own."""
+    """Returns the peak memory, in bytes, of a new process that makes tasks, or of its device where that has its own memory."""
     command = [sys.executable, "-m", "gpicl_jax.bench.tasks", side, str(num_tasks), json.dumps(as_dict(config))]
     environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # this process may hold most of a GPU
     return int(subprocess.check_output(command, text=True, env=environment).splitlines()[-1])
 
 
 def _peak(side: str, num_tasks: int, config: Config) -> int:
-    """Returns the peak memory of this process, or of its device, once it has drawn three batches, or stored all tasks."""
+    """Returns the peak memory of this process, or of its device, after three drawn batches or after all tasks are stored."""
     if side == "pytorch":
         from gpicl_jax.bench.pytorch.tasks import StoredTasks
 
@@ -96,7 +95,7 @@ def _peak(side: str, num_tasks: int, config: Config) -> int:
 def _peak_rss() -> int:
     """Returns the largest resident memory of this process so far, in bytes.
 
-    On Linux from `VmHWM`: `ru_maxrss` of a child process begins with its parent's.
+    Linux says it in `VmHWM`. `ru_maxrss` of a child process would begin with its parent's.
     """
     status = Path("/proc/self/status")
     if status.is_file():

@@ -1,1 +1,1 @@
-"""Base datasets as they are stored: images on the host, labels, splits. A dataset registers itself: see `registry`."""
+"""Stored base datasets: images on the host, labels, splits. A dataset registers itself: see `registry`."""

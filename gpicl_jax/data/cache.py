@@ -16,14 +16,14 @@ _log = logging.getLogger("gpicl_jax")
 
 
 def cached(name: str, version: str, split: str, origin: str, read: Callable[[], Arrays]) -> Arrays:
-    """Returns the arrays from the cache, `GPICL_CACHE_DIR` or ~/.cache/gpicl_jax, else from `read`, which then fills it.
+    """Returns the arrays from the cache, `GPICL_CACHE_DIR` or ~/.cache/gpicl_jax, or from `read` and fills the cache.
 
-    A damaged file is rebuilt, and a folder that cannot be written is passed over, each with a word.
+    A damaged file is rebuilt. A folder that cannot be written is left alone. Both print a line.
 
     Args:
       name, version, split: what the arrays are.
-      origin: what makes them what they are: names, sizes and times of their files. Two folders of one set may differ.
-      read: reads and decodes them, slowly.
+      origin: what the arrays depend on: names, sizes and times of their files. Two folders of one set may differ.
+      read: reads and decodes the arrays, slowly.
     """
     digest = hashlib.sha256(f"{_FORMAT} {origin}".encode()).hexdigest()[:8]
     folder = Path(os.path.expanduser(os.environ.get("GPICL_CACHE_DIR") or "~/.cache/gpicl_jax"))
@@ -46,7 +46,7 @@ def cached(name: str, version: str, split: str, origin: str, read: Callable[[], 
 
 
 def fingerprint(path: Path) -> str:
-    """Names, sizes and times of a file, or of all files in a folder: it changes when they do.
+    """Returns names, sizes and times of a file, or of all files in a folder. The text changes when they do.
 
     Example:
       >>> import tempfile

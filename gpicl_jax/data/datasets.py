@@ -1,4 +1,4 @@
-"""Base datasets by name: those that register themselves, TFDS sets, and the user's own files and folders."""
+"""Base datasets by name: registered ones, TFDS sets, and the user's own files and folders."""
 
 import functools
 import math
@@ -21,7 +21,7 @@ _LISTED = ("mnist", "fashion_mnist", "kmnist", "cifar10", "svhn_cropped", "emnis
 def read_split(
     name: str, split: str, folder: Path, *, size: int | None, channels: int | None, standardize: bool
 ) -> dict[str, Any]:
-    """One split of a base dataset: what `ImageDataset.build` takes.
+    """Returns one split of a base dataset, as `ImageDataset.build` takes it.
 
     Raises:
       UserError: see `load`.
@@ -47,7 +47,7 @@ def read_split(
 
 
 def find_stored(name: str, folder: Path) -> Stored:
-    """The set as it is stored; prepares a TFDS set that is missing, if that can be done here."""
+    """Returns the stored set. A missing TFDS set is prepared, if that is possible here."""
     if is_path(name):
         return read_own(name)
     if name in names("source") and name not in names("dataset"):
@@ -68,7 +68,7 @@ def _read(name: str, folder: Path) -> Stored:
 
 @functools.lru_cache(maxsize=8)
 def _arrays(stored: Stored, part: Part, size: int | None, channels: int | None) -> Arrays:
-    """uint8 [N, X] and labels [N] of a part of a split, resized."""
+    """Returns uint8 [N, X] and labels [N] of a part of a split, resized."""
     split, tenths = part
     images, labels_N = map(np.asarray, stored.read(split))
     images_NHWc = as_images(stored.name, images)
@@ -85,7 +85,7 @@ def _arrays(stored: Stored, part: Part, size: int | None, channels: int | None) 
 
 
 def available(data_dir: str | Path = "") -> dict[str, str]:
-    """Known base datasets, each with one line: ready (what and where), or the command that gets it.
+    """Returns known base datasets, each with one line: ready (what and where), or the command that gets it.
 
     Example:
       >>> available()["digits"].split(":")[0]

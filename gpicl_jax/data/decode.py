@@ -13,18 +13,17 @@ _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
 
 
 def decode_images(name: str, files: Iterable[tuple[str, bytes]]) -> np.ndarray:
-    """Decodes (what, bytes) pairs with Pillow; a 1-bit image becomes {0, 255}, whatever other decoders make
-    of it, and transparent pixels become white.
+    """Decodes (what, bytes) pairs with Pillow. A 1-bit image becomes {0, 255}. Transparent pixels become white.
 
     Args:
-      name: of the dataset, for errors.
+      name: name of the dataset, for errors.
       files: what each image is, for errors, and its PNG, JPEG … bytes.
 
     Returns:
       uint8 [N, height, width, channels], one channel where all images are grey, else three.
 
     Raises:
-      UserError: bytes that are no image, images of different sizes, or of more than 8 bits a channel.
+      UserError: bytes that are no image, images of different sizes, or more than 8 bits a channel.
     """
     images, size, first = [], "", ""
     for what, content in files:

@@ -23,13 +23,13 @@ Division = dict[str, tuple[tuple[str, ...], np.ndarray]]
 @register("omniglot/small1")
 @register("omniglot/small2")
 class Omniglot(Dataset):
-    """One of three ways to divide Omniglot, with `train`, `validation` and `test`, which share no character.
+    """Omniglot in one of three divisions into `train`, `validation` and `test`, which share no character.
 
-    - `omniglot/few_shot`: all 1,623 characters, shuffled with seed 1 and divided 1,100 / 100 / 423 as by Finn et al. (2017);
-      the shuffle is ours, since theirs is one of file names in Python 2. Each character turned by 90°, 180° and 270° is a
-      class of its own, after the division.
-    - `omniglot/small1`, `omniglot/small2`: Lake's two smaller background sets of 5 alphabets; a tenth of their characters
-      are for validation, and the test is his evaluation set. Rotations likewise.
+    - `omniglot/few_shot`: all 1,623 characters, shuffled with seed 1 and divided 1,100 / 100 / 423 as by Finn et al. (2017).
+      The shuffle is ours, since theirs shuffles file names in Python 2. After the division each character turned by 90°, 180°
+      and 270° is another class.
+    - `omniglot/small1`, `omniglot/small2`: Lake's two smaller background sets of 5 alphabets. A tenth of their characters is
+      for validation, and the test is his evaluation set. Turned characters are classes here too.
     """
 
     rotations = 4
@@ -52,7 +52,7 @@ class Omniglot(Dataset):
 
 
 def cut(order: np.ndarray, ends: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Returns the parts of an order of things that are for training and validation, up to these ends, and for the test."""
+    """Returns the parts of `order` for training, validation and test. `ends` are the ends of the first two."""
     return dict(zip(("train", "validation", "test"), np.split(order, ends), strict=True))
 
 

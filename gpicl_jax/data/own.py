@@ -16,7 +16,7 @@ from gpicl_jax.settings import UserError, one_line
 
 
 def read_own(name: str) -> Stored:
-    """The images at the path `name`, kept while they stay as they are; see `read_npz` and `read_folder`."""
+    """Returns the images at the path `name`, read again only when they change. See `read_npz` and `read_folder`."""
     path = Path(os.path.expanduser(name))
     try:
         if path.is_dir() or (path.is_file() and path.suffix == ".npz"):
@@ -34,9 +34,9 @@ def _read(path: Path, _fingerprint: str) -> Stored:
 
 
 def read_npz(path: Path) -> Stored:
-    """Arrays `images` (uint8 [N, height, width] or [N, height, width, 1 or 3]) and `labels` (N integers from 0).
+    """Returns the arrays `images` (uint8 [N, height, width] or [N, height, width, 1 or 3]) and `labels` (N integers from 0).
 
-    In place of images an array `features` (floats [N, X]) may hold what a frozen network made of them: see `from_features`.
+    In place of images an array `features` (floats [N, X]) may hold the outputs of a frozen network: see `from_features`.
 
     Raises:
       UserError: no such arrays, Python objects in them, other shapes or types, one class only.
@@ -61,10 +61,10 @@ def read_npz(path: Path) -> Stored:
 
 
 def as_images(where: str, images: np.ndarray) -> np.ndarray:
-    """uint8 [N, height, width, 1 or 3] of images, with or without the last axis, or of float features [N, X].
+    """Returns uint8 [N, height, width, 1 or 3] from images, with or without the last axis, or from float features [N, X].
 
     Raises:
-      UserError: of another type or shape.
+      UserError: another type or shape.
     """
     if images.dtype.kind == "f" and images.ndim == 2:
         return from_features(where, images)
@@ -82,13 +82,13 @@ def as_images(where: str, images: np.ndarray) -> np.ndarray:
 
 
 def from_features(where: str, features_NX: np.ndarray) -> np.ndarray:
-    """uint8 [N, 1, X, 1] of float [N, X]: each row standardised by its own mean and deviation, tanh, 256 levels.
+    """Returns uint8 [N, 1, X, 1] of float [N, X]: each row standardised by its own mean and deviation, tanh, 256 levels.
 
-    The authors standardise a ResNet's features over the dataset, then take tanh (google/learned_optimization, resnet.py). A
-    row's own statistics need no other row, so that nothing of the test images is in the training images'.
+    The authors standardise a ResNet's features over the dataset, then take tanh (google/learned_optimization, resnet.py). Here
+    a row's statistics need no other row, so training images hold no information about test images.
 
     Raises:
-      UserError: X is 1, or not all are finite.
+      UserError: X is 1, or not all numbers are finite.
 
     Example:
       >>> from_features("mine.npz", np.array([[0.0, 1.0, 2.0]]))[0, 0, :, 0].tolist()
@@ -105,7 +105,7 @@ def from_features(where: str, features_NX: np.ndarray) -> np.ndarray:
 
 
 def read_folder(path: Path) -> Stored:
-    """One sub-folder for each class, named in the order of the labels, with image files that Pillow reads.
+    """Returns the images of a folder, which has a sub-folder of image files for each class, named in the order of the labels.
 
     Raises:
       UserError: fewer than two class folders, one without images, a damaged image, images of different sizes.

@@ -1,4 +1,4 @@
-"""Image classification sets of TensorFlow Datasets, read from folders that were prepared before, without TensorFlow."""
+"""Image classification sets of TensorFlow Datasets, read without TensorFlow from folders that were prepared before."""
 
 import difflib
 import functools
@@ -24,7 +24,7 @@ _is_version = re.compile(r"\d+\.\d+\.\d+").fullmatch
 
 
 class NotPrepared(UserError):
-    """The TFDS set `name` is not among the prepared ones."""
+    """A TFDS set that is not in the folder of prepared sets."""
 
     def __init__(self, name: str, folder: Path) -> None:
         here = Path(sys.executable).parent  # the commands of this environment
@@ -35,15 +35,15 @@ class NotPrepared(UserError):
 
 
 def data_folder(setting: str = "") -> Path:
-    """Where prepared sets are: the setting data.dir, else `TFDS_DATA_DIR`, else TFDS's own ~/tensorflow_datasets."""
+    """Returns the folder of prepared sets: `setting`, else `TFDS_DATA_DIR`, else TFDS's own ~/tensorflow_datasets."""
     return Path(os.path.expanduser(setting or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
 
 
 def read_prepared(name: str, folder: Path) -> Stored:
-    """The set `name` (`mnist`, `emnist/letters`, `mnist:3.0.1`) in the folder of prepared sets.
+    """Returns the set `name` (`mnist`, `emnist/letters`, `mnist:3.0.1`) from the folder of prepared sets.
 
     Raises:
-      NotPrepared: it is not there.
+      NotPrepared: the set is not in the folder.
       UserError: it cannot be read, or is no image classification set with one label.
     """
     path = _version_folder(name, folder)
@@ -75,7 +75,7 @@ def _open(name: str, path: Path, origin: str) -> Stored:
 
 @functools.lru_cache(maxsize=4)
 def read_numbers(where: str, split: str, features: tuple[str, ...]) -> tuple[np.ndarray, ...]:
-    """Some numbers of every example of a split of the prepared set in the folder `where`, [N] each; no image is decoded."""
+    """Returns numeric features of every example of a split of the set in the folder `where`, [N] each. No image is decoded."""
     builder = _tfds().builder_from_directory(where)
     image, _ = _image_and_label(where, builder.info)
     records = list(_records(builder, image, split))
@@ -100,7 +100,7 @@ def download(name: str, folder: Path) -> None:
 
 
 def check_name(name: str) -> None:
-    """Raises `UserError` unless TFDS has a set of this name, with this config where it has several."""
+    """Raises `UserError` unless TFDS has a set of this name, with this config where the set has several."""
     tfds = _tfds()
     base, _, config = name.split(":")[0].partition("/")
     known = tfds.list_builders(with_community_datasets=False)
@@ -117,13 +117,13 @@ def check_name(name: str) -> None:
 
 
 def prepared_names(folder: Path) -> list[str]:
-    """Names of all sets in a folder of prepared sets."""
+    """Returns the names of all sets in a folder of prepared sets."""
     infos = sorted([*folder.glob("*/*/dataset_info.json"), *folder.glob("*/*/*/dataset_info.json")])
     return sorted({info.parent.parent.relative_to(folder).as_posix() for info in infos if _is_version(info.parent.name)})
 
 
 def _version_folder(name: str, folder: Path) -> Path | None:
-    """The folder of the version asked for, or of the latest."""
+    """Returns the folder of the version in `name`, or else of the latest version."""
     name, _, version = name.partition(":")
     versions = [path.parent for path in (folder / name).glob("*/dataset_info.json") if _is_version(path.parent.name)]
     wanted = [path for path in versions if version in ("", path.name)]
@@ -131,7 +131,7 @@ def _version_folder(name: str, folder: Path) -> Path | None:
 
 
 def _image_and_label(name: str, info: Any) -> tuple[str, str]:
-    """The names of the one image and the one label in the features of a set."""
+    """Returns the names of the one image and the one label among the features of a set."""
     features, keys, kinds = info.features, info.supervised_keys, (_tfds().features.Image, _tfds().features.ClassLabel)
     found = [features[key] if isinstance(key, str) and key in features else None for key in keys or ()]
     if len(found) != 2 or not all(map(isinstance, found, kinds)):
@@ -161,7 +161,7 @@ def _read(name: str, builder: Any, image: str, label: str, split: str) -> Arrays
 
 
 def _records(builder: Any, image: str, split: str) -> Iterator[dict[str, Any]]:
-    """The examples of a split as dictionaries; images stay encoded."""
+    """Yields the examples of a split as dictionaries, with encoded images."""
     tfds = _tfds()
     keep = {image: tfds.decode.SkipDecoding()}
     if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
@@ -179,7 +179,7 @@ def _records(builder: Any, image: str, split: str) -> Iterator[dict[str, Any]]:
 
 
 def _tfrecords(path: Path) -> Iterator[bytes]:
-    """The records of a TFRecord file: 8 bytes of length, 4 of its checksum, the record, 4 of its checksum."""
+    """Yields the records of a TFRecord file: 8 bytes of length, 4 of its checksum, the record, 4 of its checksum."""
     with open(path, "rb") as file:
         while header := file.read(12):
             length = int.from_bytes(header[:8], "little")
@@ -192,7 +192,7 @@ def _tfrecords(path: Path) -> Iterator[bytes]:
 
 
 def masked_crc32c(content: bytes) -> bytes:
-    """TFRecord's checksum: CRC-32C (RFC 3720, appendix B.4), turned by 15 bits, plus a constant; little-endian."""
+    """Returns TFRecord's checksum: CRC-32C (RFC 3720, appendix B.4), turned by 15 bits, plus a constant, little-endian."""
     crc, table = 0xFFFFFFFF, _crc_table()
     for byte in content:
         crc = table[(crc ^ byte) & 255] ^ (crc >> 8)

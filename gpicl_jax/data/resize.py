@@ -1,4 +1,4 @@
-"""From images as they are stored to images as they are learned from: one size, one number of channels, uint8."""
+"""From stored images to images for learning: one size, one number of channels, uint8."""
 
 import functools
 import os
@@ -18,13 +18,13 @@ _BYTES_AT_ONCE = 2**28  # of float32 pixels
 def resized(images_NHWc: np.ndarray, size: int | None, channels: int | None) -> np.ndarray:
     """Resizes on the device, some images at a time, and rounds to uint8 once at the end.
 
-    Bilinear; antialiased where it shrinks, but for 14×14×1 and 32×32×3 (the paper's), which equal `tf.image.resize` up to
-    rounding.
+    Interpolation is bilinear, and antialiased where an image shrinks, except to 14×14×1 and 32×32×3 (the paper's sizes). There
+    the result equals `tf.image.resize` up to rounding.
 
     Args:
       images_NHWc: uint8 [N, height, width, 1 or 3].
-      size: height and width of the result; None leaves them.
-      channels: 1 (grey, luma of ITU-R BT.601) or 3 (grey is copied); None leaves them.
+      size: height and width of the result. None keeps them.
+      channels: 1 (grey, luma of ITU-R BT.601) or 3 (grey is copied). None keeps them.
 
     Returns:
       uint8 [N, X], X = height · width · channels.
@@ -54,10 +54,10 @@ def _resized(images_NHWc: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
 
 
 def check_device_memory(name: str, num_images: int, num_features: int) -> None:
-    """Stops where the images would not fit into the free memory of the device.
+    """Checks that the images fit into the free memory of the device.
 
     Raises:
-      UserError: with both sizes, and the settings that help.
+      UserError: they do not. It gives both sizes, and the settings that help.
     """
     needed, free, device = num_images * num_features, *device_memory()
     if needed > free:
@@ -68,7 +68,7 @@ def check_device_memory(name: str, num_images: int, num_features: int) -> None:
 
 
 def device_memory() -> tuple[int, str]:
-    """Free bytes of the device that arrays go to, and its name; on a CPU, the memory of the machine."""
+    """Returns the free bytes of the default device, and its name. On a CPU they are those of the machine."""
     device = jax.local_devices()[0]
     statistics = device.memory_stats() or {}
     if "bytes_limit" in statistics:

@@ -1,4 +1,4 @@
-"""What every source of images hands over: the arrays of its splits, on the host, as they are stored."""
+"""What a dataset hands over: the arrays of its splits, on the host."""
 
 import dataclasses
 import hashlib
@@ -16,16 +16,16 @@ Arrays = tuple[np.ndarray, np.ndarray]  # uint8 [N, height, width, 1 or 3], inte
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stored:
-    """A base dataset as it is stored.
+    """A stored base dataset.
 
     Attributes:
-      name: for tables and errors.
-      where: for people: the folder, file or package.
+      name: its name in tables and errors.
+      where: folder, file or package, for people.
       num_classes: C over all splits.
-      counts: images of each split, by the split's own name.
-      read: a split's own name -> its arrays.
-      shape: height, width, channels, as declared; None where images differ.
-      rotations: quarter turns (1 or 4) of an image that are classes of their own: the r-th of class c is c · rotations + r.
+      counts: images of each split, by the set's own names of splits.
+      read: the set's name of a split -> its arrays.
+      shape: declared height, width, channels, or None where images differ.
+      rotations: quarter turns (1 or 4) of an image that are different classes. The r-th of class c is c · rotations + r.
     """
 
     name: str
@@ -38,20 +38,20 @@ class Stored:
 
 
 class Dataset:
-    """A base dataset that a config names; it registers itself under its name."""
+    """A base dataset that a config names. It registers itself under its name."""
 
     room, needs, given = "dataset", ("read",), ()
 
     @classmethod
     def read(cls, name: str, folder: Path) -> Stored:
-        """Returns the set as it is stored.
+        """Returns the stored set.
 
         Args:
-          name: under which it was found; one class may have several.
-          folder: of prepared TFDS sets.
+          name: the name in the config. One class may have several.
+          folder: folder of prepared TFDS sets.
 
         Raises:
-          NotPrepared: it is made of a TFDS set that is not in the folder.
+          NotPrepared: it needs a TFDS set that is not in the folder.
         """
         raise NotImplementedError
 
@@ -64,11 +64,10 @@ _TWO = {"validation": (0, 1), "train": (1, 10)}
 
 
 def divide(stored: Stored) -> dict[str, Part]:
-    """Which part of which stored split serves as `train`, `validation` and `test`; other splits serve as they are.
+    """Returns which part of which stored split serves as `train`, `validation` and `test`. Other splits stay as they are.
 
-    A set with test images keeps them all for the test; else validation images serve, if there are. Validation images, where
-    there are no others, are about 10% of the training images. A set with one split is divided about 70/10/20, unless that
-    split is called test: then there is no other.
+    All test images serve as the test, or all validation images if the set has no test images. If no validation images are left,
+    about 10% of the training images serve as validation. A single split is divided about 70/10/20, but a single `test` is not.
 
     Example:
       >>> splits = {"train": 60_000, "test": 10_000}
@@ -87,10 +86,10 @@ def divide(stored: Stored) -> dict[str, Part]:
 
 
 def part_rows(images_NHWc: np.ndarray, labels_N: np.ndarray, tenths: tuple[int, int]) -> np.ndarray:
-    """Rows of some tenths of a split. Its content alone decides which tenth an image is in.
+    """Returns the rows of some tenths of a split. An image's content alone decides its tenth.
 
-    So equal images are never in two parts, and an image stays in its part when others are added. A set of many small
-    classes, such as Omniglot, is divided by class: a part has all images of its classes.
+    So equal images are never in two parts, and an image stays in its part when others are added. A set of many small classes,
+    such as Omniglot, is divided by class: a part has all images of its classes.
     """
     if tenths == _ALL:
         return np.arange(len(labels_N))
@@ -123,7 +122,7 @@ def check_labels(name: str, labels_N: np.ndarray, num_images: int, num_classes: 
 
 
 def pixel_statistics(images_NX: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation over all pixels of all images: one scalar each, as the paper standardises."""
+    """Returns mean and standard deviation over all pixels of all images, one scalar each, as in the paper."""
     pixels = images_NX.reshape(-1)
     parts = (pixels[start : start + _AT_ONCE] for start in range(0, pixels.size, _AT_ONCE))  # bincount makes a copy
     histogram = sum(np.bincount(part, minlength=256) for part in parts)

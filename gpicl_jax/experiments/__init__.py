@@ -1,1 +1,1 @@
-"""The tables and figures, one file or folder each: `gpicl experiment NAME`. What they share is in `engine`."""
+"""The tables and figures, one file or folder each: `gpicl experiment NAME`. `engine` is what they share."""

@@ -1,7 +1,7 @@
 """`gpicl experiment comparison`.
 
-Before its first cell a learner tries a few settings on validation tasks, each for a quarter of the time that a cell gets. The
-best one is measured on test tasks.
+Before its first cell a learner tries a few settings on validation tasks, each for a quarter of a cell's time. Test tasks
+measure the best setting.
 """
 
 import dataclasses
@@ -64,8 +64,8 @@ class Comparison(Experiment):
     """Every learner under one protocol.
 
     Attributes:
-      sizes: of the images: height and width, channels.
-      seconds: that a cell may meta-train, by `clock`, compilation apart; 0 is the number of steps of its config.
+      sizes: height and width of the images, and their channels.
+      seconds: meta-training time of a cell by `clock`, without compilation. 0 trains for the number of steps of its config.
       trials: how many settings a learner may try.
     """
 
@@ -98,14 +98,14 @@ class Comparison(Experiment):
         return found
 
     def cells(self) -> list[Cell]:
-        """All rows have their first seed before any has its second."""
+        """Returns the cells, seed by seed: all rows get their first seed before any gets its second."""
         return sorted(super().cells(), key=lambda cell: cell.axes["seed"])
 
     def cell(self, axes: dict[str, Any], config: str, *overrides: str) -> Cell:
         return super().cell(axes, config, *overrides, f"--eval.seed={axes['seed']}")
 
     def begin(self, cell: Cell, notes: dict[str, Any], asked: Asked) -> tuple[Config, dict[str, Any]]:
-        """Returns the config with the setting that its trials chose, and as many steps as fit into the time."""
+        """Returns the config with the setting that its trials chose, and with as many steps as fit into the time."""
         if not self.seconds:
             return cell.config, {"chosen": "", "seconds_per_step": 0.0}
         if not notes:
@@ -120,7 +120,7 @@ class Comparison(Experiment):
         """Returns the row of the best trial of the cell's learner at its image size.
 
         Raises:
-          Diverged: all trials did.
+          Diverged: all trials diverged.
         """
         work = Work(Trials(name=self.name, scale=f"{self.scale}_trials", of=self), asked)
         work.table.check(work.runs_dir)
@@ -140,13 +140,13 @@ class Comparison(Experiment):
         return best
 
     def left(self, there: list[dict[str, str]]) -> "Comparison | None":
-        """More datasets may be asked for later: they are scored without training again."""
+        """Returns the comparison on those datasets that have no scores yet. They are scored without new training."""
         done = {row["dataset"] for row in there}
         datasets = tuple(name for name in self.datasets if short_name(name) not in done)
         return dataclasses.replace(self, datasets=datasets) if datasets else None
 
     def score(self, trained: Member) -> list[Row]:
-        """A row for each dataset: accuracy on unseen tasks and test images of the first row, the last tenth, the last row."""
+        """Returns a row for each dataset: accuracy of the first row, the last tenth and the last row, on unseen tasks."""
         costs, rows = self._costs(trained), []
         for name in self.datasets:
             scores = trained.unseen(name, keep=False, permute_labels_prob=1.0)  # one protocol for all rows
@@ -160,7 +160,7 @@ class Comparison(Experiment):
         return rows
 
     def _costs(self, trained: Member) -> Row:
-        """Training as it was, seconds per 1,000 episodes and per prediction, and the sizes of the learner."""
+        """Returns the cost of training, seconds per 1,000 episodes and per prediction, and the sizes of the learner."""
         tasks, learner = trained.config.tasks, trained.learner
         each_step = tasks.tasks_per_step * tasks.sequences_per_task
         per_step = trained.notes["seconds_per_step"] or trained.seconds / max(trained.steps, 1)
@@ -178,11 +178,11 @@ class Comparison(Experiment):
         return "\n".join(_markdown(part) for _, part in summarise(frame).groupby(["size", "channels"], sort=False))
 
     def files(self, frame: pd.DataFrame, runs_dir: Path | None) -> dict[str, str]:
-        """The table of means, for the eye and as a CSV."""
+        """Returns the table of means, as Markdown and as CSV."""
         return {".md": self.summary(frame), "_table.csv": summarise(frame).to_csv(index=False, float_format="%.6g")}
 
     def figure(self, frame: pd.DataFrame) -> Figure:
-        """A panel for each dataset, with 95% intervals; the paper's rows of that name as crosses."""
+        """Draws a panel for each dataset, with 95% intervals. Crosses are the paper's results for rows of the same name."""
         table = summarise(frame)
         theirs = paper_table("comparison").query("source == 'paper'")
         theirs = theirs.replace({"method": {"transformer": "transformer_paper", "maml": "maml_online"}})
@@ -207,7 +207,7 @@ class Comparison(Experiment):
 
 
 class Trials(Experiment):
-    """What each learner of a comparison tries on validation tasks."""
+    """The settings that each learner of a comparison tries on validation tasks."""
 
     of: Any = None
 
@@ -230,7 +230,7 @@ class Trials(Experiment):
         return with_steps(cell.config, notes["steps"]), notes
 
     def score(self, trained: Member) -> list[Row]:
-        """Accuracy over the last tenth of validation tasks and images, None where predictions are not finite."""
+        """Returns accuracy over the last tenth of validation tasks and images, None where predictions are not finite."""
         scores = trained.validation()
         last, error = scores.last() if scores.finite else (None, None)
         loss = scores.loss if scores.finite else None
@@ -239,9 +239,9 @@ class Trials(Experiment):
 
 
 def _best(rows: list[dict[str, str]], chance: float) -> tuple[dict[str, str] | None, bool]:
-    """Returns the trial that predicts validation tasks best, by accuracy over the last tenth, and whether it has learned.
+    """Returns the trial with the best accuracy over the last tenth of validation tasks, and whether it beats chance.
 
-    The first one, that of its config, stands where no other is better than guessing by four standard errors: on a plateau a
+    If no trial is better than guessing by four standard errors, the first one (that of the config) is returned: on a plateau a
     choice would be noise.
     """
     scores = [(float(row["validation_last"]), row) for row in rows if row.get("validation_last")]
@@ -266,7 +266,7 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    """Returns rows of learners, columns of datasets, and what each costs; other people's rows below."""
+    """Returns a table with rows of learners, columns of datasets and costs, and published rows below."""
     datasets = list(table.dataset.unique())
     size, channels = table["size"].iloc[0], table["channels"].iloc[0]
     costs = ["parameters", "state", "trained on", "s per 1,000", "µs per episode"]

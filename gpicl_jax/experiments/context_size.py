@@ -17,9 +17,9 @@ class ContextSize(Experiment):
     """Contexts as long as those of meta-training, and ten times as long.
 
     Attributes:
-      lengths: of the episodes of meta-training, whose contexts are of all sizes below.
+      lengths: lengths of the episodes of meta-training, whose contexts have all smaller sizes.
       contexts: sizes to test.
-      queries: of an episode, after its context.
+      queries: queries after each context.
     """
 
     lengths: tuple[int, ...] = (100,)
@@ -45,13 +45,13 @@ class ContextSize(Experiment):
         ]
 
     def summary(self, frame: pd.DataFrame) -> str:
-        """Accuracy of the queries, mean over seeds ± standard deviation."""
+        """Returns the accuracy of the queries, mean over seeds ± standard deviation."""
         by = ["length", "dataset", "context"]
         table = frame.groupby(by, sort=False)["last"].agg(mean_and_deviation).unstack(sort=False)
         return markdown(["episodes of", "dataset", *(f"{size:.0f}" for size in table.columns)], table.reset_index().to_numpy())
 
     def figure(self, frame: pd.DataFrame) -> Figure:
-        """A panel for each dataset, a color for each length of meta-training: every seed a mark, their mean a line."""
+        """Draws a panel for each dataset and a color for each length of meta-training. A mark is a seed, a line the mean."""
         datasets = frame.dataset.unique()
         figure, axes_of = panels(datasets, 4.2 * len(datasets), 3.6)
         for dataset, axes in axes_of.items():

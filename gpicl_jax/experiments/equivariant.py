@@ -43,7 +43,7 @@ class Equivariant(Experiment):
         return {(name,): ("experiments/laptop/equivariant", *CONDITIONS[name]) for name in self.conditions}
 
     def score(self, trained: Member) -> list[Row]:
-        """A row for each dataset: the learner and the reference solvers on the same episodes; and kernel ridge's in pairs."""
+        """Returns a row for each dataset: learner and solvers on the same episodes, and the paired margin over kernel ridge."""
         rows = []
         for dataset in self.datasets:
             scores = trained.beside_solvers(dataset)
@@ -69,7 +69,7 @@ class Equivariant(Experiment):
         return markdown([*names, "ours − kernel ridge, 90–99", "the paper's GPICL, VSML, position 99"], table)
 
     def figure(self, frame: pd.DataFrame) -> Figure:
-        """A panel for each dataset, a line for each condition: every seed a mark, beside kernel ridge on the same episodes."""
+        """Draws a panel for each dataset, a line for each condition, a mark for each seed, and kernel ridge."""
         theirs, datasets = paper_table("comparison").query("source == 'paper'"), frame.dataset.unique()
         figure, axes_of = panels(datasets, 2.1 * len(datasets) + 2.4, 0.45 * frame.trained_on.nunique() + 1.7)
         frame = frame.assign(label="equivariant, each seed")

@@ -1,6 +1,6 @@
-"""`gpicl experiment features`: the user brings the features.
+"""`gpicl experiment features`: on features that the user brings.
 
-The paper's: a ResNet, meta-trained on MNIST's features, about 45% on CIFAR-10 (arXiv 2212.04458).
+The paper meta-trains on a ResNet's features of MNIST, and gets about 45% on CIFAR-10 (arXiv 2212.04458).
 """
 
 import pandas as pd
@@ -18,7 +18,7 @@ class Features(Experiment):
     """Learning in context in the feature space of a frozen network.
 
     Attributes:
-      datasets: .npz files with `features` and `labels`: the first is trained on, all are tested on.
+      datasets: .npz files with `features` and `labels`. The first is trained on, and all are tested on.
     """
 
     axes = ("seed",)
@@ -39,7 +39,7 @@ class Features(Experiment):
         return {(): (f"experiments/{self.configs}/transformer", *data, MANY_TASKS)}
 
     def figure(self, frame: pd.DataFrame) -> Figure:
-        """Every seed a mark, for each file of features: the first example and the last tenth of an episode."""
+        """Draws the first example and the last tenth of an episode for each file of features. A mark is a seed."""
         figure, axes_of = panels([f"{self.scale}: trained on {frame.dataset[0]}"], 6.5, 0.5 * frame.dataset.nunique() + 1.6)
         ends = frame.melt("dataset", ["first", "last"]).replace({"first": "first example", "last": "last tenth"})
         for title, axes in axes_of.items():

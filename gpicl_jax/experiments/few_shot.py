@@ -61,8 +61,7 @@ class FewShot(Experiment):
         }
 
     def score(self, trained: Member) -> list[Row]:
-        """Accuracy over all queries of test problems, whose characters no meta-training saw: a row for each number of inner
-        steps at test time, of which `trained_steps` is that of meta-training."""
+        """Returns accuracy over all test queries by the number of inner steps (`trained_steps`: that of meta-training)."""
         about, learner = {"tasks": "test", "num_params": num_params(trained.params)}, trained.learner
         if not isinstance(learner, Maml):
             return [about | {"inner_steps": None} | _found(trained)]
@@ -73,7 +72,7 @@ class FewShot(Experiment):
         return rows
 
     def summary(self, frame: pd.DataFrame) -> str:
-        """Both tables: at the paper's number of inner steps, and at each number."""
+        """Returns two tables: at the paper's number of inner steps, and at each number."""
         rows = []
         for row in headline(frame).itertuples():
             told = "diverges" if pd.isna(row.last) else f"{100 * row.last:.1f} ± {100 * row.interval:.1f}"
@@ -93,7 +92,7 @@ class FewShot(Experiment):
         return "\n".join(lines)
 
     def figure(self, frame: pd.DataFrame) -> Figure:
-        """A mark with its 95% interval for each learner, problem by problem; crosses are published values."""
+        """Draws a mark with its 95% interval for each learner, problem by problem. Crosses are published values."""
         frame = headline(frame)
         problems, learners = list(frame.problem.unique()), list(frame.learner.unique())
         figure = Figure(figsize=(2.5 + 1.6 * len(problems), 3.6))
@@ -113,7 +112,7 @@ class FewShot(Experiment):
 
 
 def _config(learner: str, problem: str) -> tuple[str, ...]:
-    """Returns the name of a config, and what replaces its settings."""
+    """Returns the name of a config, and the settings that replace its own."""
     if learner != "context_query":
         return f"omniglot/{problem}", *LEARNERS[learner]
     tasks = load_config(f"omniglot/{problem}").tasks
@@ -131,7 +130,7 @@ def headline(frame: pd.DataFrame) -> pd.DataFrame:
     """Returns a row for each learner and problem: `last` with its half-width `interval` of 95%, over `seeds` seeds.
 
     The number of inner steps at test time is the paper's, 3 at 5-way and 5 at 20-way. `last` is NaN where the inner loop of a
-    seed diverged, in one problem or more.
+    seed diverged in any problem.
     """
     steps = frame.problem.map(lambda problem: PAPER_STEPS[int(problem.split("way")[0])])
     groups = frame[frame.inner_steps.isna() | (frame.inner_steps == steps)].groupby(["learner", "problem"], sort=False)

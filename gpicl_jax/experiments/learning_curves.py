@@ -1,4 +1,4 @@
-"""`gpicl experiment learning-curves`: the paper's figure 4; for `context_query` also contexts longer than any of training."""
+"""`gpicl experiment learning-curves`: the paper's figure 4. `context_query` also gets contexts longer than in training."""
 
 import itertools
 
@@ -21,7 +21,7 @@ class LearningCurves(Experiment):
     """Accuracy at each position, trained on one dataset, tested on another.
 
     Attributes:
-      datasets: each is trained on, and all are tested on.
+      datasets: one after the other is trained on, and all are tested on.
     """
 
     datasets: tuple[str, ...] = ("mnist", "fashion_mnist")
@@ -41,7 +41,6 @@ class LearningCurves(Experiment):
         }
 
     def score(self, trained: Member) -> list[Row]:
-        """A row for each dataset and position."""
         length = trained.config.tasks.length
         lengths = (length, _LONGER * length) if trained.learner.cuts(length) else (length,)
         rows = []
@@ -55,7 +54,7 @@ class LearningCurves(Experiment):
         return rows
 
     def summary(self, frame: pd.DataFrame) -> str:
-        """Accuracy at the last position of each length, mean over seeds ± standard deviation."""
+        """Returns accuracy at the last position of each length, mean over seeds ± standard deviation."""
         last = frame[frame.position == frame.length - 1].groupby(["learner", "trained_on", "dataset", "position"], sort=False)
         table = [
             [*names, f"{position:.0f}", f"{mean_and_deviation(values)} ({len(values)} seed{'s' if len(values) > 1 else ''})"]
@@ -64,9 +63,9 @@ class LearningCurves(Experiment):
         return markdown(["learner", "meta-trained on", "tested on", "examples seen", "accuracy at that position"], table)
 
     def figure(self, frame: pd.DataFrame) -> Figure:
-        """A panel for each test dataset; colour: what was trained on; line: learner. Bands are the spread of the seeds.
+        """Draws a panel for each test dataset, a colour for each training set, a line for each learner, bands over seeds.
 
-        Of several lengths the longest is drawn.
+        Only the longest of several lengths is drawn.
         """
         datasets = frame.dataset.unique()
         figure, axes_of = panels(datasets, 4.6 * len(datasets), 4.2)

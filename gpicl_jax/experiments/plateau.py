@@ -1,4 +1,4 @@
-"""`gpicl experiment plateau`. Every condition is one change of the first; all have the same cap on steps."""
+"""`gpicl experiment plateau`. A condition changes one thing of the first. All have the same cap on steps."""
 
 import numpy as np
 import pandas as pd
@@ -51,7 +51,7 @@ class Plateau(Experiment):
         return {key: (f"experiments/{self.configs}/plateau", *CONDITIONS[key]) for key in self.conditions}
 
     def score(self, trained: Member) -> list[Row]:
-        """When it left the plateau (empty: it did not); what it was worth at the end, on unseen, permuted tasks."""
+        """Returns the step at which it left the plateau (empty: never), and scores at the end on unseen, permuted tasks."""
         config = trained.config
         left = steps_to_leave(trained.records, config.tasks.classes_per_task)
         scores = trained.unseen(config.data.train[0], permute_labels_prob=1.0)
@@ -68,7 +68,7 @@ class Plateau(Experiment):
         return markdown(names, rows)
 
     def figure(self, frame: pd.DataFrame) -> Figure:
-        """Left: every run's steps to leave the plateau and the median with its interval; right: accuracy at the end."""
+        """Draws every run's steps to leave the plateau, with median and interval, and beside it the accuracy at the end."""
         summary = summarise(frame).iloc[::-1].reset_index(drop=True)
         cap = float(summary.cap.max())
         figure = Figure(figsize=(9.5, 0.32 * len(summary) + 1.5))
@@ -95,8 +95,9 @@ class Plateau(Experiment):
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns a row for each condition: `median`, `low`, `high` of the steps (infinite: beyond the cap), `left` of `runs` that
-    left the plateau, `cap`; of `last` the `accuracy` over seeds, `num_params`, and milliseconds of a step."""
+    """Returns a row for each condition: `median`, `low` and `high` of the steps (infinite: beyond the `cap`), `left` of `runs`,
+    `accuracy` over the last tenth (a mean over seeds), `num_params`, and milliseconds of a step.
+    """
     groups = frame.assign(ms_per_step=1000 * frame.seconds / frame.steps).groupby(["kind", "condition"], sort=False)
     table = groups.agg(
         left=("left_plateau", "count"),

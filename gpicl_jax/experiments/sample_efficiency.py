@@ -28,9 +28,9 @@ class SampleEfficiency(Experiment):
     """Meta-training episodes until validation tasks reach an accuracy.
 
     Attributes:
-      episodes: of meta-training, by learner.
+      episodes: episodes of meta-training, by learner.
       every: episodes between validations.
-      accuracies: to reach.
+      accuracies: accuracies to reach.
     """
 
     episodes: tuple[tuple[str, int], ...] = _LAPTOP
@@ -54,7 +54,7 @@ class SampleEfficiency(Experiment):
         return found
 
     def score(self, trained: Member) -> list[Row]:
-        """A row for each accuracy: the episodes until a validation reached it over its last tenth; NaN where none did."""
+        """Returns a row for each accuracy: the episodes until a validation's last tenth reached it, NaN where none did."""
         tasks, found = trained.config.tasks, [each for each in trained.records if each.get("validation_last") is not None]
         a_step = tasks.tasks_per_step * tasks.sequences_per_task
         rows = []
@@ -66,7 +66,7 @@ class SampleEfficiency(Experiment):
         return rows
 
     def summary(self, frame: pd.DataFrame) -> str:
-        """Episodes of each seed, > those of the whole run where it never got there."""
+        """Returns the episodes of each seed. A seed that never reached the accuracy has > and the episodes of the whole run."""
         told = frame.needed.map("{:,.0f}".format).where(frame.needed.notna(), frame.trained.map("> {:,.0f}".format))
         table = frame.assign(told=told).groupby(["learner", "accuracy"], sort=False).told.agg(", ".join).unstack(sort=False)
         last = frame[frame.accuracy == frame.accuracy[0]].groupby("learner", sort=False)["last"]
@@ -75,7 +75,7 @@ class SampleEfficiency(Experiment):
         return markdown(["learner", *names, "last validation"], table.reset_index().to_numpy())
 
     def figure(self, frame: pd.DataFrame) -> Figure:
-        """A line for each learner, a marker for each accuracy; an open one at the end of a run that did not reach it."""
+        """Draws a line for each learner and a marker for each accuracy. An open marker ends a run that did not reach it."""
         learners = list(frame.learner.unique())
         figure = Figure(figsize=(7.5, 0.5 * len(learners) + 1.7))
         axes = figure.subplots()

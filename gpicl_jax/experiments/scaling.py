@@ -22,8 +22,8 @@ class Scaling(Experiment):
 
     Attributes:
       sizes: widths, by model.
-      log2_tasks: numbers of tasks.
-      permute: chances of a task to permute its labels, in training and at test.
+      log2_tasks: numbers of tasks, as powers of 2.
+      permute: chances that a task permutes its labels, in training and at test.
     """
 
     sizes: tuple[tuple[str, tuple[int, ...]], ...] = (("transformer", _POWERS[1:6]), ("mlp", _POWERS[1:8]))
@@ -56,8 +56,9 @@ class Scaling(Experiment):
         return [ends(trained.seen(), tasks="seen"), ends(trained.unseen(dataset), tasks="unseen")]
 
     def summary(self, frame: pd.DataFrame) -> str:
-        """For each size the boundary of memorisation, the largest number of tasks with seen tasks 20 points above unseen ones,
-        and the transition, the smallest one with half of the best gain on unseen tasks (where that is above 10 points)."""
+        """Returns for each size the largest number of tasks with seen tasks 20 points above unseen ones (memorisation), and the
+        smallest with half of the best gain on unseen tasks, if that is above 10 points (transition).
+        """
         lines = []
         for (permute, model, size), rows in frame.groupby(["permute", "model", "size"], sort=False):
             table = rows.pivot_table(index="num_tasks", columns="tasks", values="last", aggfunc="mean")
@@ -71,9 +72,9 @@ class Scaling(Experiment):
         return markdown([*names, "unseen: best", "half of its gain from"], lines)
 
     def figure(self, frame: pd.DataFrame) -> Figure:
-        """A panel for each model and kind of task, a row for each setting of the labels, and the paper's maps below.
+        """Draws a panel for each model and kind of task, a row for each setting of the labels, and the paper's maps below.
 
-        A mean over seeds is drawn. The paper leaves out the MLP on unseen tasks.
+        It draws means over seeds. The paper leaves out the MLP on unseen tasks.
         """
         maps = [(f"{self.scale}: {_LABELS.get(value, value)}", rows) for value, rows in frame.groupby("permute")]
         theirs = paper_table("heatmap").rename(columns={"model_size": "size", "accuracy": "last"})

@@ -54,13 +54,12 @@ class StateSize(Experiment):
         }
 
     def score(self, trained: Member) -> list[Row]:
-        """Both sizes beside the scores."""
         state = trained.learner.state_size(trained.config.tasks.length)
         sizes = {"state_size": state, "num_params": num_params(trained.params)}
         return [sizes | ends(trained.unseen(trained.config.data.train[0]), tasks="unseen")]
 
     def summary(self, frame: pd.DataFrame) -> str:
-        """Both sizes and the accuracy, mean over seeds ± standard deviation; rank correlations of three means or more."""
+        """Returns sizes and accuracy, mean over seeds ± standard deviation, and rank correlations of three means or more."""
         by_size = frame.groupby(["learner", "size", "state_size", "num_params"], sort=False)["last"]
         rows = [
             (learner, size, f"{state:,.0f}", f"{params:,.0f}", mean_and_deviation(values), len(values))
@@ -76,7 +75,7 @@ class StateSize(Experiment):
         )
 
     def figure(self, frame: pd.DataFrame) -> Figure:
-        """Two panels with the same accuracies: every seed a mark."""
+        """Draws two panels with the same accuracies. A mark is a seed."""
         frame = frame.assign(learner=frame.learner.str.replace("_", " "))
         figure, axes_of = panels(["state_size", "num_params"], 9, 3.8)
         for (column, axes), name in zip(axes_of.items(), ("numbers in the state", "parameters"), strict=True):

@@ -24,10 +24,10 @@ SMALL = (
 
 @register("symmetries")
 class Symmetries(Experiment):
-    """What each symmetry of the equivariant Transformer is worth, each taken away alone.
+    """What each symmetry of the equivariant Transformer is worth, by leaving out one at a time.
 
     Attributes:
-      episodes: of meta-training, each with a schedule of its own.
+      episodes: numbers of meta-training episodes, each with its own schedule.
     """
 
     episodes: tuple[int, ...] = (2000, 15000)
@@ -50,7 +50,7 @@ class Symmetries(Experiment):
         return found
 
     def summary(self, frame: pd.DataFrame) -> str:
-        """Accuracy over the last tenth, mean over seeds ± standard deviation, and what it lacks to the equivariant one."""
+        """Returns accuracy over the last tenth, mean over seeds ± standard deviation, and the loss to `equivariant`."""
         table = []
         whole = frame[frame.model == next(iter(MODELS))].groupby(["train_episodes", "dataset"])["last"].mean()
         for (model, episodes, dataset), rows in frame.groupby(["model", "train_episodes", "dataset"], sort=False):
@@ -60,7 +60,7 @@ class Symmetries(Experiment):
         return markdown(["model", "episodes", "dataset", "last 10%", "loss (nats)", "against the equivariant one"], table)
 
     def figure(self, frame: pd.DataFrame) -> Figure:
-        """A panel for each dataset, a color for each number of episodes: every seed a mark."""
+        """Draws a panel for each dataset and a color for each number of episodes. A mark is a seed."""
         frame = frame.assign(model=frame.model.str.replace("_", " "))
         datasets = frame.dataset.unique()
         figure, axes_of = panels(datasets, 3.2 * len(datasets) + 2.4, 0.45 * frame.model.nunique() + 1.7)

@@ -36,7 +36,7 @@ class Tasks(Experiment):
         return {(): ("digits_transformer", f"--tasks.length={_EXAMPLES}")}
 
     def score(self, trained: Member) -> list[Row]:
-        """A row for each task: statistics of its matrix A, times √X."""
+        """Returns a row for each task: statistics of its matrix A, times √X."""
         rows = []
         for number, (task, entries_XX) in enumerate(_drawn(make_tasks(trained.config, "train"), trained.config)):
             values = np.linalg.svd(entries_XX / np.sqrt(len(entries_XX)), compute_uv=False)
@@ -55,12 +55,11 @@ class Tasks(Experiment):
         return rows
 
     def summary(self, frame: pd.DataFrame) -> str:
-        """The rows."""
         frame = frame.loc[:, "task":"permutation"]
         return markdown(frame.columns, frame.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value).values)
 
     def figure(self, frame: pd.DataFrame) -> Figure:
-        """One image under several projections; labels before and after; the tokens and their shift; the statistics of A."""
+        """Draws an image under several projections, labels before and after, the tokens and their shift, statistics of A."""
         config, key = self.cells()[0].config, jax.random.key(0)
         tasks, data = make_tasks(config, "train"), config.data
         drawn = _drawn(tasks, config)

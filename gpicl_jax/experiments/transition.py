@@ -17,8 +17,8 @@ class Transition(Experiment):
 
     Attributes:
       learner: name of the config.
-      log2_tasks: of the numbers of tasks.
-      datasets: one, that meta-training never saw.
+      log2_tasks: numbers of tasks, as powers of 2.
+      datasets: one base dataset that meta-training never saw.
     """
 
     learner: str = "transformer"
@@ -38,7 +38,7 @@ class Transition(Experiment):
         return {(number,): (config, f"--tasks.num_tasks={number}") for number in (round(2**each) for each in self.log2_tasks)}
 
     def cells(self) -> list[Cell]:
-        """They share one program, but for what is too much at once."""
+        """Returns the cells in an order in which they share one program, as far as memory allows."""
         return sorted(super().cells(), key=lambda cell: cell.axes["seed"])
 
     def score(self, trained: Member) -> list[Row]:
@@ -47,7 +47,7 @@ class Transition(Experiment):
         return [ends(trained.seen(), tasks="seen", dataset=dataset), *unseen]
 
     def summary(self, frame: pd.DataFrame) -> str:
-        """Seeds on each side: those that gain more than half of the best mean gain of an episode of unseen tasks."""
+        """Returns how many seeds learn to learn: those that gain more than half of the best mean gain in an unseen episode."""
         frame, table = _with_gains(frame), []
         kinds = frame.kind.unique()  # seen, unseen, unseen of the other dataset
         half = frame[frame.kind == kinds[1]].groupby("num_tasks").gain.mean().max() / 2
@@ -59,7 +59,7 @@ class Transition(Experiment):
         return markdown(names, table)
 
     def figure(self, frame: pd.DataFrame) -> Figure:
-        """Every seed a mark, their mean a line; the paper's curves below."""
+        """Draws a mark for each seed and a line through the means, and the paper's curves below."""
         figure = Figure(figsize=(7.5, 6.4))
         ours, theirs = figure.subplots(2, 1, sharex=True, sharey=True)
         frame = _with_gains(frame)

@@ -12,7 +12,7 @@ from gpicl_jax.figures.style import styled
 
 @styled
 def benchmarks(frame: pd.DataFrame) -> Figure:
-    """Rates of JAX and PyTorch as bars with their spread, a panel for each table of them; memory against number of tasks.
+    """Draws rates of JAX and PyTorch as bars with their spread, a panel for each table, and memory against number of tasks.
 
     Args:
       frame: rows of `bench.measure.Row`, of one or several benchmarks, with `device`, `threads`, `jax`, `torch`.
@@ -37,7 +37,7 @@ def benchmarks(frame: pd.DataFrame) -> Figure:
 
 
 def _machines(frame: pd.DataFrame) -> str:
-    """Devices, threads and versions, all that there are in the tables."""
+    """Returns all devices, threads and versions in the tables."""
     names = {"device": "{}", "threads": "{} threads", "jax": "jax {}", "torch": "torch {}"}
     there = [(text, frame[column].dropna().unique()) for column, text in names.items() if column in frame]
     return ", ".join(text.format(" and ".join(map(str, values))) for text, values in there)
@@ -56,7 +56,7 @@ def _rates(axes: Axes, rows: pd.DataFrame, ratios: pd.DataFrame) -> None:
 
 
 def _memory(axes: Axes, rows: pd.DataFrame) -> None:
-    """Peaks as they were measured; PyTorch's stored bytes, beyond what was measured too, as a line."""
+    """Draws measured peaks of memory. A line shows PyTorch's stored bytes, also beyond the measured numbers."""
     names = rows.side.str.extract(r"(?P<side>\w+), 2\^(?P<exponent>\d+) tasks")
     rows = rows.assign(side=names.side, tasks=2.0 ** names.exponent.astype(int)).sort_values("tasks")
     for number, (side, mine) in enumerate(rows.groupby("side")):

@@ -21,12 +21,12 @@ _STYLES = ("-", "--", ":")
 
 @styled
 def learning_curves(frame: pd.DataFrame, *, learner: str, train: tuple[str, ...], chance: dict[str, float]) -> Figure:
-    """Accuracy against examples seen, one panel for each dataset, with 95% intervals.
+    """Draws accuracy against examples seen, one panel for each dataset, with 95% intervals.
 
     Args:
-      frame: rows of `evaluation.COLUMNS`; the other solvers on unseen tasks are drawn in black.
+      frame: rows of `evaluation.COLUMNS`. The other solvers on unseen tasks are drawn in black.
       learner: the value of `solver` that is drawn in colour.
-      train: base datasets of meta-training; the paper's points for them are drawn as crosses.
+      train: base datasets of meta-training. The paper's points for them are crosses.
       chance: accuracy of a guess, by dataset.
     """
     columns = min(3, len(chance))

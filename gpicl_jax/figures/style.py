@@ -1,4 +1,4 @@
-"""One look for all figures: reads well in print, and for the colour-blind (Okabe and Ito's colours)."""
+"""One look for all figures. It suits print and the colour-blind (Okabe and Ito's colours)."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ styled = matplotlib.rc_context(_SETTINGS)  # a decorator: draws in this look, wh
 
 
 def write_png(path: Path, draw: Callable[..., Figure | None], *given: Any) -> Path | None:
-    """Writes what `draw(*given)` draws in this look; returns the path, or None where it draws nothing.
+    """Writes the figure that `draw(*given)` makes, in this look. Returns the path, or None where it makes none.
 
     Example:
       >>> import tempfile
@@ -47,7 +47,7 @@ def write_png(path: Path, draw: Callable[..., Figure | None], *given: Any) -> Pa
 
 
 def panels(names: Sequence[str], width: float, height: float) -> tuple[Figure, dict[str, Axes]]:
-    """Returns a figure of so many inches with a row of panels, by name.
+    """Returns a figure of `width` × `height` inches with a row of panels, by name.
 
     Example:
       >>> list(panels(["mnist", "kmnist"], 8, 3)[1])
@@ -58,9 +58,9 @@ def panels(names: Sequence[str], width: float, height: float) -> tuple[Figure, d
 
 
 def marks(axes: Axes, frame: pd.DataFrame, x: str, y: str, by: str, label: str = "{}", *, line: bool = False) -> None:
-    """Draws each row as a mark at its values of two columns: a color for each value of the column `by`, which `label` names.
+    """Draws each row as a mark at its values of columns `x` and `y`, with a color for each value of column `by`.
 
-    With `line` the means of `y` are joined. Columns of text are places of an axis, in the order of the rows.
+    `label` names the colors. `line` joins the means of `y`. Columns of text are places of an axis, in the order of the rows.
     """
     for number, (value, rows) in enumerate(frame.groupby(by, sort=False)):
         color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
@@ -70,12 +70,12 @@ def marks(axes: Axes, frame: pd.DataFrame, x: str, y: str, by: str, label: str =
 
 
 def top_down(figure: Figure) -> None:
-    """Turns the axis of places that all panels share, so that the first one is at the top."""
+    """Inverts the axis of places that all panels share, so that the first place is at the top."""
     figure.axes[0].set_ylim(len(figure.axes[0].get_yticks()) - 0.5, -0.5)
 
 
 def finished(figure: Figure, ncols: int, title: str = "") -> Figure:
-    """Returns the figure with one legend for all panels below them, each label once, and a title above."""
+    """Returns the figure with a title above, and below one legend for all panels, in which each label is once."""
     entries = {label: mark for axes in figure.axes for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=ncols)
     if title:

@@ -1,4 +1,4 @@
-"""What every learner is: it predicts the rows of an episode. One trainer and one evaluator serve every learner."""
+"""The base class of learners, which predict the rows of an episode. One trainer and one evaluator serve all."""
 
 import dataclasses
 from typing import Any
@@ -21,10 +21,10 @@ FIRST_POSITIONS = (0, 1, 2, 5, 10, 20, 50)  # where a learning curve is steep: r
 
 
 class Learner:
-    """A learning algorithm over episodes. All methods are for one episode; `vmap` outside adds the batch.
+    """A learning algorithm over episodes. All methods are for one episode. `vmap` outside adds the batch.
 
     Attributes:
-      takes: the kind of models that it makes a learning algorithm of.
+      takes: the kind of models that it uses.
       queries: whether it can predict queries from a context of a fixed size.
       transductive: whether queries may also see each other's x.
     """
@@ -51,34 +51,33 @@ class Learner:
             )
 
     def init(self, key: jax.Array) -> Params:
-        """Meta-parameters; {} where nothing is meta-learned."""
+        """Returns meta-parameters, {} where nothing is meta-learned."""
         ...
 
     def predict(self, params: Params, episode: Episode, *, key: jax.Array) -> jax.Array:
-        """Logits, float32 [L, C]; what a row may depend on is said in `Episode`."""
+        """Returns logits, float32 [L, C]. `Episode` says what a row may depend on."""
         ...
 
     def scored_rows(self, episode: Episode) -> jax.Array:
-        """bool [L]: the rows that this learner predicts at all."""
+        """Returns bool [L], the rows that this learner predicts."""
         return jnp.ones(episode.y_L.shape, bool)
 
     def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        """The meta-objective of one episode, a scalar, and metrics: `scored_loss` of the predictions."""
+        """Returns the meta-objective of one episode, a scalar, and metrics: `scored_loss` of the predictions."""
         return scored_loss(self.predict(params, episode, key=key), episode.y_L, self.scored_rows(episode))
 
     def cuts(self, length: int) -> tuple[int, ...]:
-        """Sizes of the context at which a learning curve is measured, each by a prediction of its own; () where one
-        prediction gives all rows, each from those before it."""
+        """Returns the context sizes at which a learning curve is measured, or () where one prediction gives all rows."""
         return ()
 
     def state_size(self, length: int) -> int:
-        """How many numbers it carries from example to example, at the end of an episode of `length`."""
+        """Returns how many numbers it carries from example to example, at the end of an episode of `length`."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class OnePass(Learner):
-    """A learner whose prediction is one forward pass of its model; `inputs` are what the model is called with.
+    """A learner whose prediction is one forward pass of its model. `inputs` are the model's arguments.
 
     Attributes:
       num_features: X.
@@ -90,7 +89,7 @@ class OnePass(Learner):
     length: int = 1
 
     def inputs(self, episode: Episode) -> tuple[jax.Array, ...]:
-        """What of an episode the model is given."""
+        """Returns the model's arguments for an episode."""
         raise NotImplementedError
 
     def init(self, key: jax.Array) -> Params:
@@ -114,7 +113,7 @@ class OnePass(Learner):
 
 
 def score_rows(logits_LC: jax.Array, y_L: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy (nats) and 0/1 accuracy of every row, float32 [L] each.
+    """Returns cross-entropy (nats) and 0/1 accuracy of every row, float32 [L] each.
 
     Example:
       >>> loss_L, accuracy_L = score_rows(jnp.zeros((3, 10)), jnp.array([0, 1, 2]))
@@ -126,9 +125,9 @@ def score_rows(logits_LC: jax.Array, y_L: jax.Array) -> tuple[jax.Array, jax.Arr
 
 
 def scored_loss(logits_LC: jax.Array, y_L: jax.Array, scored_L: jax.Array) -> tuple[jax.Array, Metrics]:
-    """Mean cross-entropy of the rows that `scored_L` names, and what their accuracy is made of.
+    """Returns the mean cross-entropy of the rows that `scored_L` names, and metrics for the accuracy.
 
-    The metrics are `correct_L` and `scored_L`, float32 [L], 0 or 1: they may be averaged over any batch, and the accuracy
+    The metrics are `correct_L` and `scored_L`, float32 [L], 0 or 1. They may be averaged over any batch, and the accuracy
     of row i is then correct_i / scored_i.
     """
     loss_L, accuracy_L = score_rows(logits_LC, y_L)
@@ -138,7 +137,7 @@ def scored_loss(logits_LC: jax.Array, y_L: jax.Array, scored_L: jax.Array) -> tu
 
 
 def final_rows(length: int, num_context: int | None = None) -> slice:
-    """The rows that the accuracy of an episode is told by: all queries, or where there are none the last 10%, at least one row.
+    """Returns the rows whose accuracy stands for an episode: all queries, or without queries the last 10%, at least one row.
 
     Example:
       >>> final_rows(100), final_rows(10, num_context=5), final_rows(10, num_context=10)
@@ -150,10 +149,10 @@ def final_rows(length: int, num_context: int | None = None) -> slice:
 
 
 def check_memory(learner: Any, length: int, episodes: int) -> None:
-    """Whether a step over so many episodes at once can fit into the device's memory; most learners do not say.
+    """Checks that a step over `episodes` episodes at once fits into the device's memory. Most learners give no size.
 
     Raises:
-      UserError: it cannot, with both sizes and the settings that help.
+      UserError: it does not. The error gives both sizes and the settings that help.
     """
     needed, (free, device) = episodes * learner.model.training_bytes(length), device_memory()
     if needed > free:
@@ -164,10 +163,10 @@ def check_memory(learner: Any, length: int, episodes: int) -> None:
 
 
 def check_fits(learner: Any, tasks: TaskDistribution) -> None:
-    """Whether a learner that was made for inputs, classes and lengths of its own can be given these tasks.
+    """Checks that inputs, classes and lengths of these tasks fit a learner.
 
     Raises:
-      UserError: it cannot.
+      UserError: they do not.
     """
     model = getattr(learner, "model", None)
     if model is None:  # a reference solver fits any inputs

@@ -12,14 +12,14 @@ from gpicl_jax.tasks.episode import Episode
 
 
 class FromContext(Learner):
-    """What they share: meta-training draws one cut per episode, where the context ends, and scores the queries after it.
+    """The base class: meta-training draws one cut per episode, where the context ends, and scores the queries after it.
 
-    An episode that comes with a context of its own (num_context < L, a few-shot problem) keeps it.
+    An episode that already has a context (num_context < L, a few-shot problem) keeps it.
 
     Attributes:
       fewest_context: smallest context of meta-training.
       fewest_queries: smallest number of queries of meta-training, in episodes that have so many examples.
-      num_context: of every episode, where it is fixed (few-shot problems); else 0.
+      num_context: context of every episode, where it is fixed (few-shot problems), else 0.
     """
 
     queries = True
@@ -41,7 +41,7 @@ class FromContext(Learner):
         return super().loss(params, episode._replace(num_context=jnp.where(whole, cut, episode.num_context)), key=predict_key)
 
     def cuts(self, length: int) -> tuple[int, ...]:
-        """A few small ones, and the last tenth; none where the context is fixed."""
+        """Returns a few small cuts and those of the last tenth, or none where the context is fixed."""
         if self.num_context:
             return ()
         positions = range(length)
@@ -51,8 +51,7 @@ class FromContext(Learner):
 @register("context_query")
 @dataclasses.dataclass(frozen=True)
 class ContextQuery(FromContext, OnePass):
-    """A model of a context and queries as a learner: −log p(y_q | x_q, context), a mean over the queries (Müller et al.
-    2022, arXiv 2112.10510, equation 2).
+    """A learner of a context/query model, with the loss −log p(y_q | x_q, context) (Müller et al. 2022, arXiv 2112.10510).
 
     Example:
       >>> from gpicl_jax.models.transformer import ContextQueryTransformer

@@ -1,4 +1,4 @@
-"""The instance learner: a network that sees each example alone, trained over many tasks; it cannot learn in context."""
+"""The instance learner: a network that sees each example alone, trained over many tasks. It cannot learn in context."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from gpicl_jax.tasks.episode import Episode
 @register("instance")
 @dataclasses.dataclass(frozen=True)
 class Instance(OnePass):
-    """Row i is predicted from x_i alone: the paper's MLP, which can memorise tasks and nothing else.
+    """A learner that predicts row i from x_i alone: the paper's MLP, which can only memorise tasks.
 
     Example:
       >>> import jax.numpy as jnp

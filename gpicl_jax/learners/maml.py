@@ -22,22 +22,22 @@ BATCH_NORM = "batch_norm"  # how the names of batch normalisations begin
 @register("maml")
 @dataclasses.dataclass(frozen=True)
 class Maml(FromContext):
-    """θ ← θ − α ∇_θ (mean cross-entropy of the context), K times from the meta-learned weights; then queries are predicted.
+    """Finn's MAML: θ ← θ − α ∇_θ (mean cross-entropy of the context), K times from the meta-learned weights, then predictions.
 
     The meta-gradient of the queries' loss goes through all K steps (paper, equation 1 and algorithm 2). The context of a
     meta-training episode is at least one example and leaves at least 20 queries, unless all episodes have `num_context`.
 
-    - Batches of the context come in an order that is shuffled anew in every pass over it. Examples that fill no batch are left
+    - Batches of the context are in an order that is shuffled anew in every pass over it. Examples that fill no batch are left
       out of that pass.
     - `first_order`: the inner gradient counts as a constant (the paper's section 5.2).
-    - `learn_rates`: each array of weights has a step size of its own, α at first, meta-learned with the weights (as in
-      Antoniou et al. 2019, arXiv 1810.09502, the same at every step).
-    - `head_only`: the last layer alone adapts (ANIL, Raghu et al. 2020, arXiv 1909.09157).
+    - `learn_rates`: each array of weights has its own step size, α at first, meta-learned with the weights and the same at
+      every step (cf. Antoniou et al. 2019, arXiv 1810.09502).
+    - `head_only`: only the last layer adapts (ANIL, Raghu et al. 2020, arXiv 1909.09157).
 
     Attributes:
-      model: one with batch statistics needs `num_context`; it sees the context in one pass and the queries in another.
+      model: one with batch statistics needs `num_context`. It sees the context in one pass and the queries in another.
       num_features: X.
-      num_context: of every episode, where it is fixed (few-shot problems); else 0.
+      num_context: context of every episode, where it is fixed (few-shot problems), else 0.
 
     Example:
       >>> from gpicl_jax.models.mlp import MLP
@@ -52,7 +52,7 @@ class Maml(FromContext):
     num_context: int = 0
     inner_rate: float = setting(1e-3, "α, step size of the inner loop", above=0.0)
     inner_steps: int = setting(5, "K, gradient steps on the context; 0 is no adaptation", minimum=0)
-    inner_batch: int = setting(0, "examples of each of these steps; 0: the whole context", minimum=0)
+    inner_batch: int = setting(0, "examples of each inner step; 0: the whole context", minimum=0)
     first_order: bool = setting(False, "leave out the derivative of the inner gradient")
     learn_rates: bool = setting(False, "meta-learn a step size for each array of weights")
     head_only: bool = setting(False, "adapt the last layer alone (ANIL)")
@@ -76,7 +76,7 @@ class Maml(FromContext):
         return self.model.transductive
 
     def init(self, key: jax.Array) -> Params:
-        """The weights; with learned rates `weights`, and `log_rates` of the logarithms of α′/α."""
+        """Returns the weights, or with learned rates `weights` and `log_rates`, the logarithms of α′/α."""
         weights = Instance(self.model, self.num_features).init(key)
         if not self.learn_rates:
             return weights
@@ -85,8 +85,7 @@ class Maml(FromContext):
     def adapt(
         self, params: Params, episode: Episode, key: jax.Array, watch: Callable[..., Any] = lambda loss, weights: None
     ) -> tuple[Params, Any]:
-        """The weights after K steps on the context; and [K, …] what `watch(loss, weights)` returns for each step, from the loss
-        that it descends and the weights after it."""
+        """Returns the weights after K steps on the context, and [K, …] of `watch(loss, weights after the step)`."""
         weights, rates = (params["weights"], params["log_rates"]) if self.learn_rates else (params, None)
         still = {name: each for name, each in weights.items() if not self._adapts(name)}
 
@@ -112,15 +111,15 @@ class Maml(FromContext):
         return self._logits(self.adapt(params, episode, key)[0], episode)
 
     def state_size(self, length: int) -> int:
-        """The context itself: inputs and labels."""
+        """Returns the size of the context: inputs and labels."""
         return length * (self.num_features + 1)
 
     def descended(self, logits_LC: jax.Array) -> jax.Array:
-        """The logits whose cross-entropy the inner loop descends: those of the model."""
+        """Returns the logits whose cross-entropy the inner loop descends, here those of the model."""
         return logits_LC
 
     def batches(self, key: jax.Array) -> jax.Array:
-        """Rows of the context that each step sees, [K, batch]."""
+        """Returns the rows of the context that each step sees, [K, batch]."""
         each = self.num_context // self.inner_batch
         passes = -(-self.inner_steps // each)
         orders_PN = jax.vmap(lambda key: jax.random.permutation(key, self.num_context))(jax.random.split(key, passes))
@@ -128,14 +127,14 @@ class Maml(FromContext):
         return rows_Kb[: self.inner_steps]
 
     def _adapts(self, name: str) -> bool:
-        """Whether the inner loop moves the layer. Offsets of batch normalisations are meta-learned alone, as in Finn's code."""
+        """Returns whether the inner loop moves the layer. As in Finn's code, it moves no offset of a batch normalisation."""
         return name == HEAD if self.head_only else not name.startswith(BATCH_NORM)
 
     def _adapted(self, weights: Params) -> Params:
         return {name: each for name, each in weights.items() if self._adapts(name)}
 
     def _logits(self, weights: Params, episode: Episode) -> jax.Array:
-        """All rows; zeros for the context where it is fixed, since its rows are not scored."""
+        """Returns the logits of all rows. A fixed context has zeros, since its rows are not scored."""
         logits = self.model.apply({"params": weights}, episode.x_LX[self.num_context :])
         return jnp.pad(logits, ((self.num_context, 0), (0, 0)))
 

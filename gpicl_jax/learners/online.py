@@ -24,14 +24,14 @@ OPTIMIZERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Online(OnePass):
-    """ŷ_i = f(θ_i, x_i), then θ_{i+1} = θ_i − step(∇ l(f(θ_i, x_i), y_i)). Subclasses differ in where θ_0 comes from.
+    """The base class: ŷ_i = f(θ_i, x_i), then θ_{i+1} = θ_i − step(∇ l(f(θ_i, x_i), y_i)). Subclasses differ in θ_0.
 
     The mechanism is that of the authors' code (google/learned_optimization, folder research/data_driven, commit 32186aa).
-    Through Adam it can be differentiated only with eps_root > 0: the root's derivative at 0 is infinite.
+    Its derivative through Adam needs eps_root > 0, because the root's derivative at 0 is infinite.
     """
 
     inner_optimizer: str = setting("adam", "optimiser of the steps along an episode", choices=tuple(OPTIMIZERS))
-    inner_rate: float = setting(1e-3, "its step size", above=0.0)
+    inner_rate: float = setting(1e-3, "step size of inner_optimizer", above=0.0)
     remat: bool = setting(True, "recompute each step in the backward pass, to save memory", free=True)
 
     takes = RowModel
@@ -76,7 +76,7 @@ class Online(OnePass):
 @register("sgd")
 @dataclasses.dataclass(frozen=True)
 class SGD(Online):
-    """The paper's SGD: θ_0 is drawn anew for every episode, or is 0. Nothing is meta-learned.
+    """The paper's SGD, an online learner whose θ_0 is drawn anew for every episode, or is 0. Nothing is meta-learned.
 
     Weights of 0 are the best start of a linear network: A x has the same law under every rotation, and labels are permuted, so
     that no direction and no label is likelier than another.
@@ -111,7 +111,7 @@ class SGD(Online):
 @register("finetune")
 @dataclasses.dataclass(frozen=True)
 class Finetune(Online):
-    """θ_0 is trained over many tasks as an `Instance` learner, without the online pass."""
+    """An online learner whose θ_0 is trained over many tasks as an `Instance` learner, without the online pass."""
 
     def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, Metrics]:
         return scored_loss(OnePass.predict(self, params, episode, key=key), episode.y_L, self.scored_rows(episode))
@@ -120,4 +120,4 @@ class Finetune(Online):
 @register("maml_online")
 @dataclasses.dataclass(frozen=True)
 class MamlOnline(Online):
-    """The paper's MAML: θ_0 is trained through the whole online pass by `jax.grad`."""
+    """The paper's MAML, an online learner whose θ_0 is trained through the whole online pass by `jax.grad`."""

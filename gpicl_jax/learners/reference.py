@@ -1,7 +1,7 @@
-"""Reference solvers as learners: what plain methods make of the very rows that a learner sees. Nothing is meta-learned.
+"""Reference solvers as learners: plain methods on the rows that a learner sees. Nothing is meta-learned.
 
-Each predicts row i from the rows before it, for all i at once. Their outputs rank the labels; they are no logits, and there
-is no meta-objective: they are scored, never trained.
+They predict row i from the rows before it, for all i at once. Their outputs rank the labels and are no logits. They have no
+meta-objective: they are scored, never trained.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ _matmul = functools.partial(jnp.matmul, precision="highest")
 
 @dataclasses.dataclass(frozen=True)
 class NearestNeighbour(Learner):
-    """1-NN: the label of the nearest earlier example (Euclidean; the earliest of equals).
+    """1-NN: the label of the nearest earlier example (Euclidean, the earliest of equals).
 
     Example:
       >>> episode = Episode(jnp.array([[0.0], [5.0], [0.4]]), jnp.array([3, 1, 3]), jnp.int32(3))
@@ -44,15 +44,15 @@ class NearestNeighbour(Learner):
 
 @dataclasses.dataclass(frozen=True)
 class KernelRidge(Learner):
-    """Ridge regression onto one-hot labels: f_i = k_iᵀ (K_{<i} + αI)⁻¹ Y_{<i}; the largest output wins.
+    """Ridge regression onto one-hot labels: f_i = k_iᵀ (K_{<i} + αI)⁻¹ Y_{<i}. The largest output wins.
 
     One Cholesky factor serves all rows: with K + αI = R Rᵀ, row i of R is R_{<i}⁻¹ k_i, so f_i = R_{i,<i} · (R⁻¹Y)_{<i}
     (Rasmussen & Williams 2006, *Gaussian Processes for Machine Learning*, equation 2.25 and section A.4).
 
+    Its `params` are `alpha` and, for `rbf`, `gamma`: scalars > 0, to be chosen on validation tasks.
+
     Attributes:
       kernel: `linear`, x·x'/X, or `rbf`, exp(−γ|x − x'|²/X).
-
-    Its `params` are `alpha` and, for `rbf`, `gamma`: scalars > 0, to be chosen on validation tasks.
 
     Example:
       >>> episode = Episode(jnp.array([[0.0], [5.0], [0.4]]), jnp.array([3, 1, 3]), jnp.int32(3))
@@ -83,7 +83,7 @@ class KernelRidge(Learner):
 
 
 def squared_distances(x_LX: jax.Array) -> jax.Array:
-    """|x_i − x_j|², float32 [L, L]."""
+    """Returns |x_i − x_j|², float32 [L, L]."""
     products_LL = _matmul(x_LX, x_LX.T)
     norms_L = jnp.diagonal(products_LL)
     return jnp.maximum(norms_L[:, None] + norms_L[None] - 2 * products_LL, 0.0)

@@ -1,4 +1,4 @@
-"""What every model of a config is: a Flax module for one episode. Many share the tokens and the initialiser that are here."""
+"""The base classes of models: Flax modules for one episode. Many share the tokens and the initialiser of this file."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ fan_in_normal = nn.initializers.variance_scaling(0.87962566103423978**2, "fan_in
 
 
 def dtype_setting() -> Any:
-    """The setting of a model that can compute in bfloat16."""
+    """Returns the setting of a model that can compute in bfloat16."""
     return setting("float32", "precision of the products; parameters and logits are float32", choices=("float32", "bfloat16"))
 
 
 def label_scale_setting() -> Any:
-    """The setting of a model whose tokens hold labels."""
-    return setting(1.0, "value of the hot entry of a label; √C gives it the mean square of a standardised pixel", above=0.0)
+    """Returns the setting of a model whose tokens hold labels."""
+    return setting(1.0, "value of the 1 in a one-hot label; √C gives the mean square of a standardised pixel", above=0.0)
 
 
 class Model(nn.Module):
@@ -27,10 +27,10 @@ class Model(nn.Module):
 
     Attributes:
       num_classes: C.
-      any_features: whether the same weights take inputs of any X, of which they know the Gram matrix alone.
-      max_length: of an episode; None where there is no limit.
+      any_features: whether the same weights take inputs of any X, through their Gram matrix alone.
+      max_length: longest episode, or None where there is no limit.
       transductive: whether rows see each other's x (batch statistics, as in Finn's MAML).
-      learner: name of the learner that makes a learning algorithm of it, unless the config names another; '' for none.
+      learner: name of its learner unless the config names another, or '' for none.
     """
 
     num_classes: int
@@ -54,7 +54,7 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def training_bytes(self, length: int) -> int:
-        """Returns what the backward pass of one episode keeps at least; 0 where that is not known."""
+        """Returns a lower bound of what the backward pass of one episode keeps, or 0 where none is known."""
         return 0
 
 
@@ -82,12 +82,12 @@ class RowModel(Model):
 
 
 def shift_down(rows_LX: jax.Array) -> jax.Array:
-    """Row i becomes row i − 1; row 0 becomes zeros."""
+    """Moves row i to row i + 1. Row 0 becomes zeros."""
     return jnp.pad(rows_LX, ((1, 0), (0, 0)))[:-1]
 
 
 def labels_before(y_L: jax.Array, num_classes: int, label_scale: float = 1.0) -> jax.Array:
-    """Row i is the one-hot label of example i − 1, float32 [L, C]; row 0 is zeros.
+    """Returns float32 [L, C] whose row i is the one-hot label of example i − 1. Row 0 is zeros.
 
     Example:
       >>> labels_before(jnp.array([2, 0]), 3).tolist()
@@ -97,5 +97,5 @@ def labels_before(y_L: jax.Array, num_classes: int, label_scale: float = 1.0) ->
 
 
 def shifted_tokens(x_LX: jax.Array, y_L: jax.Array, num_classes: int, label_scale: float = 1.0) -> jax.Array:
-    """The paper's tokens [x_i, onehot y_{i−1}], float32 [L, X + C]."""
+    """Returns the paper's tokens [x_i, onehot y_{i−1}], float32 [L, X + C]."""
     return jnp.concatenate([x_LX, labels_before(y_L, num_classes, label_scale)], axis=1)

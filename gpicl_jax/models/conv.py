@@ -1,4 +1,4 @@
-"""The convolutional network of few-shot problems, Finn's."""
+"""Finn's convolutional network for few-shot problems."""
 
 import math
 from typing import Any
@@ -26,13 +26,13 @@ def check_images(config: Any) -> None:
 @register("few_shot_conv")
 class FewShotConv(RowModel):
     """Finn's network (Finn et al. 2017, arXiv 1703.03400, section 5.2): `num_layers` × [3×3 convolution of stride 2, batch
-    normalisation, ReLU], the mean over what is left of the image, then a linear layer.
+    normalisation, ReLU], the mean over the remaining pixels, then a linear layer.
 
-    Batch normalisation always takes the statistics of the rows that it is given: rows see each other (transductive). It has an
-    offset and no scale, and MAML's inner loop leaves the offset as it is; both as in Finn's code (cbfinn/maml).
+    Batch normalisation always takes the statistics of the given rows, so rows see each other (transductive). It has an offset
+    and no scale. MAML's inner loop does not change the offset. Both are as in Finn's code (cbfinn/maml).
 
     Attributes:
-      channels: of the images; X = side² · channels.
+      channels: channels of the images: X = side² · channels.
 
     Example:
       >>> model = FewShotConv(num_classes=5, width=8)
@@ -65,8 +65,8 @@ class FewShotConv(RowModel):
 class PatchConv(nn.Module):
     """A 3×3 convolution of stride 2 without bias, padding `SAME`: [c, L, h, w] → [o, L, h', w'], as a product with patches.
 
-    Under `vmap` over problems, each of which has a kernel of its own, `lax.conv` would become a grouped convolution, which took
-    14 times as long on two CPU cores in a prototype.
+    Under `vmap` over problems with different kernels, `lax.conv` would become a grouped convolution, which took 14 times as
+    long on two CPU cores in a prototype.
     """
 
     features: int
@@ -79,7 +79,7 @@ class PatchConv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Mean 0 and variance 1 of each channel over the rows and pixels that are given, then an offset: [c, L, h, w]."""
+    """Batch normalisation: mean 0 and variance 1 of each channel over all rows and pixels, then an offset: [c, L, h, w]."""
 
     @nn.compact
     def __call__(self, h_cLhw: jax.Array) -> jax.Array:
@@ -90,7 +90,7 @@ class BatchNorm(nn.Module):
 
 
 def images(x_LX: jax.Array, channels: int) -> jax.Array:
-    """Flattened square images (row, column, channel) as [c, L, h, w].
+    """Returns flattened square images (row, column, channel) as [c, L, h, w].
 
     Raises:
       ValueError: X is no side² · channels.
@@ -102,13 +102,13 @@ def images(x_LX: jax.Array, channels: int) -> jax.Array:
 
 
 def _xavier_uniform(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Uniform within ± √(6 / (size² · (channels + features))), Glorot & Bengio 2010, of a kernel that is given as a matrix."""
+    """Draws a kernel, as a matrix, uniform within ± √(6 / (size² · (channels + features))) (Glorot & Bengio 2010)."""
     kernel_hwio = nn.initializers.xavier_uniform()(key, (_KERNEL, _KERNEL, shape[0] // _KERNEL**2, shape[1]))
     return kernel_hwio.reshape(shape)
 
 
 def patches(h_cLhw: jax.Array) -> jax.Array:
-    """All patches of padded images as columns: [size · size · c, L, h', w'], by row, column, channel of the patch.
+    """Returns all patches of padded images as columns: [size · size · c, L, h', w'], by row, column, channel of the patch.
 
     Example:
       >>> patches(jnp.arange(1, 10.0).reshape(1, 1, 3, 3))[:, 0, 0, 0].tolist()

@@ -1,10 +1,10 @@
-"""A Transformer with the symmetries of the tasks, and with each of them taken away, for one episode.
+"""A Transformer with the symmetries of the tasks, and versions without one of them, for one episode.
 
-A task is x → A x, y → ρ(y), with A_ij iid normal and ρ uniform. Three groups leave the law of its episodes as it is. So the
+A task is x → A x, y → ρ(y), with A_ij iid normal and ρ uniform. Three groups leave the law of its episodes unchanged. So the
 best predictor has their symmetries, and this one has them by construction:
 
 - O(X) × ℝ₊, rotations, reflections and scalings of the inputs: the logits are *invariant*. Of x only Gram matrices enter.
-- S_C, permutations of the labels: the logits are *equivariant*. Each class is a stream of its own, and all share their weights.
+- S_C, permutations of the labels: the logits are *equivariant*. Each class is a separate stream, and all share their weights.
 - S_n, orders of the context: the logits are *invariant*. There are no positions, and attention sums over the context.
 
 The weights fit any number of features X, of classes C, and of examples L. EquiTabPFN (Arbel, Salinas & Hutter 2025, arXiv
@@ -35,7 +35,7 @@ Geometry = tuple[jax.Array, jax.Array]  # distances and cosines [L, L]
 
 @register("equivariant_transformer")
 class EquivariantTransformer(ContextModel):
-    """Maps a context and queries to logits; row i < n is context, row i ≥ n a query that sees the context and its own x.
+    """A Transformer with the tasks' symmetries. Row i < n is context, row i ≥ n a query that sees the context and its own x.
 
     No weight depends on C. Parameters, distances, softmax and logits are float32 whatever the dtype.
 
@@ -49,10 +49,10 @@ class EquivariantTransformer(ContextModel):
       ((20, 10), True)
     """
 
-    width: int = setting(32, "D, numbers of an example and a class", minimum=1)
+    width: int = setting(32, "D, size of the stream of an example and a class", minimum=1)
     num_layers: int = setting(4, "blocks", minimum=1)
     num_heads: int = setting(4, "heads of attention", minimum=1)
-    head_size: int = setting(8, "E, of a head's value for each class, and of its queries and keys", minimum=1)
+    head_size: int = setting(8, "E, size of a head's queries and keys, and of its values for each class", minimum=1)
     mlp_width: int = setting(0, "hidden units of a block's MLP; 0 is 2 × width", minimum=0)
     activation: str = setting("gelu", "non-linearity of the MLPs", choices=tuple(ACTIVATIONS))
     dtype: str = dtype_setting()
@@ -80,13 +80,13 @@ class EquivariantTransformer(ContextModel):
         return jnp.where(jnp.isfinite(x_LX).all(axis=1, keepdims=True), logits_LC, jnp.nan)
 
     def embed(self, x_LX: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, Geometry | None]:
-        """What the first block sees: the streams [L, C, D], and what attention knows of pairs of examples."""
+        """Returns the input of the first block: the streams [L, C, D], and the geometry of pairs of examples for attention."""
         size_L, distance_LL, cosine_LL = geometry(x_LX, in_context_L)
         inputs_LCI = class_streams(size_L, distance_LL, label_LC, in_context_L)
         return nn.Dense(self.width, dtype=self.dtype, name="embed")(inputs_LCI), (distance_LL, cosine_LL)
 
     def read_out(self, h_LCD: jax.Array) -> jax.Array:
-        """Logits [L, C] of the last streams. An offset would shift all logits of a row alike, and so change nothing."""
+        """Returns logits [L, C] of the last streams. An offset would shift all logits of a row alike, without effect."""
         return nn.Dense(1, use_bias=False, name="head")(h_LCD)[..., 0]
 
     def training_bytes(self, length: int) -> int:
@@ -100,7 +100,7 @@ class EquivariantTransformer(ContextModel):
 
 
 class EquivariantBlock(nn.Module):
-    """Attention over the context by distance and content, the same weights for every class; then an MLP for each class.
+    """Attention over the context by distance and content, with the same weights for every class, then an MLP for each class.
 
     score_ij = ⟨q_i, k_j⟩/√E − b_i d²_ij + a cos_ij + s 1(i = j) for each head: a kernel whose bandwidth b_i a row chooses.
     q, k and b come from the mean and the maximum over classes, and values from each class. So a layer can be a kernel
@@ -142,7 +142,7 @@ class EquivariantBlock(nn.Module):
         return h_LCD + dense(width, name="mlp_out")(ACTIVATIONS[self.activation](hidden_LCF))
 
     def _by_geometry(self, pooled_LP: jax.Array, distance_LL: jax.Array, cosine_LL: jax.Array) -> jax.Array:
-        """What distances and cosines add to the scores, [H, L, L]."""
+        """Returns what distances and cosines add to the scores, [H, L, L]."""
         heads = self.num_heads
         bandwidth = nn.Dense(heads, kernel_init=nn.initializers.normal(0.02), dtype=self.dtype, name="bandwidth")
         sharpness_LH = nn.softplus(bandwidth(pooled_LP) + _ONE)
@@ -153,18 +153,19 @@ class EquivariantBlock(nn.Module):
 
 
 def _largest(u_LCD: jax.Array) -> jax.Array:
-    """The maximum over classes, [L, D]. Its gradient divides by no count of equal ones, which a compiler that computes `u_LCD`
-    anew in another order can find to be zero."""
+    """Returns the maximum over classes, [L, D]. Its gradient divides by no count of equal maxima, which a compiler that
+    computes `u_LCD` again in another order can find to be zero.
+    """
     is_largest_LCD = jnp.arange(u_LCD.shape[1])[None, :, None] == u_LCD.argmax(axis=1, keepdims=True)
     return jnp.where(is_largest_LCD, u_LCD, 0).sum(axis=1)
 
 
 def geometry(x_LX: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What rotations leave of inputs, in units that the context sets: a scaling of x changes nothing.
+    """Returns what is left of inputs without rotations, in units of the context. A scaling of x changes nothing.
 
     A squared norm is in units of its mean over the context, a squared distance in units of half its mean over the pairs of the
-    context. Products are in full float32: tf32 and bfloat16 would blur near neighbours. No query can spoil another's numbers:
-    one that is longer than 10⁴ times the largest number of the context is brought back to there, NaN counts as 0.
+    context. Products are in full float32, because tf32 and bfloat16 would blur near neighbours. No query can spoil another's
+    numbers: a query longer than 10⁴ times the largest number of the context is scaled down to that, and NaN counts as 0.
 
     Args:
       x_LX: inputs [L, X].
@@ -200,11 +201,11 @@ def geometry(x_LX: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, jax.A
 
 
 def class_streams(size_L: jax.Array, distance_LL: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> jax.Array:
-    """The numbers that the stream of a class begins with at each example.
+    """Returns the first numbers of a class's stream at each example.
 
     Args:
       size_L, distance_LL: see `geometry`.
-      label_LC: one-hot labels of the context; 0 for queries.
+      label_LC: one-hot labels of the context, 0 for queries.
       in_context_L: bool [L].
 
     Returns:
@@ -228,9 +229,9 @@ def class_streams(size_L: jax.Array, distance_LL: jax.Array, label_LC: jax.Array
 
 @register("equivariant_without_rotations")
 class WithoutRotations(EquivariantTransformer):
-    """x itself enters the streams, by a linear map, and attention is by content alone: no Gram matrix is made.
+    """The equivariant Transformer without rotations: x itself enters the streams, and attention is by content alone.
 
-    With the matrix go its distances, norms and their units; and x, of X numbers, has to pass through a width of D.
+    A linear map brings the X numbers of x to the width D. Without a Gram matrix it has no distances, norms and units.
 
     Example:
       >>> model = WithoutRotations(num_classes=10, width=8, num_layers=1, num_heads=2, head_size=4)
@@ -249,7 +250,7 @@ class WithoutRotations(EquivariantTransformer):
 
 @register("equivariant_without_label_permutations")
 class WithoutLabelPermutations(EquivariantTransformer):
-    """An example is one stream, whose embedding holds its label; a linear map of the last stream gives all logits.
+    """The equivariant Transformer without label permutations: one stream for each example and its label, not for each class.
 
     Example:
       >>> model = WithoutLabelPermutations(num_classes=10, width=8, num_layers=1, num_heads=2, head_size=4)
@@ -274,7 +275,7 @@ class WithoutLabelPermutations(EquivariantTransformer):
 
 @register("equivariant_without_context_permutations")
 class WithoutContextPermutations(EquivariantTransformer):
-    """A learned vector for each position is added to the streams: the order of the context may mean something.
+    """The equivariant Transformer without context permutations: it adds a learned vector for each position to the streams.
 
     An episode that is longer than `max_length` raises ValueError.
 

@@ -1,4 +1,4 @@
-"""A multi-layer perceptron for one example: what instance learners, online learners and MAML are made of."""
+"""A multi-layer perceptron for one example, for instance learners, online learners and MAML."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from gpicl_jax.settings import setting
 
 @register("mlp")
 class MLP(RowModel):
-    """Maps inputs to logits, each row alone: `num_layers` hidden ReLU layers of equal width, then a linear one.
+    """A multi-layer perceptron on each row alone: `num_layers` hidden ReLU layers of equal width, then a linear layer.
 
     Example:
       >>> model = MLP(num_classes=10, width=32, num_layers=2)

@@ -1,7 +1,7 @@
 """Recurrent models for one episode: the LSTM that GPICL is compared with, the outer-product LSTM, and one with fast weights.
 
-As in the authors' code (google/learned_optimization, folder research/data_driven, commit 32186aa; `LSTM` and `FWMemory` of
-models.py, `OuterLSTM` of model_components.py).
+They follow the authors' code (google/learned_optimization, folder research/data_driven, commit 32186aa; `LSTM` and `FWMemory`
+of models.py, `OuterLSTM` of model_components.py).
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from gpicl_jax.settings import setting
 
 
 def product(rows: jax.Array, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """rows @ kernel with both rounded to `dtype`; float32, so that sums over time, of gradients too, are float32."""
+    """Returns rows @ kernel, both rounded to `dtype`, as float32, so that sums over time, also of gradients, are float32."""
     return (rows.astype(dtype) @ kernel.astype(dtype)).astype(jnp.float32)
 
 
 class Linear(nn.Module):
-    """x_LD W + b, float32, whatever the `dtype` of the product."""
+    """x_LD W + b as float32, whatever the `dtype` of the product."""
 
     features: int
     dtype: jnp.dtype
@@ -35,7 +35,7 @@ class Linear(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Linear, ReLU, Linear, ReLU on every token by itself."""
+    """The layers Linear, ReLU, Linear, ReLU on every token alone."""
 
     width: int
     dtype: jnp.dtype
@@ -50,7 +50,7 @@ class Encoder(nn.Module):
 class Gates(nn.Module):
     """z_i = [x_i, h_{i−1}] W + b in two parts: W x_i + b for all i in one product, and the function h ↦ h W of a step.
 
-    One kernel [D + H, G], the inputs' rows first: its initialiser sees the fan-in of both.
+    The kernel is one array [D + H, G] with the inputs' rows first, so its initialiser sees the fan-in of both parts.
     """
 
     features: int
@@ -67,9 +67,9 @@ class Gates(nn.Module):
 
 
 class LSTMLayer(nn.Module):
-    """Runs an LSTM over the rows of x_LD from h = c = 0 and returns h_LH.
+    """An LSTM over the rows of x_LD from h = c = 0, with output h_LH.
 
-    With [i, f, g, o] = [x, h] W + b (Hochreiter & Schmidhuber 1997; the + 1 on the forget gate as in Haiku's LSTM):
+    With [i, f, g, o] = [x, h] W + b (Hochreiter & Schmidhuber 1997, with the + 1 on the forget gate of Haiku's LSTM):
       c ← σ(f + 1) c + σ(i) tanh(g),  h ← σ(o) tanh(c).
     """
 
@@ -93,10 +93,10 @@ class LSTMLayer(nn.Module):
 
 @register("lstm")
 class LSTM(SequenceModel):
-    """Maps an episode to logits with an LSTM: row i sees x_0 … x_i and y_0 … y_{i−1}.
+    """An LSTM over the tokens [x_i, onehot y_{i−1}]: row i sees x_0 … x_i and y_0 … y_{i−1}.
 
-    Token i, [x_i, onehot y_{i−1}], goes through `Encoder`, `LSTMLayer` and a Linear to the logits. With T = X + C and H the
-    width, there are (T + 1) H + (H + 1) H + (2H + 1) 4H + (H + 1) C parameters.
+    Token i goes through `Encoder`, `LSTMLayer` and a Linear to the logits. With T = X + C and H the width, there are
+    (T + 1) H + (H + 1) H + (2H + 1) 4H + (H + 1) C parameters.
 
     Example:
       >>> model = LSTM(num_classes=10, width=16)
@@ -122,7 +122,7 @@ class LSTM(SequenceModel):
 
 
 class OuterProductLayer(nn.Module):
-    """Runs the outer-product LSTM over the rows of x_LD from h = C = 0 and returns h_LI, I = num_heads × head_size.
+    """The outer-product LSTM over the rows of x_LD from h = C = 0, with output h_LI, I = num_heads × head_size.
 
     With [k1 (3d), k2 (3d), q (d), o (d)] per head from [x, h] W + b, and s = softplus(key_scale), key_scale at first 0:
       M_r = s tanh(k1_r) ⊗ tanh(k2_r) for the three rows r = input, cell, forget of k1 and k2,
@@ -157,7 +157,7 @@ class OuterProductLayer(nn.Module):
 
 @register("outer_product_lstm")
 class OuterProductLSTM(SequenceModel):
-    """Maps an episode to logits with a state of d² numbers for parameters of order d²: row i sees x_0 … x_i and y_0 … y_{i−1}.
+    """An LSTM with a state of d² numbers for parameters of order d²: row i sees x_0 … x_i and y_0 … y_{i−1}.
 
     This is not the "OP-LSTM" of Huisman et al. 2023, which is another meta-learner.
     Token i, [x_i, onehot y_{i−1}], goes through `Encoder`, `OuterProductLayer` and a Linear to the logits. With T = X + C, W
@@ -171,8 +171,8 @@ class OuterProductLSTM(SequenceModel):
     """
 
     width: int = setting(64, "size of the encoder; the authors' is the head size", minimum=1)
-    num_heads: int = setting(1, "heads, each with a state of its own", minimum=1)
-    head_size: int = setting(64, "d, of a head, whose state is d × d", minimum=1)
+    num_heads: int = setting(1, "heads, each with a separate state", minimum=1)
+    head_size: int = setting(64, "d, size of a head, whose state is d × d", minimum=1)
     label_scale: float = label_scale_setting()
     dtype: str = dtype_setting()
 
@@ -189,7 +189,7 @@ class OuterProductLSTM(SequenceModel):
 
 
 def keys(first_LM: jax.Array, second_LM: jax.Array) -> jax.Array:
-    """Row by row flat(tanh(first) ⊗ tanh(second)), K = M² long.
+    """Returns flat(tanh(first) ⊗ tanh(second)) row by row, of length K = M².
 
     Example:
       >>> keys(jnp.zeros((5, 3)), jnp.ones((5, 3))).shape
@@ -199,9 +199,9 @@ def keys(first_LM: jax.Array, second_LM: jax.Array) -> jax.Array:
 
 
 class FastWeightMemory(nn.Module):
-    """Writes a value at a key for each row of h_LH, then reads with another key: read_LM, M = memory_size.
+    """A memory that writes a value at a key for each row of h_LH, then reads with another key: read_LM, M = memory_size.
 
-    With [k1 (M), k2 (M), v (M), β (1)] and [r1 (M), r2 (M)] two linear functions of h, memory F ∈ R^{M × M²} at first 0:
+    With [k1 (M), k2 (M), v (M), β (1)] and [r1 (M), r2 (M)] two linear functions of h, and memory F ∈ R^{M × M²}, at first 0:
       k = flat(tanh(k1) ⊗ tanh(k2)),  F ← F + σ(β) (tanh(v) − F k) ⊗ k,  read = F flat(tanh(r1) ⊗ tanh(r2)).
     """
 
@@ -228,13 +228,13 @@ class FastWeightMemory(nn.Module):
 
 @register("fast_weights")
 class FastWeights(SequenceModel):
-    """Maps an episode to logits with an LSTM and a fast-weight memory: row i sees x_0 … x_i and y_0 … y_{i−1}.
+    """An LSTM with a fast-weight memory: row i sees x_0 … x_i and y_0 … y_{i−1}.
 
-    After Schlag, Munkhdalai and Schmidhuber, "Learning Associative Inference Using Fast Weight Memory" (ICLR 2021), with one
-    read and no bound on the norm of the memory.
-    h = LSTM(tokens [x_i, onehot y_{i−1}]) with no encoder before it, as in the authors' code, and
-    logits = Linear(h + Linear(LayerNorm(read))), where `FastWeightMemory` makes the read of h; the norm has a scale and no
-    offset, and the LSTM does not see what is read. With T = X + C, H the width and M = memory_size it has
+    It follows Schlag, Munkhdalai and Schmidhuber, "Learning Associative Inference Using Fast Weight Memory" (ICLR 2021), with
+    one read and no bound on the norm of the memory.
+    h = LSTM(tokens [x_i, onehot y_{i−1}]) has no encoder before it, as in the authors' code. The result is
+    logits = Linear(h + Linear(LayerNorm(read))), where `FastWeightMemory` makes the read of h. The norm has a scale and no
+    offset. The LSTM does not see what is read. With T = X + C, H the width and M = memory_size it has
     (T + H + 1) 4H + (H + 1)(3M + 1) + (H + 1) 2M + M + (M + 1) H + (H + 1) C parameters.
 
     Example:
@@ -245,7 +245,7 @@ class FastWeights(SequenceModel):
     """
 
     width: int = setting(64, "size of the LSTM's hidden state", minimum=1)
-    memory_size: int = setting(16, "M, of values and of the two halves of a key; the memory is M × M²", minimum=1)
+    memory_size: int = setting(16, "M, size of values and of the two halves of a key; the memory is M × M²", minimum=1)
     label_scale: float = label_scale_setting()
     dtype: str = dtype_setting()
 

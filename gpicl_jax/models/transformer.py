@@ -1,5 +1,4 @@
-"""Transformers for one episode: the causal one of GPICL, one that knows a context and queries but no order, and an
-encoder–decoder.
+"""Transformers for one episode: GPICL's causal one, one of context and queries without order, and an encoder–decoder.
 
 Sizes, biases and initialisers follow the authors' code (google/learned_optimization, folder research/data_driven, commit
 32186aa). Blocks are pre-LN as in GPT-2.
@@ -36,10 +35,10 @@ class Attention(nn.Module):
     """Multi-head attention of rows h_LD over rows memory_MD, heads × head_size wide whatever the model's width: [L, D].
 
     With `smear_keys` key i becomes g·k_i + (1 − g)·k_{i−1}, g = sigmoid of one learned scalar per head, k_{−1} = k_0
-    (Olsson et al. 2022, arXiv 2209.11895): a head can then find an example by what came just before it.
+    (Olsson et al. 2022, arXiv 2209.11895). A head can then find an example by what came just before it.
 
-    `positions` is `rope`, where queries and keys are turned (`turned`), `alibi`, where scores fall with the distance
-    (`distance_bias`), or another name, which changes nothing here.
+    `positions` is `rope`, which turns queries and keys (`turned`), `alibi`, which lowers scores with the distance
+    (`distance_bias`), or another name, without effect here.
     """
 
     num_heads: int
@@ -72,8 +71,9 @@ class Attention(nn.Module):
 
 
 def turned(rows_HLE: jax.Array) -> jax.Array:
-    """RoPE (Su et al. 2021, arXiv 2104.09864): the pair (j, j + E/2) of row i is turned by the angle i·10000^(−2j/E), so that
-    a product of a query and a key depends on the distance of their rows alone.
+    """Turns the pair (j, j + E/2) of row i by the angle i·10000^(−2j/E): RoPE (Su et al. 2021, arXiv 2104.09864).
+
+    A product of a query and a key then depends on the distance of their rows alone.
 
     Example:
       >>> rows_HLE = turned(jnp.ones((1, 8, 4)))
@@ -89,7 +89,7 @@ def turned(rows_HLE: jax.Array) -> jax.Array:
 
 
 def distance_bias(num_heads: int, length: int, num_keys: int) -> jax.Array:
-    """ALiBi (Press et al. 2022, arXiv 2108.12409), [H, L, M]: −m_h·(i − j), m_h = 2^(−8·(h + 1)/H) for heads h = 0, 1, …
+    """Returns ALiBi (Press et al. 2022, arXiv 2108.12409), [H, L, M]: −m_h·(i − j), m_h = 2^(−8·(h + 1)/H), h = 0, 1, …
 
     Example:
       >>> distance_bias(2, 3, 3)[0, 2].tolist()
@@ -100,7 +100,7 @@ def distance_bias(num_heads: int, length: int, num_keys: int) -> jax.Array:
 
 
 class Block(nn.Module):
-    """LayerNorm, attention, residual; the same across to a memory, if there is one; LayerNorm, MLP, residual.
+    """LayerNorm, attention and residual, the same across to a memory if it has one, then LayerNorm, MLP and residual.
 
     The residual stream stays float32.
     """
@@ -128,12 +128,12 @@ class Block(nn.Module):
 
 
 class AttentionModel(Model):
-    """What the Transformers share. Parameters, residual stream, softmax and logits are float32 whatever the dtype."""
+    """The base class of Transformers. Parameters, residual stream, softmax and logits are float32 whatever the dtype."""
 
-    width: int = setting(256, "D, of the residual stream", minimum=1)
+    width: int = setting(256, "D, size of the residual stream", minimum=1)
     num_layers: int = setting(4, "blocks", minimum=1)
     num_heads: int = setting(8, "heads of attention, which is num_heads × head_size wide", minimum=1)
-    head_size: int = setting(32, "of a key, query and value", minimum=1)
+    head_size: int = setting(32, "size of a key, query and value", minimum=1)
     mlp_width: int = setting(0, "hidden units of a block's MLP; 0 is 4 × width", minimum=0)
     label_scale: float = label_scale_setting()
     activation: str = setting("gelu", "non-linearity of the MLPs", choices=tuple(ACTIVATIONS))
@@ -151,7 +151,7 @@ class AttentionModel(Model):
         name: str = "block",
         norm: str = "norm_out",
     ) -> jax.Array:
-        """All blocks and the last LayerNorm, [L, D]; row i attends to the rows that row i of the mask allows."""
+        """Applies all blocks and the last LayerNorm, [L, D]. Row i attends to the rows that row i of the mask allows."""
         block = nn.remat(Block) if self.remat else Block
         kernel_init = nn.initializers.variance_scaling(2 / self.num_layers, "fan_in", "truncated_normal")
         sizes = self.num_heads, self.head_size, kernel_init, self.dtype, self.mlp_width or 4 * self.width, self.activation
@@ -165,7 +165,7 @@ class AttentionModel(Model):
 
 
 def learned_positions(module: nn.Module, rows_LD: jax.Array, max_length: int, name: str = "positions") -> jax.Array:
-    """A learned table's first L rows, truncated normal of standard deviation 0.1 at the start.
+    """Returns the first L rows of a learned table, whose start is truncated normal of standard deviation 0.1.
 
     Raises:
       ValueError: L is above `max_length`.
@@ -178,11 +178,11 @@ def learned_positions(module: nn.Module, rows_LD: jax.Array, max_length: int, na
 
 @register("transformer")
 class Transformer(AttentionModel, SequenceModel):
-    """Maps an episode to logits: row i sees x_0 … x_i and y_0 … y_{i−1}.
+    """A causal Transformer (GPICL): row i sees x_0 … x_i and y_0 … y_{i−1}.
 
-    The layout `shifted` has the tokens [x_i, onehot y_{i−1}] (the paper). The layout `paired` has the tokens
-    [x_i, x_{i−1}, onehot y_{i−1}], each of which holds a whole labelled example. A longer episode than `max_length` raises
-    ValueError where positions are learned.
+    The layout `shifted` has the tokens [x_i, onehot y_{i−1}] (the paper). The layout `paired` has the tokens [x_i, x_{i−1},
+    onehot y_{i−1}], each of which holds a whole labelled example. With learned positions an episode that is longer than
+    `max_length` raises ValueError.
 
     Example:
       >>> model = Transformer(num_classes=10, width=16, num_layers=1, max_length=20)
@@ -194,7 +194,7 @@ class Transformer(AttentionModel, SequenceModel):
     max_length: int = 100
     layout: str = setting("shifted", "what a token holds", choices=("shifted", "paired"))
     smear_keys: bool = setting(False, SMEAR_KEYS)
-    positions: str = setting("learned", "how it knows the order of its tokens", choices=("learned", "rope", "alibi"))
+    positions: str = setting("learned", "encoding of the order of tokens", choices=("learned", "rope", "alibi"))
 
     @classmethod
     def check(cls, config: Any) -> None:
@@ -218,11 +218,11 @@ class Transformer(AttentionModel, SequenceModel):
 
 @register("context_query")
 class ContextQueryTransformer(AttentionModel, ContextModel):
-    """Maps a context and queries to logits; there are no positions (prior-data fitted networks: Müller et al. 2022, arXiv
-    2112.10510; Transformer neural processes: Nguyen & Grover 2022, arXiv 2207.04179).
+    """A Transformer of a context and queries, without positions (prior-data fitted networks, Müller et al. 2022).
 
-    Rows i < n are the context, tokens [x_i, onehot y_i], and attend to each other both ways; rows i ≥ n are queries, tokens
-    [x_i, 0], and attend to the context and to themselves. Permuting the context changes no query's logits.
+    Rows i < n are the context, tokens [x_i, onehot y_i], and attend to each other both ways. Rows i ≥ n are queries, tokens
+    [x_i, 0], and attend to the context and to themselves. Permuting the context changes no query's logits. See also
+    arXiv 2112.10510, and Transformer neural processes (Nguyen & Grover 2022, arXiv 2207.04179).
 
     Example:
       >>> model = ContextQueryTransformer(num_classes=10, width=16, num_layers=1)
@@ -242,11 +242,11 @@ class ContextQueryTransformer(AttentionModel, ContextModel):
 
 @register("encoder_decoder")
 class EncoderDecoder(AttentionModel, SequenceModel):
-    """Images go through the encoder, previous labels through the decoder; all attention is causal.
+    """A Transformer with images in an encoder and previous labels in a decoder. All attention is causal.
 
     This is the second architecture of the public PyTorch project Lerostre/gpicl. Encoder row i is x_i. Decoder row i is
     onehot y_{i−1}, and attends to decoder rows ≤ i and, across, to encoder rows ≤ i: it sees x_0 … x_i and y_0 … y_{i−1}.
-    Both have `num_layers` blocks. A longer episode than `max_length` raises ValueError.
+    Both have `num_layers` blocks. An episode that is longer than `max_length` raises ValueError.
 
     Example:
       >>> model = EncoderDecoder(num_classes=10, width=16, num_layers=1, max_length=20)

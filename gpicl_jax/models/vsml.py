@@ -1,4 +1,4 @@
-"""Variable shared meta learning (VSML): one tiny LSTM, shared by all pairs of an input and an output; for one episode.
+"""Variable shared meta learning (VSML): one tiny LSTM that all pairs of an input and an output share, for one episode.
 
 Kirsch & Schmidhuber 2021 (arXiv 2012.14905), in the form of the authors' code of GPICL (google/learned_optimization, folder
 research/data_driven, commit 32186aa). Axes: A inputs and B outputs of a layer, H numbers in an LSTM's hidden state, G = 4H.
@@ -22,14 +22,15 @@ REMAT_EXAMPLES = "recompute each example in the backward pass, which then keeps 
 
 
 class SharedLSTM(nn.Module):
-    """The LSTM of every pair (a, b), and the messages it sends: all that VSML meta-learns.
+    """The LSTM of every pair (a, b), and the messages that it sends: all that VSML meta-learns.
 
     With u_a from input a's side, v_b from output b's side, and the same u and v in each of `micro_ticks` ticks:
 
-      (h_ab, c_ab) ← LSTM([u_a, v_b], (h_ab, c_ab));  f_b = mean_a Linear_f(h_ab);  g_a = mean_b Linear_g(h_ab)
+      (h_ab, c_ab) ← LSTM([u_a, v_b], (h_ab, c_ab))
+      f_b = mean_a Linear_f(h_ab),  g_a = mean_b Linear_g(h_ab)
 
     where LSTM has gates i, g, f, o in this order, and f = σ(· + 1). A mean passes through Linear, and [u_a, v_b] W is
-    u_a W_u + v_b W_v: only the recurrent product is done for each pair.
+    u_a W_u + v_b W_v. So only the recurrent product is done for each pair.
 
     Attributes:
       width: H.
@@ -64,13 +65,13 @@ class SharedLSTM(nn.Module):
 
 
 def resting_cells(width: int, num_inputs: int, num_outputs: int) -> Cells:
-    """(h_HBA, c_HBA), zeros."""
+    """Returns (h_HBA, c_HBA), zeros."""
     zeros_HBA = jnp.zeros((width, num_outputs, num_inputs))
     return zeros_HBA, zeros_HBA
 
 
 def random_cells(width: int, num_inputs: int, num_outputs: int, seed: int) -> Cells:
-    """(h_HBA, c_HBA), zeros but for half of c's H, a fixed draw from a truncated normal: no two pairs are alike.
+    """Returns (h_HBA, c_HBA), zeros but for half of c's H. That half is a fixed draw, so no two pairs are alike.
 
     Example:
       >>> h_HBA, c_HBA = random_cells(4, num_inputs=3, num_outputs=2, seed=0)
@@ -90,7 +91,7 @@ def over_time(step: Callable, lstm: SharedLSTM, carry: Any, rows_L: Any, *, rema
 
 
 def grid_step(lstm: SharedLSTM, carry: Any, row: Any) -> tuple[Any, jax.Array]:
-    """An example of one grid: its rows x_AE and y_BE join the messages g_AM and f_BM of the example before it."""
+    """Takes an example of one grid: its rows x_AE and y_BE join the messages g_AM and f_BM of the example before it."""
     (cells, f_BM, g_AM), (x_AE, y_BE) = carry, row
     u_AU, v_BV = jnp.concatenate([g_AM, x_AE], axis=1), jnp.concatenate([f_BM, y_BE], axis=1)
     cells, f_BM, g_AM = lstm(cells, u_AU, v_BV)
@@ -98,7 +99,7 @@ def grid_step(lstm: SharedLSTM, carry: Any, row: Any) -> tuple[Any, jax.Array]:
 
 
 def deep_step(lstm: SharedLSTM, carry: Any, row: Any) -> tuple[Any, jax.Array]:
-    """An example of several grids, one after another: its rows x_A1 and y_B1 are the messages at both ends."""
+    """Takes an example of several grids, one after another: its rows x_A1 and y_B1 are the messages at both ends."""
     cells, backward = carry
     forward, label = (jnp.pad(scalars, ((0, 0), (0, lstm.message_size - 1))) for scalars in row)
     new_cells, new_backward = [], []
@@ -111,21 +112,21 @@ def deep_step(lstm: SharedLSTM, carry: Any, row: Any) -> tuple[Any, jax.Array]:
 
 @register("vsml")
 class VSML(SequenceModel):
-    """Maps an episode to logits by a grid of X·C pairs that share one LSTM: row i sees x_0 … x_i and y_0 … y_{i−1}.
+    """VSML: a grid of X·C pairs that share one LSTM. Row i sees x_0 … x_i and y_0 … y_{i−1}.
 
     Example t comes as scalars x_a, and its predecessor's one-hot label as scalars y_b (0 at t = 0). With `SharedLSTM`'s
     messages f_b, g_a of the previous example, the self-messages (zeros at first, as are h and c):
 
-      u_a = [g_a, x_a];  v_b = [f_b, y_b];  h, c, f, g ← SharedLSTM;  logit_b = f_b[0]
+      u_a = [g_a, x_a],  v_b = [f_b, y_b],  (h, c, f, g) ← SharedLSTM,  logit_b = f_b[0]
 
     Permuting the inputs changes no logit, and permuting the labels permutes the logits.
 
-    With `hidden` sizes there are grids X × n_1, n_1 × n_2, …, n_k × C, with the same weights, and no self-messages:
+    With `hidden` sizes the grids are X × n_1, n_1 × n_2, …, n_k × C, with the same weights, and no self-messages:
 
-      u¹_a = x_a;  u^l_a = f^{l−1}_a of this example;  v^l_b = g^{l+1}_b of the previous example;  v^last_b = y_b
+      u¹_a = x_a,  u^l_a = f^{l−1}_a of this example,  v^l_b = g^{l+1}_b of the previous example,  v^last_b = y_b
 
     in this order l = 1, 2, …, with scalars zero-padded to M. From zeros the units of a hidden layer would stay equal for
-    ever: half of c starts at random, as in the code of the 2021 paper, but from a fixed draw (`random_cells`). All of this
+    ever. So half of c starts at random as in the code of the 2021 paper, but from a fixed draw (`random_cells`). All of this
     is our reading: the authors' code has an LSTM for each layer, joins self-messages in each, and starts from zeros.
 
     Example:
@@ -137,8 +138,8 @@ class VSML(SequenceModel):
       (2512, 21072)
     """
 
-    width: int = setting(16, "H, of the LSTM of each pair", minimum=1)
-    message_size: int = setting(8, "M, numbers of a message", minimum=1)
+    width: int = setting(16, "H, size of the LSTM of each pair", minimum=1)
+    message_size: int = setting(8, "M, size of a message", minimum=1)
     micro_ticks: int = setting(2, "LSTM steps for each example", minimum=1)
     hidden: tuple[int, ...] = setting((), "sizes of hidden layers", minimum=1)
     label_scale: float = label_scale_setting()
@@ -165,7 +166,7 @@ class VSML(SequenceModel):
         return over_time(logits_step, lstm, carry, rows, remat=self.remat)
 
     def state_size(self, num_features: int, length: int) -> int:
-        """Returns the sizes of the states of all pairs and of the messages that wait for the next example."""
+        """Returns the sizes of the states of all pairs and of the messages to the next example."""
         pairs = itertools.pairwise((num_features, *self.hidden, self.num_classes))
         cells = sum(2 * self.width * num_inputs * num_outputs for num_inputs, num_outputs in pairs)
         return cells + self.message_size * (sum(self.hidden) or num_features + self.num_classes)
@@ -173,15 +174,15 @@ class VSML(SequenceModel):
 
 @register("vsml_without_symmetries")
 class VSMLWithoutSymmetries(SequenceModel):
-    """Maps an episode to logits by a k × k grid of pairs: row i sees x_0 … x_i and y_0 … y_{i−1}.
+    """A k × k grid of pairs that share one LSTM: row i sees x_0 … x_i and y_0 … y_{i−1}.
 
-    Sizes of state and parameters are free of X and C; permuting inputs or labels is not the same problem any more. With
+    Sizes of state and parameters do not depend on X and C. Permuting inputs or labels makes another problem. With
     `SharedLSTM`'s messages f_b, g_a of the previous example (zeros at first, as are h and c):
 
-      u_a = [g_a, Linear_a(x_t)];  v_b = [f_b, Linear_b(onehot y_{t−1})];  h, c, f, g ← SharedLSTM;
+      u_a = [g_a, Linear_a(x_t)],  v_b = [f_b, Linear_b(onehot y_{t−1})],  (h, c, f, g) ← SharedLSTM
       logits = Linear([f_1, …, f_k])
 
-    as in the authors' code, where k is 8 and the LSTM's width 16; 64 is the paper's.
+    as in the authors' code, where k is 8 and the LSTM's width 16. The paper's width is 64.
 
     Example:
       >>> model = VSMLWithoutSymmetries(num_classes=10, grid_size=2)
@@ -190,11 +191,11 @@ class VSMLWithoutSymmetries(SequenceModel):
       (20, 10)
     """
 
-    grid_size: int = setting(8, "k, of the grid of k × k LSTMs", minimum=1)
-    width: int = setting(64, "H, of the LSTM of each pair", minimum=1)
-    feature_message_size: int = setting(16, "numbers that each input of the grid gets of x", minimum=1)
-    label_message_size: int = setting(4, "numbers that each output of the grid gets of the label", minimum=1)
-    message_size: int = setting(8, "M, numbers of a message", minimum=1)
+    grid_size: int = setting(8, "k, side of the grid of k × k LSTMs", minimum=1)
+    width: int = setting(64, "H, size of the LSTM of each pair", minimum=1)
+    feature_message_size: int = setting(16, "size of the message from x to each input of the grid", minimum=1)
+    label_message_size: int = setting(4, "size of the message from the label to each output of the grid", minimum=1)
+    message_size: int = setting(8, "M, size of a message", minimum=1)
     micro_ticks: int = setting(2, "LSTM steps for each example", minimum=1)
     label_scale: float = label_scale_setting()
     remat: bool = setting(True, REMAT_EXAMPLES, free=True)
@@ -217,5 +218,5 @@ class VSMLWithoutSymmetries(SequenceModel):
         return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(f_LKM.reshape(length, -1))
 
     def state_size(self, num_features: int, length: int) -> int:
-        """Returns the sizes of the states of all pairs and of the messages that wait for the next example."""
+        """Returns the sizes of the states of all pairs and of the messages to the next example."""
         return 2 * self.width * self.grid_size**2 + 2 * self.grid_size * self.message_size

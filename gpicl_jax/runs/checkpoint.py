@@ -1,4 +1,4 @@
-"""Checkpoints by Orbax v1: saved in the background, the latest one kept and the best one on validation tasks."""
+"""Checkpoints by Orbax v1, saved in the background. The latest one and the best one on validation tasks are kept."""
 
 import contextlib
 import logging
@@ -15,7 +15,7 @@ _METRIC = "validation_loss"
 
 
 class Checkpoints(contextlib.AbstractContextManager):
-    """The checkpoints of a run; use it as a context manager, so that no save in the background is lost."""
+    """The checkpoints of a run. Used as a context manager, it loses no save in the background."""
 
     def __init__(self, path: Path) -> None:
         logging.getLogger("absl").setLevel(logging.ERROR)
@@ -35,7 +35,7 @@ class Checkpoints(contextlib.AbstractContextManager):
 
     @property
     def best_step(self) -> int | None:
-        """The step with the lowest validation loss; the latest where no checkpoint was validated."""
+        """The step with the lowest validation loss, or the latest step where no checkpoint was validated."""
         try:
             validated = [each for each in self._checkpointer.checkpoints if each.metrics]
         except ValueError as error:
@@ -45,16 +45,16 @@ class Checkpoints(contextlib.AbstractContextManager):
         return min(validated, key=lambda each: each.metrics[_METRIC]).step
 
     def save(self, step: int, state: Any, validation_loss: float | None) -> None:
-        """Saves in the background; Orbax has copied `state` when this returns, so the next step may take its memory over."""
+        """Saves in the background. Orbax has copied `state` when this returns, so the next step may reuse its memory."""
         if self.latest_step != step:
             metrics = None if validation_loss is None else {_METRIC: validation_loss}
             self._checkpointer.save_async(step, state, metrics=metrics, force=True)
 
     def load(self, step: int, like: Any) -> Any:
-        """The state saved at `step`, in the structure and shapes of `like`, and on its devices.
+        """Returns the state saved at `step`, in the structure and shapes of `like`, and on its devices.
 
         Args:
-          step: of a checkpoint that is there.
+          step: step of an existing checkpoint.
           like: arrays, or shapes as from `jax.eval_shape` for the first device.
 
         Raises:

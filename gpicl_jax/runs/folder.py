@@ -1,6 +1,6 @@
-"""The folder of one run: one command at a time, files that are either whole or not there.
+"""The folder of one run. One command at a time uses it, and its files are never half-written.
 
-Where several processes train one run, the first alone writes; the others pass over every write and the lock.
+Where several processes train one run, only the first writes. The others skip every write and the lock.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sci
 
 
 class RunFolder:
-    """Paths and files of a run. `create` or `open` one, and hold `lock()` while writing.
+    """Paths and files of a run. `create` or `open` makes one. A writer must hold `lock()`.
 
     Example:
       >>> import tempfile
@@ -40,12 +40,12 @@ class RunFolder:
 
     @property
     def writes(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this process writes the run's files."""
         return is_writer()
 
     @classmethod
     def create(cls, path: Path, config: Config) -> "RunFolder":
-        """A new run in an absent or empty folder.
+        """Returns a new run in a missing or empty folder.
 
         Raises:
           UserError: the folder holds a run or other files, or cannot be made or written.
@@ -64,10 +64,10 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """An existing run.
+        """Returns an existing run.
 
         Raises:
-          UserError: no run is there.
+          UserError: the folder holds no run.
         """
         try:
             if (path / CONFIG).is_file():
@@ -83,7 +83,7 @@ class RunFolder:
             raise UserError(f"{self.path} is not empty and holds no run; choose another --run-dir")
 
     def config(self) -> Config:
-        """The resolved config of this run."""
+        """Returns the resolved config of this run."""
         return load_config(str(self.path / CONFIG))
 
     def write_config(self, config: Config) -> None:
@@ -95,9 +95,9 @@ class RunFolder:
 
     @contextmanager
     def lock(self, *, wait: bool = False):
-        """Keeps every other process out while the block runs; the system drops the lock if this process dies.
+        """Excludes all other processes while the block runs. The system drops the lock if this process dies.
 
-        With `wait` it waits for another process that holds it, instead of raising `UserError`.
+        If another process holds the lock, this raises `UserError`, or waits with `wait`.
         """
         if not self.writes:
             yield
@@ -114,7 +114,6 @@ class RunFolder:
             yield
 
     def write_text(self, name: str, text: str) -> None:
-        """Writes a file under a temporary name, then renames it."""
         if self.writes:
             write_atomic(self.path / name, lambda file: file.write(text.encode()))
 
@@ -127,7 +126,7 @@ class RunFolder:
                 file.write(text)
 
     def read_json(self, name: str) -> Any:
-        """The content of a JSON file of this run, None where it is absent."""
+        """Returns the content of a JSON file of this run, or None where it is missing."""
         path = self.path / name
         try:
             return json.loads(path.read_text()) if path.is_file() else None
@@ -136,7 +135,7 @@ class RunFolder:
 
 
 def describe_run(command: list[str], parallel: str) -> dict[str, Any]:
-    """What `run.json` records of each command that trained the run: versions, devices, commit, command."""
+    """Returns what `run.json` records of each command that trained the run: versions, devices, commit, command."""
     return {
         "command": command,
         "commit": _commit(),
@@ -150,7 +149,7 @@ def describe_run(command: list[str], parallel: str) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree with `-dirty` where it was changed; None for an installed package."""
+    """Returns the commit of the source tree, with `-dirty` if it was changed, or None for an installed package."""
     here = Path(__file__).parent
     run = lambda *args: subprocess.run(["git", "-C", here, *args], capture_output=True, text=True)  # noqa: E731
     try:

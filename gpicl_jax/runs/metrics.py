@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a line, the truth about the course of a run."""
+"""metrics.jsonl: one JSON object a line, the record of a run's course."""
 
 import json
 from pathlib import Path
@@ -11,14 +11,14 @@ NAME = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Appends records to a run's metrics; each has a `step`.
+    """A writer of a run's metrics. Each record has a `step`.
 
-    On resume, records after `step` are dropped, and all of them where the run begins anew (0): the run makes them again.
-    What `make_tracker` returned is told of each new record too.
+    On resume it drops the records after `step`, and all records where the run starts at step 0. The run makes them again. The
+    tracker that `make_tracker` returned gets each new record too.
 
     Attributes:
-      validation_losses: of the records that are kept.
-      seconds: of training, of the last of them.
+      validation_losses: those of the kept records.
+      seconds: training time at the last of them.
     """
 
     def __init__(self, folder: RunFolder, *, step: int = 0, tracker: Any = None) -> None:
@@ -40,7 +40,7 @@ class MetricsLog:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """All whole records of a run, in order. A last line that a killed process left half-written is passed over."""
+    """Returns all whole records of a run, in order. A half-written last line of a killed process is skipped."""
     path = run_dir / NAME
     if not path.is_file():
         return []

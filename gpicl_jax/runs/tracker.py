@@ -20,9 +20,9 @@ def check_tracker(config: Config) -> None:
 
 
 def make_tracker(config: Config, folder: RunFolder, step: int) -> Any:
-    """Returns what `log.to` names, with the methods `log(numbers, step)` and `finish()` of a W&B run, or None.
+    """Returns the tracker that `log.to` names, with W&B's methods `log(numbers, step)` and `finish()`, or None.
 
-    A run that goes on from `step` goes on there too, and nothing is logged twice.
+    A run that resumes at `step` resumes in the tracker too, and nothing is logged twice.
     """
     if not config.log.to or not folder.writes:
         return None
@@ -30,7 +30,7 @@ def make_tracker(config: Config, folder: RunFolder, step: int) -> Any:
 
 
 class _TensorBoard:
-    """Event files in the run's folder `tensorboard/`; what was logged after `step` is marked as void."""
+    """Event files in the run's folder `tensorboard/`. Events after `step` are marked as void."""
 
     def __init__(self, folder: RunFolder, step: int) -> None:
         from tensorboardX import SummaryWriter
@@ -46,9 +46,9 @@ class _TensorBoard:
 
 
 def _wandb_run(config: Config, folder: RunFolder, step: int) -> Any:
-    """A run of the project gpicl_jax with the run's settings; its files are in the run's folder `wandb/`.
+    """Returns a run of the W&B project gpicl_jax with the run's settings. Its files are in the run's folder `wandb/`.
 
-    The run's id is kept in `wandb.json`; W&B itself passes over steps that it has already.
+    `wandb.json` keeps its id. W&B skips steps that it has already.
     """
     import wandb
 

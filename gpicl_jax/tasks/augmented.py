@@ -1,7 +1,7 @@
 """The paper's task distribution: D = {(A x_i, ρ(y_i))}, made on the fly and never stored (arXiv 2212.04458, section 3).
 
-Task i of a finite set *is* `fold_in(root, i)`; a task of an infinite set is a fresh key. Everything random is a
-function of keys alone, so a task is the same alone, in any batch, on any number of devices.
+Task i of a finite set is recomputed from `fold_in(root, i)`. A task of an infinite set comes from a fresh key. All randomness
+is a function of keys, so a task is the same alone, in any batch, and on any number of devices.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ _STREAMS = ("init", "train_tasks", "train", "validation", "test")
 
 
 def stream(seed: jax.Array, name: str) -> jax.Array:
-    """The root key of one use of randomness; uses with different names never share a key.
+    """Returns the root key of one use of randomness. Uses with different names never share a key.
 
     Args:
       seed: integer, may be traced.
@@ -42,10 +42,10 @@ class Task(NamedTuple):
 
     Attributes:
       projection: A.
-      clutter: w, of the other image that is added to each, float32; None where there is none.
-      scale_X: s, float32 [X], of the features before projection; None where there is none.
+      clutter: weight w of the other image that is added to each image, float32, or None.
+      scale_X: s, float32 [X], scales of the features before projection, or None.
       permutation_C: ρ, int32 [C], of the labels.
-      source_key: of what the task draws from its source: classes of a set with many, random points, one of several sets.
+      source_key: key of what the task draws from its source: some of many classes, random points, one of several sets.
     """
 
     projection: Projection
@@ -62,15 +62,15 @@ class TaskDistribution:
 
     Attributes:
       length, classes_per_task, balanced, num_context: see `Drawing`.
-      infinite: whether every step draws tasks that were never seen before; else task ids below `hyper.num_tasks`.
-      entries: law of A: `normal` and `integer` matrices; `gram` draws the Gram matrix of A x_1 … A x_L alone, for tasks that
-        are used once and learners to which rotations are all the same (see `gpicl_jax/tasks/projection.py`); `identity` leaves
-        the projection out (A = I), and the labels alone are permuted.
-      clutter: largest weight of other images: an example of a task is x + w x', with x' an image that is drawn in the same way
-        and w = u² times it, u uniform in [0, 1]. So neighbours are often of other classes; 0: w = 0, as in the paper.
-      feature_scales: largest spread σ of random scales of the features: a task is x → A diag(s) x with log s = σ u z, u uniform
+      infinite: whether every step draws new tasks. Else task ids are below `hyper.num_tasks`.
+      entries: law of A. `normal` and `integer` make matrices. `gram` only draws the Gram matrix of A x_1 … A x_L, for tasks
+        that are used once and learners to which rotations make no difference (see `gpicl_jax/tasks/projection.py`). `identity`
+        leaves out the projection (A = I), and only permutes labels.
+      clutter: largest weight of other images. An example of a task is x + w x', where x' is an image drawn in the same way and
+        w = u² · clutter, u uniform in [0, 1]. So neighbours are often of other classes. 0: w = 0, as in the paper.
+      feature_scales: largest spread σ of random scales of the features. A task is x → A diag(s) x with log s = σ u z, u uniform
         in [0, 1] and z a random combination of 16 images, of mean square 1. So tasks have geometries that the images do not
-        have, and neighbouring pixels have like scales; 0: s = 1, as in the paper.
+        have, and neighbouring pixels have similar scales. 0: s = 1, as in the paper.
 
     Raises:
       UserError: the source cannot fill an episode, `gram` for a finite set of tasks, `integer` for too many features.
@@ -110,22 +110,22 @@ class TaskDistribution:
 
     @property
     def drawing(self) -> Drawing:
-        """How episodes draw their examples."""
+        """The settings by which episodes draw their examples."""
         return Drawing(self.length, self.classes_per_task, self.balanced, self.num_context)
 
     @property
     def episode_context(self) -> int:
-        """`num_context` of an `Episode`: L where there are no queries."""
+        """`num_context` of an `Episode`: L where it has no queries."""
         return self.num_context or self.length
 
     @property
     def num_labels(self) -> int:
-        """Labels that a task uses: chance is one in so many."""
+        """Number of labels that a task uses. Chance is 1 / `num_labels`."""
         return min(self.classes_per_task, self.source.num_classes)
 
 
 def draw_task(tasks: TaskDistribution, key: jax.Array, permute_labels_prob: jax.Array | float = 1.0) -> Task:
-    """The task that `key` stands for: A and ρ as functions of the key; one coin decides whether ρ is the identity."""
+    """Returns the task of `key`, of which A and ρ are functions. With chance 1 − `permute_labels_prob` ρ is the identity."""
     projection_key, label_key, _ = jax.random.split(key, 3)
     num_labels = tasks.classes_per_task
     words_C, coin = jnp.split(random_words(label_key, (num_labels + 1,)), [num_labels])
@@ -151,12 +151,12 @@ def _draw_scales(tasks: TaskDistribution, key: jax.Array, source_key: jax.Array)
 
 
 def source_key(key: jax.Array) -> jax.Array:
-    """The `source_key` of the task that `key` stands for."""
+    """Returns the `source_key` of the task of `key`."""
     return jax.random.split(key, 3)[2]
 
 
 def draw_sequence(tasks: TaskDistribution, task: Task, key: jax.Array) -> Episode:
-    """An episode of `task`, prequential (num_context = L) unless `tasks` has a context. Of a `gram` task there is one only."""
+    """Draws an episode of `task`, prequential (num_context = L) unless `tasks` has a context. A `gram` task has only one."""
     examples = tasks.source.draw(task.source_key, key, tasks.drawing)
     pixels_LX, mean, std = examples.pixels_LX, examples.mean, examples.std
     if task.clutter is not None or task.scale_X is not None:
@@ -179,12 +179,12 @@ def draw_episodes(
     sequence_keys_TS: jax.Array,
     permute_labels_prob: jax.Array | float = 1.0,
 ) -> Episode:
-    """S episodes of each of T tasks; every field of the result has leading axes [T, S].
+    """Draws S episodes of each of T tasks. Every field of the result has leading axes [T, S].
 
     The S episodes of a task share its matrix. Matrices are made a few at a time, so that memory does not grow with T.
 
     Raises:
-      UserError: several episodes of a task whose matrix is never made.
+      UserError: several episodes of a task of entries `gram`.
     """
     if tasks.entries == GRAM and sequence_keys_TS.shape[1] > 1:
         raise UserError(
@@ -206,7 +206,7 @@ def draw_episodes(
 
 
 def draw_task_keys(tasks: TaskDistribution, key: jax.Array, hyper: Hyper, num: int) -> jax.Array:
-    """Keys [T] of the tasks of one training step: fresh ones, or uniform draws from the finite task set."""
+    """Returns keys [T] of the tasks of one training step: fresh ones, or uniform draws from the finite task set."""
     if tasks.infinite:
         return jax.random.split(key, num)
     ids_T = jax.random.randint(key, (num,), 0, hyper.num_tasks)
@@ -214,12 +214,12 @@ def draw_task_keys(tasks: TaskDistribution, key: jax.Array, hyper: Hyper, num: i
 
 
 def seen_task_keys(hyper: Hyper, ids_T: jax.Array) -> jax.Array:
-    """Keys [T] of the tasks `ids_T` of the finite training set."""
+    """Returns keys [T] of the tasks `ids_T` of the finite training set."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(stream(hyper.seed, "train_tasks"), ids_T)
 
 
 def draw_episode(tasks: TaskDistribution, key: jax.Array, hyper: Hyper) -> Episode:
-    """One training episode: a task, then a sequence of it.
+    """Draws one training episode: a task, then a sequence of it.
 
     Example:
       >>> from gpicl_jax.config import Config

@@ -1,4 +1,4 @@
-"""The random matrices of the tasks. Speed lives here."""
+"""The random matrices of the tasks, made fast."""
 
 import functools
 import math
@@ -24,7 +24,7 @@ class Matrix(NamedTuple):
     """A = scale · entries.
 
     Attributes:
-      entries_XX: float32 [X, X]; bfloat16 for integers on an accelerator.
+      entries_XX: float32 [X, X], or bfloat16 for integers on an accelerator.
       scale: float32 scalar.
     """
 
@@ -33,10 +33,10 @@ class Matrix(NamedTuple):
 
 
 class Unmade(NamedTuple):
-    """A matrix that projects one episode of L ≤ X examples only, for a learner of their Gram matrix: it never has to exist.
+    """A matrix that is never made. It projects only one episode of L ≤ X examples, for a learner of their Gram matrix.
 
     Attributes:
-      key: that its entries are a function of.
+      key: key of its entries.
     """
 
     key: jax.Array
@@ -46,7 +46,7 @@ Projection = Matrix | Unmade | None  # None: A = I, which is no product at all
 
 
 def draw_projection(entries: str, key: jax.Array, num_features: int, length: int) -> Projection:
-    """The projection of a task with episodes of `length`, as a function of its key; for `entries` see `TaskDistribution`."""
+    """Returns the projection of a task with episodes of `length`, from its key. `TaskDistribution` explains `entries`."""
     if entries == IDENTITY:
         return None
     if entries == GRAM and num_features >= length:  # else a matrix is as cheap, and needs no full rank
@@ -55,7 +55,7 @@ def draw_projection(entries: str, key: jax.Array, num_features: int, length: int
 
 
 def normal_matrix(key: jax.Array, num_features: int) -> Matrix:
-    """A ∈ R^{X×X} with A_ij ~ N(0, 1/X), 1/X being the variance (paper, section 3; authors' code).
+    """Draws A ∈ R^{X×X} with A_ij ~ N(0, 1/X), 1/X being the variance (paper, section 3; authors' code).
 
     Args:
       key: the task's projection key.
@@ -70,10 +70,10 @@ def normal_matrix(key: jax.Array, num_features: int) -> Matrix:
 
 
 def integer_matrix(key: jax.Array, num_features: int) -> Matrix:
-    """A with entries of the same mean and variance, (number of ones in 32 random bits − 16) / √(8X).
+    """Draws A with entries of the same mean and variance, (number of ones in 32 random bits − 16) / √(8X).
 
     Binomial(32, ½) has variance 8 and an excess kurtosis of −1/16, the normal law 0. The entries before scaling are integers
-    of at most 16, and pixels are uint8, all exact even in bfloat16: so are their products, and their sums in float32 for
+    of at most 16, and pixels are uint8. All are exact even in bfloat16. So are their products, and their sums in float32 for
     X ≤ `MOST_INTEGER_FEATURES`. A x is then the same to the last bit on every device, however it is computed.
 
     Args:
@@ -95,10 +95,10 @@ def integer_matrix(key: jax.Array, num_features: int) -> Matrix:
 
 
 def project(projection: Projection, pixels_LX: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    """A (x − μ)/σ for every row x of pixels, as (A x − μ A1)/σ: pixels stay uint8 up to the product.
+    """Returns A (x − μ)/σ for every row x of pixels, as (A x − μ A1)/σ. Pixels stay uint8 up to the product.
 
     Returns:
-      float32 [L, X]; of an `Unmade` matrix [L, L], rows of the same Gram matrix.
+      float32 [L, X], or for an `Unmade` matrix [L, L], rows of the same Gram matrix.
     """
     if projection is None:
         return (pixels_LX.astype(jnp.float32) - mean) / std
@@ -113,14 +113,14 @@ def project(projection: Projection, pixels_LX: jax.Array, mean: jax.Array, std: 
 
 
 def _project_once(key: jax.Array, x_LX: jax.Array) -> jax.Array:
-    """Draws the Gram matrix of A x_1 … A x_L alone, A_ij ~ N(0, 1/X), and returns rows F that have it: float32 [L, L].
+    """Draws only the Gram matrix of A x_1 … A x_L, A_ij ~ N(0, 1/X), and returns rows F that have it: float32 [L, L].
 
     A xᵀ = Z Cᵀ in law, with C Cᵀ = x xᵀ/X (Cholesky) and X × L standard normals Z. Zᵀ Z = B Bᵀ is a Wishart matrix of X degrees
-    of freedom: B is lower triangular, B_ij ~ N(0, 1) below its diagonal, B_ii² ~ χ² with X − i + 1 degrees of freedom,
-    i = 1 … L (Bartlett's decomposition: Anderson 2003, *An Introduction to Multivariate Statistical Analysis*, theorem
-    7.2.1). So F = C B has the Gram matrix of the projected images in law, from about L² random numbers in place of X². Its
-    rows are those images up to a rotation. A millionth of its trace is added to the diagonal of x xᵀ, which has no full rank
-    where images depend on each other: at L = 100 this is noise of 1% of the inputs' deviation.
+    of freedom: B is lower triangular, B_ij ~ N(0, 1) below its diagonal, B_ii² ~ χ² with X − i + 1 degrees of freedom, i = 1 …
+    L (Bartlett's decomposition: Anderson 2003, *An Introduction to Multivariate Statistical Analysis*, theorem 7.2.1). So F = C
+    B has the Gram matrix of the projected images in law, from about L² random numbers in place of X². Its rows are those images
+    up to a rotation. x xᵀ does not have full rank where images depend on each other, so a millionth of its trace is added to
+    its diagonal. At L = 100 this is noise of 1% of the inputs' deviation.
     """
     length, num_features = x_LX.shape
     normal_key, chi_key = jax.random.split(key)
@@ -136,7 +136,7 @@ def _project_once(key: jax.Array, x_LX: jax.Array) -> jax.Array:
 
 
 def tasks_at_once(entries: str, num_features: int, length: int) -> int:
-    """How many tasks to draw at a time on the default backend; memory then does not grow with the batch."""
+    """Returns how many tasks to draw at a time on the default backend, so that memory does not grow with the batch."""
     no_matrix = entries == IDENTITY or (entries == GRAM and num_features >= length)
     numbers = 2 * length * (num_features + length) if no_matrix else num_features**2  # images, and what becomes of them
     live = _LIVE_BYTES.get(jax.default_backend(), _LIVE_BYTES_ELSEWHERE)

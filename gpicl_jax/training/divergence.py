@@ -1,4 +1,4 @@
-"""What a run says when its numbers are no longer finite."""
+"""The error and the advice for numbers that are no longer finite."""
 
 from gpicl_jax.sections import Config, learner_name
 
@@ -8,7 +8,7 @@ class Diverged(Exception):
 
 
 def advice(config: Config) -> str:
-    """What to try; of a learner with an inner loop also which it is and at which rate it ran."""
+    """Returns what to try. For a learner with an inner loop it also names the learner and its rate."""
     outer = "a smaller optimizer.learning_rate or optimizer.clip=1.0"
     rate = getattr(config.learner, "inner_rate", None)
     if rate is None:

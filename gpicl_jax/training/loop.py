@@ -1,4 +1,4 @@
-"""The training loop. It owns all input and output; between two chunks it logs, validates, saves and listens."""
+"""The training loop. It does all input and output. Between two chunks it logs, validates, saves and handles signals."""
 
 import math
 import time
@@ -28,10 +28,10 @@ _SECONDS_BETWEEN_SAVES = 30.0  # of a population, which keeps no best checkpoint
 class Trainee(Protocol):
     """What the loop trains: a run (`Trainer`), or M members at once (`Population`), whose records hold lists of M.
 
-    `state` is the state before the first step. `chunk` takes `train.chunk` steps without waiting for them, and the memory of
-    the state. `record` waits for a chunk; its `loss` is None where a run diverged. `validate` returns a record, and of a run
-    the loss that chooses the best checkpoint, NaN where it is not finite. A checkpoint holds what `saved` returns, from which
-    `restored` makes the state again.
+    `state` is the state before the first step. `chunk` takes `train.chunk` steps without waiting for them, and reuses the
+    memory of the state. `record` waits for a chunk. Its `loss` is None where a run diverged. `validate` returns a record and,
+    for a run, the loss that chooses the best checkpoint, NaN where it is not finite. A checkpoint holds what `saved` returns,
+    from which `restored` makes the state again.
     """
 
     config: Config
@@ -48,7 +48,7 @@ class Trainee(Protocol):
 
 
 class Trained(NamedTuple):
-    """What training leaves: the last state, the seconds of earlier commands, and whether `train.patience` ended it."""
+    """The result of training: last state, seconds of earlier commands, and whether `train.patience` ended it."""
 
     state: TrainState
     seconds_before: float
@@ -63,16 +63,16 @@ def train(
 ) -> Trained:
     """Trains from the latest checkpoint in `folder`, or from the start, to `train.steps`.
 
-    A run that diverges ends. A member of a population that diverges is recorded as None, and the others go on.
+    A run that diverges ends. A member of a population that diverges is recorded as None, and the others continue.
 
     Args:
-      folder: where; it must exist, and its lock must be held.
-      command: of a run, for `run.json`. That and `config.toml` are brought up to date once nothing speaks against going on.
+      folder: an existing folder whose lock is held.
+      command: a run's record for `run.json`. It and `config.toml` are written once the run can continue.
       profiled: steps to trace into `profile/`.
 
     Raises:
-      Interrupted: by a signal, after a checkpoint.
-      Diverged: a run's loss, parameter or prediction became NaN or infinite; the last good checkpoint stays.
+      Interrupted: a signal came. A checkpoint is saved.
+      Diverged: a run's loss, parameter or prediction became NaN or infinite. The last good checkpoint stays.
       UserError: the latest checkpoint is beyond `train.steps` or the steps to trace, or cannot be read.
     """
     settings = trainee.config.train
@@ -114,7 +114,7 @@ def train(
 def _begin(
     trainee: Trainee, folder: RunFolder, checkpoints: Checkpoints, command: dict[str, Any] | None, profiled: range
 ) -> tuple[TrainState, int, int]:
-    """Returns the state to go on from, its step, and the last step; all processes agree that nothing speaks against it."""
+    """Returns the first state, its step, and the last step. All processes fail together or continue together."""
     state = trainee.state()
     steps = trainee.config.train.steps if jax.tree.leaves(state.params) else 0  # nothing to meta-learn
     with agreement():
@@ -133,7 +133,7 @@ def _begin(
 
 
 class _Report:
-    """What training tells: records in `metrics.jsonl`, words for a person. `stalled`: whether `train.patience` is over."""
+    """The records in `metrics.jsonl` and the printed lines. `stalled` says whether `train.patience` is over."""
 
     def __init__(self, trainee: Trainee, folder: RunFolder, checkpoints: Checkpoints, start: int):
         self._config, self._trainee, self._checkpoints = trainee.config, trainee, checkpoints
@@ -146,7 +146,7 @@ class _Report:
         self.stalled = self._is_stalled(start)
 
     def tell_later(self, step: int, metrics: Metrics, dispatched: float) -> None:
-        """Tells of the chunk before, and keeps the metrics of the one that ends at `step`."""
+        """Reports the chunk before, and keeps the metrics of the one that ends at `step`."""
         if not self._seen:
             self.say(f"compiled in {time.monotonic() - dispatched:.1f} s")
             self.rests(step - self._config.train.chunk)
@@ -154,7 +154,7 @@ class _Report:
         self._untold = step, metrics
 
     def tell(self) -> None:
-        """Waits for the chunk that was dispatched last, and tells of it."""
+        """Waits for the chunk that was dispatched last, and reports it."""
         if self._untold is None:
             return
         (step, metrics), self._untold = self._untold, None
@@ -173,12 +173,12 @@ class _Report:
         self._progress.training(record, speed)
 
     def rests(self, step: int) -> None:
-        """The time until now is no chunk's."""
+        """Leaves the time until now out of the speed of the next chunk."""
         self._seen.clear()
         self._seen.append((step, time.monotonic()))
 
     def validated(self, step: int, state: TrainState) -> float | None:
-        """Validates; returns the loss that chooses the best checkpoint, None of a population."""
+        """Validates. Returns the loss that chooses the best checkpoint, or None for a population."""
         record, loss = self._trainee.validate(state)
         if loss is not None and math.isnan(loss):
             raise Diverged(f"predictions are not finite at step {step}; {advice(self._config)}")

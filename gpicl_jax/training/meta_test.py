@@ -1,4 +1,4 @@
-"""The meta-test of a run: test images, tasks that training never drew, reference solvers beside the learner."""
+"""The meta-test of a run, on test images and tasks that training never drew, with reference solvers beside the learner."""
 
 import dataclasses
 from collections.abc import Callable
@@ -43,7 +43,7 @@ class MetaTest:
       scores: by (dataset, kind of task, solver), e.g. ("mnist", "unseen_tasks", "transformer").
       images: how many different images the episodes show, by (dataset, kind of task).
       curves: all learning curves as tidy rows.
-      settings: what the reference solvers were set to by validation tasks, for projected and for raw inputs.
+      settings: settings of the reference solvers, chosen on validation tasks, for projected and for raw inputs.
     """
 
     learner: str
@@ -56,10 +56,10 @@ class MetaTest:
 
 
 def load_params(folder: RunFolder, config: Config, which: str) -> tuple[Any, int]:
-    """Parameters and step of a run's `latest` or `best` checkpoint.
+    """Returns parameters and step of a run's `latest` or `best` checkpoint.
 
     Raises:
-      UserError: no checkpoint is there, or it cannot be read.
+      UserError: the run has no checkpoint, or it cannot be read.
     """
     like = jax.eval_shape(lambda: init_state(make_learner(config), make_optimizer(config), hyper_from(config)))
     if not jax.tree.leaves(like.params):  # nothing is meta-learned
@@ -79,23 +79,23 @@ def meta_test(
     datasets: tuple[str, ...] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> MetaTest:
-    """Scores a trained learner on test images: unseen tasks, seen tasks where there are finitely many, no projection.
+    """Scores a trained learner on test images: unseen tasks, seen tasks of a finite set, and no projection.
 
-    Unseen tasks permute their labels with the probability of training; where that is below 1, `unseen_tasks_permuted` are
+    Unseen tasks permute their labels with the probability of training. If that is below 1, `unseen_tasks_permuted` are
     unseen tasks that always do. Identity tasks always do. Training sets are tested on their training images as well. The
-    reference solvers see the same episodes as the learner, with and without projection. Few-shot problems, and tasks that
-    have no projection anyway, have no such solvers.
+    reference solvers see the same episodes as the learner, with and without projection. Few-shot problems, and configs without
+    projection, have no such solvers.
 
     Args:
-      config: of the run; `[eval]` says how many episodes.
-      params: of its learner.
+      config: the run's config. `[eval]` says how many episodes.
+      params: the learner's parameters.
       evaluator: one whose compiled program can be used again.
-      datasets: base datasets to test on; those of meta-training by default.
-      say: told of each dataset that is done.
+      datasets: base datasets to test on. The default is those of meta-training.
+      say: called with the name of each finished dataset.
 
     Raises:
       UserError: a dataset that cannot be loaded or cannot fill an episode, before anything is scored.
-      Diverged: an inner loop left the finite numbers.
+      Diverged: predictions or an inner loop are not finite.
     """
     learner, entrant = learner_name(config), (evaluator or Evaluator(make_learner(config)), params)
     tests = held_out_tasks(config, datasets or config.data.train)
@@ -130,9 +130,9 @@ def meta_test(
 
 
 def _choose_solvers(config: Config) -> tuple[dict[str, Evaluator], dict[str, dict[str, dict[str, float]]]]:
-    """The reference solvers, and by kind of tasks what validation tasks set them to.
+    """Returns the reference solvers, and for each kind of tasks their settings, chosen on validation tasks.
 
-    There are none of queries from a context, as they predict each row from those before it, nor of tasks without a projection.
+    Both are empty for queries from a context, since solvers predict each row from the rows before it, and without a projection.
     """
     validation = make_tasks(config, "validation")
     if validation.entries == IDENTITY or config.tasks.num_context:
@@ -144,7 +144,7 @@ def _choose_solvers(config: Config) -> tuple[dict[str, Evaluator], dict[str, dic
 
 
 def held_out_tasks(config: Config, datasets: tuple[str, ...]) -> dict[str, tuple[str, TaskDistribution]]:
-    """By the name that tables show: the name as it was given, and unseen tasks on its test images.
+    """Returns by the name in tables: the name in the config or command, and unseen tasks on the set's test images.
 
     Raises:
       UserError: a dataset that cannot be loaded or cannot fill an episode, or two of one name.
@@ -159,7 +159,7 @@ def held_out_tasks(config: Config, datasets: tuple[str, ...]) -> dict[str, tuple
 
 
 def _kinds(config: Config, name: str, test: TaskDistribution) -> dict[str, tuple[TaskDistribution, EpisodeKeys, float]]:
-    """The kinds of tasks that a dataset is tested on: tasks, keys, chance of permuted labels."""
+    """Returns the kinds of tasks of a dataset's test: tasks, keys, chance of permuted labels."""
     settings, permute = config.eval, final_permute_prob(config)
     num_tasks = settings.episodes // settings.sequences_per_task
     keys = unseen_episode_keys(settings.seed, "test", num_tasks, settings.sequences_per_task)
@@ -180,7 +180,7 @@ def _kinds(config: Config, name: str, test: TaskDistribution) -> dict[str, tuple
 
 
 def _seen_ids(config: Config, name: str, most: int) -> np.ndarray:
-    """The first tasks of the training set; where it mixes several sets and `name` is one, the first that are of it."""
+    """Returns the first ids of the training set. If it mixes sets and `name` is one of them, they are of that set."""
     if config.tasks.num_tasks == INFINITE:
         return np.arange(0)
     train = config.data.train

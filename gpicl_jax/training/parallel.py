@@ -1,4 +1,4 @@
-"""How the gradient of a batch is taken: in parts one after another, on several devices by `pmap`, or by `jit` over a mesh.
+"""The gradient of a batch: in parts one after another, on several devices by `pmap`, or by `jit` over a mesh.
 
 Keys are drawn for the whole batch everywhere and then cut into slices of its tasks, so that the batch does not depend on the
 number of devices. The mean over slices is the gradient of the batch.
@@ -40,7 +40,7 @@ def gradient_in_parts(gradient: BatchGradient, parts: int) -> BatchGradient:
 
 
 def gradient_over_pmap(gradient: BatchGradient, num_devices: int) -> BatchGradient:
-    """Returns, inside `pmap`, the mean over the devices, each of which takes its own slice."""
+    """Returns, inside `pmap`, the mean over the devices. Each device takes one slice."""
 
     def on_each(params, tasks, keys, hyper):
         index = jax.lax.axis_index(AXIS)
@@ -62,20 +62,20 @@ def gradient_over_mesh(gradient: BatchGradient, mesh: Mesh) -> BatchGradient:
 
 
 def _slices(keys: Any, number: int) -> Any:
-    """[T, …] → [number, T / number, …]."""
+    """Maps [T, …] to [number, T / number, …]."""
     return jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), keys)
 
 
 def compile_chunk(
     chunk: Callable[..., Any], gradient: BatchGradient, *, parallel: str, devices: list[jax.Device]
 ) -> Callable[..., Any]:
-    """Returns the compiled function (state, tasks, hyper) -> (state, metrics), which is given memory of `state` to use again.
+    """Returns the compiled function (state, tasks, hyper) -> (state, metrics), which reuses the memory of `state`.
 
     Args:
       chunk: such a function with one more argument, `gradient`.
-      gradient: over a batch of keys.
-      parallel: `pmap` or `jit`; the same on one device.
-      devices: the devices to use, of all processes; their number must divide the number of tasks in a batch.
+      gradient: gradient over a batch of keys.
+      parallel: `pmap` or `jit`. They are the same on one device.
+      devices: the devices to use, of all processes. Their number must divide the number of tasks in a batch.
     """
     if len(devices) == 1:
         return jax.jit(functools.partial(chunk, gradient=gradient), donate_argnums=0)
@@ -91,7 +91,7 @@ def compile_chunk(
 
 
 def on_all(devices: list[jax.Device]) -> Sharding:
-    """A whole copy on every device."""
+    """Returns the sharding with a whole copy on every device."""
     return SingleDeviceSharding(devices[0]) if len(devices) == 1 else NamedSharding(_mesh(devices), PartitionSpec())
 
 
@@ -101,12 +101,12 @@ def replicate(tree: Any, devices: list[jax.Device]) -> Any:
 
 
 def own_copy(tree: Any) -> Any:
-    """Returns the copy of a replicated tree on this process's first device, with which it can compute alone."""
+    """Returns the copy of a replicated tree on this process's first device, to compute with it alone."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 def largest(value: np.generic) -> jax.Array:
-    """The largest of the values of all processes, on all devices; nothing waits for it until it is read."""
+    """Returns the largest of the values of all processes, on all devices. It waits for nothing until it is read."""
     mesh, held = _mesh(jax.devices()), np.full(jax.local_device_count(), value)
     values = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec(AXIS)), held)
     return _largest(NamedSharding(mesh, PartitionSpec()))(values)
@@ -118,7 +118,7 @@ def _largest(sharding: Sharding) -> Callable[[jax.Array], jax.Array]:
 
 
 def _of_all_processes(tree: Any, devices: list[jax.Device]) -> Any:
-    """What `pmap` gave back, as copies on all devices: in a run of several processes it names its own devices alone."""
+    """Returns the output of `pmap` as copies on all devices. In several processes it names only this process's devices."""
     if on_all(devices).is_fully_addressable:
         return tree
 
@@ -141,7 +141,7 @@ def _put(leaf: Any, sharding: Sharding) -> jax.Array:
 
 
 def keep_compiled(folder: Path) -> None:
-    """Keeps compiled programs in `folder`, and takes them from there the next time; call it before the first is compiled.
+    """Keeps compiled programs in `folder` and reuses them. It must be called before the first program is compiled.
 
     Raises:
       UserError: the folder cannot be made or written.

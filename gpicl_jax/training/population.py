@@ -1,9 +1,9 @@
 """Many members that share every shape and differ in `Hyper`, trained by one program.
 
 Members are split over the devices by `pmap`. On each device they run under one `vmap`, but on a CPU one after another
-(`lax.map`), because there a vmapped step is slower than the same step in turns: 8 members of width 8 and 64 made 75 and 40
-member-steps/s under `vmap`, 78 and 42 in turns, and 127 and 56 in turns on two devices of one core each (2 cores, episodes of
-50; `gpicl bench population`). So a CPU is best cut into one device a core: `one_device_a_core`.
+(`lax.map`), because a vmapped step is slower on a CPU. In `gpicl bench population`, with 2 cores and episodes of 50, 8 members
+of width 8 and 64 made 75 and 40 member-steps/s under `vmap`, 78 and 42 in turns, and 127 and 56 in turns on two devices of one
+core each. So a CPU is best cut into one device a core: `one_device_a_core`.
 """
 
 import contextlib
@@ -29,13 +29,13 @@ from gpicl_jax.training.step import Metrics, TrainState, batch_gradient, init_st
 
 
 def one_device_a_core() -> None:
-    """Lets JAX see a device for each core where it runs on a CPU; has no effect once it has looked for devices."""
+    """Makes JAX see a device for each core of a CPU. It has no effect once JAX has looked for devices."""
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
 
 def hypers_of(configs: list[Config]) -> Hyper:
-    """The traced numbers of all members, NumPy arrays [M].
+    """Returns the traced numbers of all members, NumPy arrays [M].
 
     Raises:
       UserError: the configs differ in what is compiled in.
@@ -47,14 +47,14 @@ def hypers_of(configs: list[Config]) -> Hyper:
 
 
 class Population(Trainee):
-    """A program that trains members side by side; a member's losses are those that it has alone, up to rounding.
+    """A program that trains members side by side. A member's losses are the same as alone, up to rounding.
 
     Args:
       configs: one for each member.
-      devices: of this process; as many as there are members at most are used.
-      tasks: of meta-training, where they are not those of the configs.
-      validation_permute_prob: chance of validation tasks to permute their labels; that at the end of the first member's
-        training by default.
+      devices: devices of this process. At most one for each member is used.
+      tasks: tasks of meta-training. The default is those of the configs.
+      validation_permute_prob: chance that validation tasks permute their labels. The default is that at the end of the first
+        member's training.
 
     Raises:
       UserError: the configs differ in what is compiled in, or have settings that only a single run has.
@@ -103,16 +103,16 @@ class Population(Trainee):
         return self._init((), self._hyper)
 
     def chunk(self, state: TrainState) -> tuple[TrainState, Metrics]:
-        """Takes `train.chunk` steps of every member; metrics [D, P, …]. `state` is donated: do not use it again."""
+        """Takes `train.chunk` steps of every member. Metrics are [D, P, …]. `state` is donated and cannot be used again."""
         return self._chunk(self._tasks, state, self._hyper)
 
     def record(self, metrics: Metrics) -> dict[str, Any]:
-        """Waits for a chunk; returns `loss`, a list of M, None where a member diverged."""
+        """Waits for a chunk. Returns `loss`, a list of M, with None where a member diverged."""
         metrics = self.members(metrics)
         return {"loss": _listed(np.where(metrics["finite"], metrics["loss"], np.nan))}
 
     def validate(self, state: TrainState) -> tuple[dict[str, Any], None]:
-        """Returns `validation_loss` and `validation_last` as a run has them, lists of M; all members see the same episodes."""
+        """Returns `validation_loss` and `validation_last` as lists of M. All members see the same episodes."""
         tasks, keys, score = self._validation
         parts = [score(replicate(part, self._devices), state.params) for part in drawn_in_parts(tasks, keys, self._permute)]
         rows = zip(*map(self.members, parts), strict=True)  # of each part loss and accuracy [M, R, S', L]
@@ -124,13 +124,13 @@ class Population(Trainee):
 
     @functools.cached_property
     def _validation(self) -> tuple[TaskDistribution, EpisodeKeys, Callable[..., Any]]:
-        """Tasks, keys, and what scores a part of their episodes."""
+        """Tasks, keys, and the function that scores a part of their episodes."""
         settings, score = self.config.eval, Evaluator(self.learner).score
         keys = validation_keys(settings.seed, settings.sequences_per_task)
         return make_tasks(self.config, "validation"), keys, self._spread(lambda part, params: score(params, *part), 1)
 
     def members(self, tree: Any) -> Any:
-        """What lies on the devices, [D, P, …], as NumPy arrays [M, …]; waits for it."""
+        """Waits for arrays on the devices, [D, P, …], and returns them as NumPy arrays [M, …]."""
         return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[: self.size], tree)
 
     def saved(self, state: TrainState) -> TrainState:
@@ -139,14 +139,14 @@ class Population(Trainee):
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: self.size], gathered)
 
     def restored(self, tree_M: Any) -> Any:
-        """[M, …] → [D, P, …], a share for each device; the last shares are filled up with the first members."""
+        """Maps [M, …] to [D, P, …], a share for each device. The last shares are filled up with the first members."""
         devices = len(self._devices)
         each = -(-self.size // devices)
         places = np.arange(devices * each) % self.size
         return jax.tree.map(lambda leaf: np.asarray(leaf)[places].reshape(devices, each, *np.shape(leaf)[1:]), tree_M)
 
     def _spread(self, function: Callable[..., Any], shares: int, donate: tuple[int, ...] = ()) -> Callable[..., Any]:
-        """`function(shared, *of_one_member)` over all members: leading axes [D, P] of what comes in and goes out."""
+        """Returns `function(shared, *of_one_member)` over all members, with leading axes [D, P] in and out."""
 
         def of_device(shared: Any, *shares: Any) -> Any:
             if self.in_turns:
@@ -157,5 +157,5 @@ class Population(Trainee):
 
 
 def _listed(values_M: Iterable[float]) -> list[float | None]:
-    """As JSON has it: no NaN, no infinity."""
+    """Returns numbers as JSON allows them: None for NaN and infinity."""
     return [float(value) if math.isfinite(value) else None for value in values_M]

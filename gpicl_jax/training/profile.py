@@ -10,10 +10,10 @@ from gpicl_jax.training.step import TrainState
 
 
 def profile_range(text: str, steps: int) -> range:
-    """The steps A … B − 1 that `A:B` names.
+    """Returns the steps A … B − 1 that `A:B` names.
 
     Raises:
-      UserError: it names none, or some that are beyond the run's `steps`.
+      UserError: it names no step, or steps beyond the run's `steps`.
 
     Example:
       >>> profile_range("100:300", steps=800)
@@ -27,13 +27,13 @@ def profile_range(text: str, steps: int) -> range:
 
 
 class Profile:
-    """Traces the chunks that hold any of `steps` into `folder`, of this process's devices."""
+    """A trace into `folder` of the chunks that hold any of `steps`, on this process's devices."""
 
     def __init__(self, steps: range, folder: Path) -> None:
         self._steps, self._folder, self._running = steps, folder, False
 
     def before(self, chunk: range, state: TrainState) -> None:
-        """Starts where the first of the steps is in `chunk`; earlier work is waited for."""
+        """Starts the trace where the first of the steps is in `chunk`, after all earlier work."""
         if not self._running and max(chunk.start, self._steps.start) < min(chunk.stop, self._steps.stop):
             jax.block_until_ready(state)
             options = jax.profiler.ProfileOptions()
@@ -42,13 +42,12 @@ class Profile:
             self._running = True
 
     def after(self, chunk: range, state: TrainState) -> None:
-        """Ends where none of the steps is left."""
+        """Ends the trace where none of the steps is left."""
         if self._running and chunk.stop >= self._steps.stop:
             jax.block_until_ready(state)
             self.close()
 
     def close(self) -> None:
-        """Writes what was traced."""
         if self._running:
             self._running = False
             jax.profiler.stop_trace()

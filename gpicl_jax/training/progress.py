@@ -1,4 +1,4 @@
-"""What a person sees while training runs: a bar on a terminal, plain lines elsewhere."""
+"""The output while training runs: a bar on a terminal, plain lines elsewhere."""
 
 import os
 import sys
@@ -16,14 +16,14 @@ _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 
 class Progress:
-    """Shows records of `metrics.jsonl` as they come, with a bar where `bar` and on a terminal."""
+    """The display of records of `metrics.jsonl`: a bar with `bar` on a terminal, else plain lines."""
 
     def __init__(self, steps: int, start: int, bar: bool) -> None:
         self._steps, self._shown = steps, 0.0
         self._bar = tqdm(total=steps, initial=start, bar_format=_BAR) if bar and has_bar() else None
 
     def training(self, record: dict[str, Any], speed: float) -> None:
-        """Shows the record of a chunk; `speed` is in steps/s."""
+        """Shows the record of a chunk. `speed` is in steps/s."""
         step = record["step"]
         text = f"{_losses(record, speed)}, {(self._steps - step) / speed:.0f} s left"
         if self._bar is not None:
@@ -49,7 +49,7 @@ class Progress:
 
 
 def has_bar() -> bool:
-    """Whether stderr is a terminal that says how wide it is."""
+    """Returns whether stderr is a terminal of known width."""
     try:
         return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
     except OSError:
@@ -57,7 +57,7 @@ def has_bar() -> bool:
 
 
 def counted(parts: Iterable[tuple[Episode, jax.Array]], title: str, total: int) -> Iterator[tuple[Episode, jax.Array]]:
-    """Yields parts of `total` episodes, with a bar where there can be one."""
+    """Yields parts of `total` episodes, with a bar if the terminal can show one."""
     with tqdm(desc=title, total=total, leave=False, disable=not has_bar(), bar_format=f"{{desc}} {_BAR}") as bar:
         for episodes, keys in parts:
             yield episodes, keys

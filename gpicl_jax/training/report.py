@@ -1,4 +1,4 @@
-"""What a meta-test leaves: files in the run's folder, and a table for the eye."""
+"""The report of a meta-test: files in the run's folder, and a table of text."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ from gpicl_jax.training.step import num_params
 
 
 def write_report(folder: RunFolder, result: MetaTest, params: Any, **about: Any) -> None:
-    """Writes `learning_curves.csv`, `learning_curves.png` and `summary.json`, which begins with what is said `about` it."""
+    """Writes `learning_curves.csv`, `learning_curves.png` and `summary.json`, which begins with the values of `about`."""
     chance = {dataset: 1 / test.num_labels for dataset, test in result.tests.items()}
     figure = figures.learning_curves(result.curves, learner=result.learner, train=result.train, chance=chance)
     summary = about | {
@@ -34,7 +34,7 @@ def write_report(folder: RunFolder, result: MetaTest, params: Any, **about: Any)
 
 
 def table(result: MetaTest) -> str:
-    """Accuracy as text: the learning curve of one dataset, or the ends of several; reference solvers beside the learner."""
+    """Returns accuracy as text: the learning curve of one dataset, or the ends of several, with reference solvers."""
     lines = _curve_of(*result.tests, result) if len(result.tests) == 1 else _ends(result)
     for dataset, test in result.tests.items():
         if test.source.statistics not in ("train", ""):
@@ -75,7 +75,7 @@ def _ends(result: MetaTest) -> list[str]:
 
 
 def _rows(*rows: list[str]) -> list[str]:
-    """Lines of a table whose columns are as wide as the names in the first row need."""
+    """Returns the lines of a table. The names in the first row set the widths of the columns."""
     widths = [max(16, len(name) + 2) for name in rows[0]]
     return ["".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

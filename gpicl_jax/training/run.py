@@ -1,4 +1,4 @@
-"""A whole run: folder, training, meta-test, and the words at its end."""
+"""A whole run: folder, training, meta-test, and the last printed lines."""
 
 import shlex
 import shutil
@@ -38,21 +38,21 @@ def train_run(
     started: float,
     profiled: range = range(0),
 ) -> int:
-    """Trains, meta-tests and reports; returns the exit code (0, or 128 + signal).
+    """Trains, meta-tests and reports. Returns the exit code (0, or 128 + signal).
 
-    Several processes call it with the same arguments. Each trains on its own devices; the first writes, and meta-tests alone,
-    while the others wait for it.
+    Several processes call it with the same arguments. Each trains on its own devices. The first one writes, and meta-tests
+    alone while the others wait.
 
     Args:
-      run_dir: absent or empty, or with `resume` the folder of the run to continue.
+      run_dir: a missing or empty folder, or with `resume` the folder of the run to continue.
       resume: continue from the latest checkpoint, bit for bit.
       parallel: `pmap` or `jit`, for several devices.
       started: `time.monotonic()` when the command began.
       profiled: steps to trace into the run's folder.
 
     Raises:
-      UserError: see `RunFolder`; or the run there was made with other settings.
-      Diverged: numbers are no longer finite; the last good checkpoint stays.
+      UserError: see `RunFolder`, or the run in the folder has other settings.
+      Diverged: numbers are no longer finite. The last good checkpoint stays.
     """
     path = shlex.quote(str(run_dir.absolute()))
     with ExitStack() as stack:
@@ -99,13 +99,13 @@ def _test(trained: Trained, evaluator: Evaluator, config: Config, folder: RunFol
 
 
 def evaluate_run(run_dir: Path, episodes: int | None, checkpoint: str, datasets: tuple[str, ...], data_dir: str) -> None:
-    """Meta-tests a run's `latest` or `best` checkpoint and writes its report anew.
+    """Meta-tests a run's `latest` or `best` checkpoint and replaces its report.
 
     Args:
-      episodes: of each kind of task; None is what the run's config says.
+      episodes: number for each kind of task. None is the config's.
       checkpoint: `latest` or `best` (on validation tasks).
-      datasets: base datasets to test on; () is those of meta-training.
-      data_dir: folder of prepared TFDS sets; '' is that of the run's config.
+      datasets: base datasets to test on. () is those of meta-training.
+      data_dir: folder of prepared TFDS sets. '' is the config's.
 
     Raises:
       UserError: no run, no checkpoint, a dataset that cannot be used, or a number of episodes that does not fit.
@@ -141,7 +141,7 @@ def _check_resumable(folder: RunFolder, config: Config) -> None:
 
 
 def _executable() -> str:
-    """How this process was called, so that a command that is printed can be run as it stands."""
+    """Returns how this process was called, so that a printed command can be run as it stands."""
     name = Path(sys.argv[0])
     if name.name != "gpicl":
         return "python -m gpicl_jax"
@@ -164,7 +164,7 @@ def _say_start(trainer: Trainer, folder: RunFolder) -> None:
 
 
 def _say_differences(name: str, config: Config) -> None:
-    """Says where a stored set has other images, or fewer classes, than the tasks made of it."""
+    """Prints where a stored set has other images or fewer classes than its tasks use."""
     if name in names("source") and name not in names("dataset"):
         return
     stored, labels = find_stored(name, data_folder(config.data.dir)), config.tasks.classes_per_task

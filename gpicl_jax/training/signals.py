@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as requests: the loop stops between two chunks and saves; a second Ctrl-C stops at once."""
+"""SIGTERM and Ctrl-C as requests: the loop stops between two chunks and saves. A second Ctrl-C stops at once."""
 
 import contextlib
 import signal
@@ -11,7 +11,7 @@ from gpicl_jax.training.parallel import largest
 
 
 class Interrupted(Exception):
-    """Training stopped on a signal, after a checkpoint at `step`; the conventional exit code is 128 + signal."""
+    """A signal stopped training, after a checkpoint at `step`. The exit code is 128 + signal, as is usual."""
 
     def __init__(self, signum: int, step: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name} at step {step}")
@@ -21,8 +21,8 @@ class Interrupted(Exception):
 class StopRequest(contextlib.AbstractContextManager):
     """While the block runs, `signum` is the signal that asked this process to stop, or None.
 
-    Several processes must stop after the same chunk, whichever of them heard the signal: each calls `ask` before it
-    dispatches a chunk, and learns from `answer` afterwards what any of them had heard by then.
+    Several processes must stop after the same chunk, whichever of them got the signal. Each calls `ask` before it dispatches a
+    chunk. `answer` later says what signal any of them had got by then.
     """
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class StopRequest(contextlib.AbstractContextManager):
             signal.signal(signum, handler)
 
     def ask(self) -> None:
-        """Asks all processes, without waiting for them."""
+        """Sends this process's signal to all processes, without waiting for them."""
         if jax.process_count() > 1:
             self._asked = largest(np.int32(self.signum or 0))
 
     def answer(self) -> int | None:
-        """The signal that asked any process to stop, the same in all of them."""
+        """Returns the signal that asked any process to stop, the same in all of them."""
         return self.signum if self._asked is None else int(self._asked) or None
 
     def _request(self, signum: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""One meta-training step, and many in one call. Pure: state in, state and metrics out."""
+"""One meta-training step, and many in one call. The functions are pure: state in, state and metrics out."""
 
 import functools
 from collections.abc import Callable
@@ -31,18 +31,18 @@ BatchGradient = Callable[[Any, TaskDistribution, EpisodeKeys, Hyper], tuple[Any,
 
 
 def init_state(learner: Learner, optimizer: MakeOptimizer, hyper: Hyper) -> TrainState:
-    """The state before the first step."""
+    """Returns the state before the first step."""
     params = learner.init(stream(hyper.seed, "init"))
     return TrainState(params, optimizer(hyper).init(params), jnp.int32(0))
 
 
 def num_params(params: Any) -> int:
-    """How many numbers `params` holds."""
+    """Returns how many numbers `params` holds."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def draw_batch_keys(tasks: TaskDistribution, step: jax.Array, hyper: Hyper, shape: tuple[int, int]) -> EpisodeKeys:
-    """All keys of step number `step`, a function of seed and step alone; `shape` is (T, S)."""
+    """Returns all keys of step number `step`, a function of seed and step alone. `shape` is (T, S)."""
     key = jax.random.fold_in(stream(hyper.seed, "train"), step)
     task_key, sequence_key, learner_key = jax.random.split(key, 3)
     return EpisodeKeys(
@@ -90,7 +90,7 @@ def train_chunk(
 ) -> tuple[TrainState, Metrics]:
     """Takes `train.chunk` steps in one `lax.scan`, with the `options` of `train_step`.
 
-    Metrics are means over the steps, and `finite` says whether all went well.
+    Metrics are means over the steps, and `finite` says whether all numbers were finite.
     """
     step = functools.partial(train_step, tasks=tasks, hyper=hyper, config=config, **options)
     state, metrics_K = jax.lax.scan(lambda state, _: step(state), state, length=config.train.chunk)
@@ -105,7 +105,7 @@ def _means(tree_N: Any) -> Any:
 
 
 def annealed(hyper: Hyper, step: jax.Array) -> jax.Array:
-    """The chance of a task of step number `step` to permute its labels: p + (1 − p)·min(step / `permute_labels_anneal`, 1).
+    """Returns the chance that a task of a step permutes its labels: p + (1 − p)·min(step / `permute_labels_anneal`, 1).
 
     Example:
       >>> from gpicl_jax.config import load_config

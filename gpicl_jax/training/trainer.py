@@ -1,4 +1,4 @@
-"""One run on one or several devices, as the training loop takes it."""
+"""One run on one or several devices, as the training loop needs it."""
 
 import functools
 from typing import Any
@@ -19,15 +19,15 @@ from gpicl_jax.training.step import Metrics, TrainState, batch_gradient, init_st
 
 
 class Trainer(Trainee):
-    """Everything that a run is built from; building it checks what the config alone cannot tell.
+    """All that a run is built from. Its construction checks what the config alone does not show.
 
     Args:
-      parallel: `pmap` or `jit`, how several devices share a step; see `parallel`.
-      devices: to train on; all that JAX finds by default, in all processes.
+      parallel: `pmap` or `jit`, how several devices share a step. See `parallel`.
+      devices: devices to train on. The default is all that JAX finds, in all processes.
 
     Attributes:
       tasks: the task distribution of the training split, on all devices.
-      evaluator: of the validations; its compiled program serves the meta-test too.
+      evaluator: scorer of the validations. Its compiled program serves the meta-test too.
 
     Raises:
       UserError: the devices cannot share a batch evenly, or an episode is longer than a split.
@@ -69,11 +69,11 @@ class Trainer(Trainee):
         return jax.jit(init, out_shardings=on_all(self._devices))(self.hyper)
 
     def chunk(self, state: TrainState) -> tuple[TrainState, Metrics]:
-        """Takes `train.chunk` steps; `state` is donated: do not use it again."""
+        """Takes `train.chunk` steps. `state` is donated and cannot be used again."""
         return self._chunk(state, self.tasks, self.hyper)
 
     def record(self, metrics: Metrics) -> dict[str, Any]:
-        """Waits for a chunk; returns its mean `loss` (None where the run diverged), accuracies and gradient norm."""
+        """Waits for a chunk. Returns its mean `loss` (None where the run diverged), accuracies and gradient norm."""
         metrics = jax.device_get(metrics)
         correct_L, scored_L = metrics["correct_L"], metrics["scored_L"]
         record = {"loss": float(metrics["loss"]) if metrics["finite"] else None}
@@ -84,7 +84,7 @@ class Trainer(Trainee):
         return record | {"gradient_norm": float(metrics["gradient_norm"])}
 
     def validate(self, state: TrainState) -> tuple[dict[str, Any], float]:
-        """Returns loss (nats, of all rows) and accuracies on the validation tasks, and the loss again."""
+        """Returns a record with loss (nats, of all rows) and accuracies on the validation tasks, and the loss again."""
         settings = self.config.eval
         keys = validation_keys(settings.seed, settings.sequences_per_task)
         scores = self.evaluator(own_copy(state.params), self._validation, keys, final_permute_prob(self.config))

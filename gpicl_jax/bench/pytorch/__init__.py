@@ -12,9 +12,9 @@ from gpicl_jax.settings import UserError
 
 
 def device_of_torch() -> str:
-    """Gives PyTorch as many threads as JAX has; returns the device that is JAX's.
+    """Gives PyTorch as many threads as JAX has, and returns PyTorch's name of JAX's device.
 
-    On a GPU float32 products are in TF32 on both sides: it is JAX's default there, and PyTorch is told so.
+    On a GPU both sides compute float32 products in TF32, which is JAX's default.
 
     Raises:
       UserError: JAX runs on a device that this PyTorch cannot use.
@@ -32,7 +32,7 @@ def device_of_torch() -> str:
 
 
 def wait() -> None:
-    """Waits until the device has done all that it was given."""
+    """Waits until the device has done all its work."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
@@ -41,7 +41,7 @@ def make_optimizer(config: Config, module: torch.nn.Module) -> torch.optim.Optim
     """Returns the same Adam as `build.make_optimizer`.
 
     Raises:
-      UserError: `[optimizer]` asks for another.
+      UserError: `[optimizer]` describes another optimiser.
     """
     settings, plain = config.optimizer, {"schedule": "constant", "warmup_steps": 0, "eps_root": 0.0, "clip": 0.0}
     if settings.name not in ("adam", "adamw") or any(getattr(settings, key) != value for key, value in plain.items()):
@@ -56,9 +56,9 @@ def make_optimizer(config: Config, module: torch.nn.Module) -> torch.optim.Optim
 
 
 def training_side(config: Config, module: torch.nn.Module, add_gradient: Callable[[], Any]) -> Side:
-    """Returns a side that trains `module`: each call lets `add_gradient` add to gradients of zero, and takes a step.
+    """Returns a side that trains `module`. A call sets gradients to zero, lets `add_gradient` add to them, and takes a step.
 
-    A call returns what `add_gradient` does: the loss.
+    A call returns the loss that `add_gradient` returns.
     """
     optimizer = make_optimizer(config, module)
 

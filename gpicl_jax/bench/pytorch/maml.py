@@ -39,7 +39,7 @@ class MLP(nn.Module):
 
 
 class StudyConv(nn.Module):
-    """The same network as the `StudyConv` of the study on Omniglot, under the same names; logits (0, z)."""
+    """The same network as `StudyConv` of the study on Omniglot, under the same names. Its logits are (0, z)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -64,10 +64,10 @@ class StudyConv(nn.Module):
 
 
 def make_model(config: Config) -> nn.Module:
-    """The network that `[model]` names.
+    """Returns the network that `[model]` names.
 
     Raises:
-      UserError: there is no such network here.
+      UserError: PyTorch's version has no such network.
     """
     models = {"mlp": MLP, "study_conv": StudyConv}
     if config.model.name not in models:
@@ -76,7 +76,7 @@ def make_model(config: Config) -> nn.Module:
 
 
 def meta_gradient(model: nn.Module, problems: Sequence[Problem], config: Config) -> float:
-    """Adds the meta-gradient, a mean over the problems, to the parameters' `grad`; returns the mean loss of the queries."""
+    """Adds the meta-gradient, a mean over the problems, to the parameters' `grad`. Returns the mean loss of the queries."""
     settings, total = config.learner, 0.0
     squash, num_queries = (getattr(settings, name, 0) for name in ("squash", "num_queries"))  # of the study's learner
     for x_LX, y_L, rows_K, num_context in problems:
@@ -104,7 +104,7 @@ def _loss(logits_LC: torch.Tensor, y_L: torch.Tensor, squash: bool) -> torch.Ten
 
 
 def make_problems(program: Program, episodes_B: Episode, device: str) -> list[Problem]:
-    """Returns episodes with leading axis [B] as a list of problems, whose inner steps see the rows that JAX's see."""
+    """Returns episodes with leading axis [B] as a list of problems. Their inner steps see the rows that JAX's see."""
     x_BLX, y_BL = (torch.tensor(np.asarray(leaf)).to(device) for leaf in (episodes_B.x_LX, episodes_B.y_L))
     problems = zip(x_BLX, y_BL, map(int, episodes_B.num_context), strict=True)
     rows_K = None
@@ -114,7 +114,7 @@ def make_problems(program: Program, episodes_B: Episode, device: str) -> list[Pr
 
 
 def maml_side(program: Program, episodes_B: Episode) -> Side:
-    """Returns meta-steps on the given problems."""
+    """Returns a side that takes meta-steps on the given problems."""
     config, device = program.config, device_of_torch()
     model, problems = make_model(config).to(device), make_problems(program, episodes_B, device)
     return training_side(config, model, lambda: meta_gradient(model, problems, config))

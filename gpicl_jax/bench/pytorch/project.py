@@ -1,4 +1,4 @@
-"""The public PyTorch project's own task generator (github.com/Lerostre/gpicl), called in the user's clone."""
+"""The task generator of the public PyTorch project (github.com/Lerostre/gpicl), called in the user's clone."""
 
 import builtins
 import contextlib
@@ -20,11 +20,11 @@ _UNUSED = ("IPython", "models", "pytorch_lightning", "torchvision", "wandb")
 
 
 class Project:
-    """Its `TaskAugmentor`, over our images; it makes matrices on JAX's device and keeps tasks in the CPU's memory.
+    """The project's `TaskAugmentor` over our images. It makes matrices on JAX's device and keeps tasks in the CPU's memory.
 
     Args:
-      folder: of the clone.
-      tasks: of images, which are handed over as float32, so that it pays for no conversion.
+      folder: clone of the project.
+      tasks: tasks over images. The images are handed over as float32, so that no conversion is timed.
 
     Raises:
       UserError: no such folder, no `datagen.py` with a `TaskAugmentor` in it, or it cannot be imported.
@@ -40,14 +40,14 @@ class Project:
         self._dataset = SimpleNamespace(data=images_NX, targets=labels_N, transform=lambda images: images)
 
     def make(self, num_tasks: int) -> Any:
-        """So many tasks of one sequence; they are returned, and nothing is kept here."""
+        """Returns `num_tasks` new tasks of one sequence each, and keeps none of them."""
         sizes = {"n_tasks": num_tasks, "data_dim": self._dataset.data.shape[1], "sequence_length": self._length}
         with _precision_kept():
             torch.set_float32_matmul_precision(self._precision)
             return self._augmentor(**sizes, device=self._device, draw_sequence=True).transform(self._dataset, n_samples=1)
 
     def batch(self, num_tasks: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens [B, L, X + C] and labels [B, L]."""
+        """Returns tokens [B, L, X + C] and labels [B, L]."""
         made = self.make(num_tasks)
         return made.data.to(self._device), made.targets.to(self._device)
 
@@ -61,7 +61,7 @@ def _precision_kept() -> Iterator[None]:
 
 
 def _run(folder: Path) -> dict[str, Any]:
-    """Runs `datagen.py` with an `import` of its own; returns its names."""
+    """Runs `datagen.py` with a replaced `import`. Returns its names."""
     file = folder / "datagen.py"
     if not file.is_file():
         raise UserError(f"--pytorch-repo {folder}: no datagen.py there; give a clone of github.com/Lerostre/gpicl")

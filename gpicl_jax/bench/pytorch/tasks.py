@@ -1,4 +1,4 @@
-"""Tasks in plain PyTorch: stored one after another, as the public project designs it, and a lean batch with nothing stored."""
+"""Tasks in plain PyTorch: stored one after another, as the public project designs it, and a lean batch that is not stored."""
 
 import numpy as np
 import torch
@@ -11,11 +11,11 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class StoredTasks:
-    """Tasks as tensors in memory: each has the tokens [x_i, onehot y_{i−1}] and the labels of one episode.
+    """Tasks as tensors in memory. A task has the tokens [x_i, onehot y_{i−1}] and the labels of one episode.
 
     Args:
-      tasks: of images, which are kept here as standardised float32, so that a task pays for no conversion.
-      device: `cpu` or `cuda`; JAX's by default.
+      tasks: tasks over images. The images are kept as standardised float32, so that no task pays for a conversion.
+      device: `cpu` or `cuda`. The default is JAX's device.
     """
 
     def __init__(self, tasks: TaskDistribution, device: str = "") -> None:
@@ -26,7 +26,7 @@ class StoredTasks:
         self.length, self.num_classes = tasks.length, tasks.classes_per_task
 
     def make_one(self) -> Batch:
-        """One task: tokens [L, X + C], labels [L]."""
+        """Returns one task: tokens [L, X + C], labels [L]."""
         num_images, num_features = self.images_NX.shape
         projection_XX = torch.empty(num_features, num_features, device=self.device).normal_(0, num_features**-0.5)
         permutation_C = torch.randperm(self.num_classes, device=self.device)
@@ -36,18 +36,18 @@ class StoredTasks:
         return tokens(x_LX[None], y_L[None], self.num_classes)[0], y_L
 
     def make(self, num_tasks: int) -> list[Batch]:
-        """Tasks one after another, kept in a list."""
+        """Returns a list of tasks, made one after another."""
         made = [self.make_one() for _ in range(num_tasks)]
         wait()
         return made
 
     def batch(self, num_tasks: int) -> Batch:
-        """Tokens [B, L, X + C] and labels [B, L] of tasks made one after another."""
+        """Returns tokens [B, L, X + C] and labels [B, L] of tasks made one after another."""
         x, y = zip(*(self.make_one() for _ in range(num_tasks)), strict=True)
         return torch.stack(x), torch.stack(y)
 
     def lean_batch(self, num_tasks: int) -> Batch:
-        """The same law, all tasks of the batch at once: random normals and one batched product."""
+        """Returns a batch of the same law, made at once: random normals and one batched product."""
         num_images, num_features = self.images_NX.shape
         normal_BXX = torch.randn(num_tasks, num_features, num_features, device=self.device)
         permutation_BC = torch.rand(num_tasks, self.num_classes, device=self.device).argsort(dim=1)
@@ -58,7 +58,7 @@ class StoredTasks:
 
 
 def tokens(x_BLX: torch.Tensor, y_BL: torch.Tensor, num_classes: int, label_scale: float = 1.0) -> torch.Tensor:
-    """[x_i, onehot y_{i−1}], float32 [B, L, X + C], as `models.base.shifted_tokens`."""
+    """Returns [x_i, onehot y_{i−1}], float32 [B, L, X + C], as `models.base.shifted_tokens` does."""
     labels_BLC = label_scale * functional.one_hot(y_BL, num_classes).float()
     before_BLC = functional.pad(labels_BLC, (0, 0, 1, 0))[:, :-1]
     return torch.cat([x_BLX, before_BLC], dim=-1)

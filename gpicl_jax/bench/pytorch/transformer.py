@@ -34,7 +34,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """LayerNorm, attention, residual; LayerNorm, MLP, residual."""
+    """LayerNorm, attention and residual, then LayerNorm, MLP and residual."""
 
     def __init__(self, width: int, num_heads: int, head_size: int, mlp_width: int, activation: str) -> None:
         super().__init__()
@@ -49,10 +49,10 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Maps tokens [B, L, X + C] to logits [B, L, C].
+    """The paper's Transformer, from tokens [B, L, X + C] to logits [B, L, C].
 
     Raises:
-      UserError: `config` asks for a Transformer that this is not.
+      UserError: this Transformer does not support a setting of `config`.
     """
 
     def __init__(self, config: Config) -> None:
@@ -75,7 +75,7 @@ class Transformer(nn.Module):
 
 
 def check(config: Config) -> None:
-    """Raises `UserError` unless `config` asks for the Transformer that this is."""
+    """Raises `UserError` where this Transformer does not support a setting of `config`."""
     paper = {"layout": "shifted", "smear_keys": False, "positions": "learned", "dtype": "float32", "remat": False}
     given, paper = (
         vars(config.model) | {"learner": config.learner.name},
@@ -89,8 +89,7 @@ def check(config: Config) -> None:
 
 
 def transplant(module: nn.Module, params: Any) -> None:
-    """Gives `module` the Flax parameters of the same names: kernels are turned, those of convolutions (a row for each row,
-    column and channel of a patch) folded, scales are called weights.
+    """Copies the Flax parameters of the same names into `module`. Kernels are transposed, and those of convolutions folded.
 
     Raises:
       RuntimeError: a parameter is missing, left over or of another shape.
@@ -109,7 +108,7 @@ def transplant(module: nn.Module, params: Any) -> None:
 
 
 def add_gradient(module: nn.Module, batch: Batch) -> torch.Tensor:
-    """Adds the gradient of the loss, a mean over all rows, to the parameters' `grad`; returns the loss."""
+    """Adds the gradient of the loss, a mean over all rows, to the parameters' `grad`. Returns the loss."""
     tokens_BLT, y_BL = batch
     loss = functional.cross_entropy(module(tokens_BLT).flatten(0, 1), y_BL.flatten())
     loss.backward()
@@ -117,13 +116,13 @@ def add_gradient(module: nn.Module, batch: Batch) -> torch.Tensor:
 
 
 def transformer_side(config: Config, draw: Callable[[], Batch]) -> Side:
-    """Returns training steps, each of a batch that it draws."""
+    """Returns a side that takes training steps, each on a batch that it draws."""
     module = Transformer(config).to(device_of_torch())
     return training_side(config, module, lambda: add_gradient(module, draw()))
 
 
 def prediction_side(config: Config, params: Any, episodes_B: Episode) -> Side:
-    """Returns the logits [B, L, C] of the given episodes, with the given Flax parameters."""
+    """Returns a side that computes the logits [B, L, C] of given episodes with given Flax parameters."""
     device, module = device_of_torch(), Transformer(config)
     transplant(module, params)
     module = module.to(device)

@@ -1,4 +1,4 @@
-"""What an experiment is: a class that says which cells it trains, how it scores one, and what its figure shows."""
+"""What an experiment is: a class with the cells that it trains, their scores, and the figure."""
 
 import dataclasses
 from pathlib import Path
@@ -28,25 +28,25 @@ Grid = dict[tuple[Any, ...], tuple[str, ...]]
 class Experiment:
     """One table or figure.
 
-    A subclass registers under its name on the command line, and needs no decorator of its own to be a dataclass. The first line
-    of its docstring is what `gpicl experiment --help` says. Its fields, all with defaults, are what a scale can set.
+    A subclass registers under its name on the command line, and needs no dataclass decorator. The first line of its docstring
+    is its text in `gpicl experiment --help`. Its fields all have defaults, and a scale can set them.
 
     Attributes:
       scales: by name, the values of the fields at that scale.
-      axes: names of the cells' axes; `seed` is the last one.
+      axes: names of the cells' axes. The last one is `seed`.
       takes: options of the command line beside `--seeds`: `learners`, `datasets`, `seconds`, each a field.
-      trains: whether there is anything to train.
-      counts_diverged: whether `summary` and `figure` are made of the rows of members that diverged, too.
-      validation_permute: chance of validation tasks to permute their labels; None: as in the training of the first member.
-      name: as on the command line.
+      trains: whether it trains anything.
+      counts_diverged: whether `summary` and `figure` also get the rows of members that diverged.
+      validation_permute: chance that validation tasks permute their labels. None: as in the training of the first member.
+      name: name on the command line.
       scale: a name in `scales`.
       data_dir: folder of prepared TFDS sets.
-      seeds: meta-training seeds, 0 to `seeds` − 1.
-      together: members of one program at most.
+      seeds: number of meta-training seeds, 0 to `seeds` − 1.
+      together: largest number of members of one program.
       configs: folder of the cells' configs.
       overrides: settings that replace those of these configs.
-      datasets: to meta-test on; they must be there before anything is trained.
-      learners: values of the axis `learner` that are wanted; all where empty.
+      datasets: base datasets of the meta-test. They must be available before anything is trained.
+      learners: values of the axis `learner` to train. All are trained if it is empty.
     """
 
     name: str
@@ -72,18 +72,18 @@ class Experiment:
 
     @property
     def folder(self) -> str:
-        """The name of its folder among the runs and the results."""
+        """The name of its folder in `runs` and `results`."""
         return self.name.replace("-", "_")
 
     def table(self) -> Grid:
-        """Returns by values of all axes but the seed, in order: the name of a config, and settings that replace its own.
+        """Returns by the values of all axes but the seed, in order: the name of a config, and settings that replace its own.
 
-        Cells that differ in traced numbers alone, such as the seeds of one place, share a program.
+        Cells that differ in traced numbers alone, such as seeds, share a program.
         """
         raise NotImplementedError
 
     def cells(self) -> list[Cell]:
-        """Returns what is trained, in the order of the CSV."""
+        """Returns all cells, in the order of the CSV."""
         grid = self.table()
         for values in grid:
             if not isinstance(values, tuple) or len(values) != len(self.axes) - 1:
@@ -96,17 +96,17 @@ class Experiment:
         ]
 
     def cell(self, axes: dict[str, Any], config: str, *overrides: str) -> Cell:
-        """Returns the cell at `axes`, with the settings of a config, of this experiment, and of the cell; later ones count."""
+        """Returns the cell at `axes`. Its settings are those of a config, then of the experiment, then `overrides`."""
         settings = (f"--data.dir={self.data_dir}", *self.overrides, *overrides, f"--train.seed={axes['seed']}")
         return Cell(axes, load_config(config, settings))
 
     def score(self, trained: Member) -> list[Row]:
-        """Returns the rows of a trained member, without the columns of the axes: here unseen tasks, a row for each dataset."""
+        """Returns a trained member's rows, without the axes' columns. The default: unseen tasks, a row for each dataset."""
         datasets = self.datasets or trained.config.data.train
         return [ends(trained.unseen(name), tasks="unseen", dataset=short_name(name)) for name in datasets]
 
     def summary(self, frame: pd.DataFrame) -> str:
-        """Returns the findings in words and numbers from the rows of the table: here means ± standard deviations over seeds."""
+        """Returns the findings in words and numbers. The default is means ± standard deviations over seeds."""
         by = [name for name in (*self.axes[:-1], "tasks", "dataset") if name in frame] or ["settings"]
         groups, values = frame.groupby(by, sort=False), [name for name in _MEASURED if name in frame]
         found = groups[values].agg(mean_and_deviation).assign(seeds=groups.size()).reset_index()
@@ -117,34 +117,34 @@ class Experiment:
         del frame
 
     def files(self, frame: pd.DataFrame, runs_dir: Path | None) -> dict[str, str | Figure]:
-        """Returns further texts and figures by what follows the scale in their names; `runs_dir` may be unknown."""
+        """Returns further texts and figures, by the end of their file names after the scale. `runs_dir` may be unknown."""
         del frame, runs_dir
         return {}
 
     def population(self, configs: list[Config]) -> Population:
-        """Returns what trains the members of a unit."""
+        """Returns the population that trains the members of a unit."""
         return Population(configs, validation_permute_prob=self.validation_permute)
 
     def begin(self, cell: Cell, notes: dict[str, Any], asked: Any) -> tuple[Config, dict[str, Any]]:
-        """Returns the config that is trained, and notes about it.
+        """Returns the config to train, and notes about it.
 
         Args:
-          cell: which one.
-          notes: those of an earlier command that began to train this cell; else empty.
+          cell: the cell to train.
+          notes: notes of an earlier command that began to train this cell, or empty.
           asked: an `Asked`.
         """
         del notes, asked
         return cell.config, {}
 
     def left(self, there: list[dict[str, str]]) -> "Experiment | None":
-        """Returns the experiment that scores what a cell lacks, of which some rows are there; None where it lacks nothing."""
+        """Returns the experiment that makes the rows that a cell lacks beside `there`, or None where it lacks none."""
         return None if there else self
 
     def with_options(self, **given: Any) -> "Experiment":
-        """Returns the experiment with options of the command line; empty ones change nothing.
+        """Returns the experiment with options of the command line. Empty options change nothing.
 
         Raises:
-          UserError: one that it does not take.
+          UserError: the experiment does not take one of them.
         """
         given = {option: tuple(dict.fromkeys(value)) if isinstance(value, tuple) else value for option, value in given.items()}
         given = {option: value for option, value in given.items() if value}
@@ -156,10 +156,10 @@ class Experiment:
 
 
 def make_experiment(name: str, scale: str) -> Experiment:
-    """Returns the experiment of that name at one of its scales.
+    """Returns the experiment `name` at one of its scales.
 
     Raises:
-      UserError: there is no such experiment, or no such scale.
+      UserError: no experiment or no scale has this name.
 
     Example:
       >>> make_experiment("scaling", "smoke").together

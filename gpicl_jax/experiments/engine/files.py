@@ -1,4 +1,4 @@
-"""What an experiment publishes: its figures and texts, from the rows of its table."""
+"""The figures and texts that an experiment publishes, from the rows of its table."""
 
 import shlex
 from collections.abc import Callable
@@ -16,8 +16,7 @@ from gpicl_jax.settings import UserError, one_line
 
 
 def publish(experiment: Experiment, frame: pd.DataFrame, results_dir: Path, runs_dir: Path | None = None) -> list[Path]:
-    """Writes the figure of the rows that there are, and the experiment's `files`; returns their paths, none where all members
-    diverged.
+    """Writes the figure of the rows and the experiment's `files`. Returns their paths, none where all members diverged.
 
     Raises:
       UserError: a method of the experiment fails.
@@ -37,10 +36,10 @@ def publish(experiment: Experiment, frame: pd.DataFrame, results_dir: Path, runs
 
 
 def redraw(experiment: Experiment, results_dir: Path) -> str:
-    """Publishes again what the table in `results_dir` holds; returns the summary and what was written.
+    """Publishes the table in `results_dir` again. Returns the summary and the names of the written files.
 
     Raises:
-      UserError: no such table, one of another grid, or one without a whole cell; or a method of the experiment fails.
+      UserError: no such table, a table of another grid or without a whole cell, or a method of the experiment fails.
     """
     command = _command("experiment", experiment, results_dir)
     table = Table(results_dir / f"{experiment.scale}.csv", experiment.axes)
@@ -58,7 +57,7 @@ def redraw(experiment: Experiment, results_dir: Path) -> str:
 
 
 def found(experiment: Experiment, frame: pd.DataFrame, results_dir: Path) -> str:
-    """Returns the experiment's summary, and the members that diverged.
+    """Returns the experiment's summary, and a line about the members that diverged.
 
     Raises:
       UserError: the summary fails.
@@ -72,13 +71,13 @@ def found(experiment: Experiment, frame: pd.DataFrame, results_dir: Path) -> str
 
 
 def _scored(experiment: Experiment, frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns the rows that summary and figure are made of: those of members that did not diverge."""
+    """Returns the rows that summary and figure use: those of members that did not diverge."""
     whole = frame[frame.diverged.isna()].reset_index(drop=True) if "diverged" in frame else frame
     return frame if experiment.counts_diverged and len(whole) else whole
 
 
 def _asked(experiment: Experiment, method: str, results_dir: Path, ask: Callable[[Any], Any]) -> Any:
-    """Returns what `ask` makes of a method of the experiment, whose error is told in one line."""
+    """Returns what `ask` makes of a method of the experiment. An error in it becomes a UserError of one line."""
     try:
         return ask(getattr(experiment, method))
     except UserError:
@@ -91,7 +90,7 @@ def _asked(experiment: Experiment, method: str, results_dir: Path, ask: Callable
 
 
 def _command(verb: str, experiment: Experiment, results_dir: Path) -> str:
-    """Returns the command that makes or draws what is in `results_dir`."""
+    """Returns the command that trains or draws the results in `results_dir`."""
     needs_datasets = verb == "experiment" and "datasets" in experiment.takes and not experiment.datasets
     datasets = " --datasets TRAIN.npz [OTHER.npz …]" if needs_datasets else ""
     elsewhere = results_dir != Path("results") / experiment.folder

@@ -1,4 +1,4 @@
-"""A member of a population that is trained, and the ways to score it on test tasks."""
+"""A trained member of a population, and the ways to score it on test tasks."""
 
 import dataclasses
 import functools
@@ -26,11 +26,7 @@ _SEEN_TASKS = 64
 
 
 class Test:
-    """What the members of one population are scored with: tasks, episodes and programs, each made once.
-
-    Args:
-      config: of any member.
-    """
+    """Tasks, episodes and programs to score the members of one population, made once. `config` is any member's."""
 
     def __init__(self, config: Config) -> None:
         self._config, cache = config, functools.cache  # caches live as long as it
@@ -44,7 +40,7 @@ class Test:
         return unseen_episode_keys(settings.seed, split, num_tasks, settings.sequences_per_task)
 
     def _choose(self) -> dict[str, Any]:
-        """Returns the settings of the reference solvers that validation tasks choose."""
+        """Returns the settings of the reference solvers that are best on validation tasks."""
         keys = unseen_episode_keys(self._config.eval.seed, "validation", CHOICE_EPISODES, 1)
         return choose_params(make_solvers(self._config.tasks.classes_per_task), make_tasks(self._config, "validation"), keys)
 
@@ -54,15 +50,15 @@ class Member:
     """One trained member.
 
     Attributes:
-      config: of its training.
+      config: its training's config.
       params: its meta-parameters.
-      learner: what uses them.
+      learner: its learner.
       test: what scores it.
-      records: of training: `step`, and `loss`, `validation_loss` or `validation_last` where they were measured.
+      records: records of training: `step`, and `loss`, `validation_loss` or `validation_last` where they were measured.
       notes: see `Experiment.begin`.
-      steps: of meta-training; 0 where it has no meta-parameters.
-      seconds: of training, its share of its population's.
-      processor_seconds: of training by `clock`, those of its population.
+      steps: steps of meta-training, 0 for a learner without meta-parameters.
+      seconds: training time, its share of the population's.
+      processor_seconds: training time of its population by `clock`.
     """
 
     config: Config
@@ -77,7 +73,7 @@ class Member:
 
     @property
     def diverged(self) -> int | None:
-        """The step by which its numbers were no longer finite, else None."""
+        """The step at which its numbers were first seen not to be finite, or None."""
         return next((record["step"] for record in self.records if record.get("loss", 0.0) is None), None)
 
     def unseen(
@@ -89,14 +85,13 @@ class Member:
         permute_labels_prob: float | None = None,
         keep: bool = True,
     ) -> Scores:
-        """Returns the scores on tasks that training never drew and test images of `dataset`.
+        """Returns the scores on unseen tasks with test images of `dataset`.
 
         Args:
           dataset: a base dataset.
-          length: of the episodes, where it is not that of training.
-          num_context: of the episodes whose other examples are all queries, for a learner of contexts, where it is not that of
-            training.
-          permute_labels_prob: where it is not that at the end of training.
+          length: examples of an episode, if not as in training.
+          num_context: examples before the queries, which are all others, for a learner of contexts, if not as in training.
+          permute_labels_prob: chance of permuted labels, if not as at the end of training.
           keep: whether the episodes stay in memory for the other members.
         """
         settings, learner, keys = self.config.tasks, self.learner, self.test.keys("test")
@@ -113,14 +108,14 @@ class Member:
         return score_together({"": (self.test.evaluator(learner), self.params)}, parts, keys)[""]
 
     def validation(self) -> Scores:
-        """Returns the scores on unseen tasks of validation images, whose labels are all permuted."""
+        """Returns the scores on unseen tasks of validation images, all with permuted labels."""
         tasks = make_tasks(self.config, "validation")
         return self.test.evaluator(self.learner)(self.params, tasks, self.test.keys("validation"))
 
     def beside_solvers(self, dataset: str) -> dict[str, Scores]:
         """Returns the scores of `learner` and of the reference solvers by name, on the same tasks as `unseen`.
 
-        Episodes are drawn again each time: those of large images would not all fit into memory.
+        Episodes are drawn again every time: those of large images would not all fit into memory.
         """
         keys, solvers = self.test.keys("test"), make_solvers(self.config.tasks.classes_per_task)
         entrants = {name: (solvers[name], settings) for name, settings in self.test.chosen().items()}
@@ -128,7 +123,7 @@ class Member:
         return score_together({"learner": (self.test.evaluator(self.learner), self.params)} | entrants, parts, keys)
 
     def seen(self) -> Scores:
-        """Returns the scores on test images of the first 64 training tasks, or of all again and again where there are fewer."""
+        """Returns the scores on test images of the first 64 training tasks. A smaller set is repeated."""
         config = self.config
         ids_T = np.arange(_SEEN_TASKS) % config.tasks.num_tasks  # always as many: no shape changes, nothing is compiled anew
         keys = seen_episode_keys(hyper_from(config), config.eval.seed, ids_T, config.eval.episodes)
@@ -137,7 +132,7 @@ class Member:
 
 
 def ends(scores: Scores, **about: Any) -> Row:
-    """Returns a row: accuracy at the first example and over the last tenth, loss (nats) over all rows that are predicted."""
+    """Returns a row: accuracy at the first example and over the last tenth, and the loss (nats) over all predicted rows."""
     last, error = scores.last()
     return {
         **about,
@@ -150,7 +145,7 @@ def ends(scores: Scores, **about: Any) -> Row:
 
 
 def of_member(records: list[dict[str, Any]], index: int) -> list[dict[str, Any]]:
-    """Returns the records of a population, with what belongs to one member where there is a value for each.
+    """Returns the records of one member. Where a record of the population has a list, the member's value stands for it.
 
     Example:
       >>> of_member([{"step": 5, "loss": [0.1, 0.2]}], 1)

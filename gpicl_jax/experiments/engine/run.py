@@ -1,4 +1,4 @@
-"""`gpicl experiment NAME`: trains the cells that the table lacks, a population at a time, then publishes what was found."""
+"""`gpicl experiment NAME`: trains the cells that the table lacks, a population at a time, then publishes the results."""
 
 import sys
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ from gpicl_jax.training.meta_test import held_out_tasks
 
 @dataclass(frozen=True)
 class Asked:
-    """What a person asked for, beside the experiment and its scale.
+    """The options of the command, beside the experiment and its scale.
 
     Attributes:
-      runs_dir, results_dir: of this experiment.
-      part: (i, n): of every n units of work the i-th, counted from 1.
-      command: for the record.
+      runs_dir, results_dir: the experiment's folders.
+      part: (i, n): the i-th of every n units of work, counted from 1.
+      command: the command line, for the record.
     """
 
     runs_dir: Path
@@ -39,12 +39,7 @@ class Asked:
 
 
 class Work:
-    """An experiment under way: its cells, its table, the folders of its runs.
-
-    Args:
-      experiment: at its scale.
-      asked: where, and by which command.
-    """
+    """An experiment under way: its cells, its table, the folders of its runs."""
 
     def __init__(self, experiment: Experiment, asked: Asked) -> None:
         self.experiment, self.asked, self.cells = experiment, asked, _cells(experiment)
@@ -52,7 +47,7 @@ class Work:
         self.runs_dir = asked.runs_dir / experiment.scale
 
     def missing(self, unit: Sequence[Cell]) -> list[tuple[Cell, Experiment, list[dict[str, str]]]]:
-        """Returns the cells that lack rows, each with what scores those and the rows that are there."""
+        """Returns the cells that lack rows, each with the experiment that makes these, and with the rows that exist."""
         rows, found = self.table.rows(), []
         for cell in unit:
             there = rows.get(cell.key, [])
@@ -61,7 +56,7 @@ class Work:
         return found
 
     def complete(self, unit: Sequence[Cell]) -> None:
-        """Trains and scores what the unit lacks, and publishes it. Another process that does the same is waited for."""
+        """Trains, scores and publishes what the unit lacks. It waits for another process that does the same."""
         unit = [cell for cell, *_ in self.missing(unit)]
         name = label(unit).replace(", ", "-").replace(" ", "_")
         folder = RunFolder(self.runs_dir / f"{name}-{digest(''.join(str((cell.key, cell.settings)) for cell in unit))}")
@@ -132,12 +127,11 @@ class Work:
 
 
 def run_experiment(experiment: Experiment, asked: Asked) -> int:
-    """Trains and scores what is not done, and brings table and figure up to date after each unit; returns the exit code.
+    """Trains and scores all unfinished cells, and updates table and figure after each unit. Returns the exit code.
 
     Raises:
-      UserError: a part without work, a table of another grid, a dataset or folder that cannot be used; before anything is
-        trained.
-      Interrupted: by a signal; the same command goes on.
+      UserError: before training: a part without work, a table of another grid, a dataset or folder that cannot be used.
+      Interrupted: a signal came. The same command continues.
     """
     work = Work(experiment, asked)
     mine = _share(work)
@@ -166,7 +160,7 @@ def _cells(experiment: Experiment) -> list[Cell]:
     """Returns the cells of an experiment.
 
     Raises:
-      UserError: there are none, one has other axes than the experiment, or two have the same place in the grid.
+      UserError: no cell, a cell with other axes than the experiment, or two cells at one place in the grid.
     """
     cells, keys, name = experiment.cells(), set(), f"experiment {experiment.name}"
     if not cells:
@@ -199,7 +193,7 @@ def _share(work: Work) -> list[list[Cell]]:
 
 
 def _check(work: Work) -> None:
-    """Refuses now what a unit would refuse later: datasets, folders, the table."""
+    """Checks early what every unit needs: datasets, folders, the table."""
     by_data = {cell.config.data: cell.config for cell in work.cells}
     for config in by_data.values():
         for split in ("train", "validation"):
@@ -214,7 +208,7 @@ def _check(work: Work) -> None:
 
 
 def label(unit: Sequence[Cell]) -> str:
-    """Returns what the cells of a unit have in common."""
+    """Returns what the cells of a unit have in common, as words."""
     common = [f"{name} {value}" for name, value in unit[0].axes.items() if all(cell.axes[name] == value for cell in unit)]
     return ", ".join(common) or "all"
 

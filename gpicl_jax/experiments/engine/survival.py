@@ -11,13 +11,13 @@ BELOW_CHANCE = 0.95
 
 
 def steps_to_leave(records: Sequence[dict[str, Any]], num_labels: int) -> int | None:
-    """Returns the step of the first validation with a loss below 95% of that of a guess, ln C, that stays so in all later ones.
+    """Returns the step of the first validation whose loss, and all later ones, are below 95% of ln C, the loss of a guess.
 
-    None where there is none: such a run is right-censored at its last step. Labels must be permuted in validation: then
-    nothing but the examples of an episode can bring the loss below ln C.
+    It is None for a run that never gets there, which is right-censored at its last step. Labels must be permuted in validation:
+    then only the examples of an episode can bring the loss below ln C.
 
     Args:
-      records: of training, with `step` and, where it was measured, `validation_loss` (nats).
+      records: records of training, with `step` and, where it was measured, `validation_loss` (nats).
       num_labels: C.
 
     Example:
@@ -37,7 +37,7 @@ def steps_to_leave(records: Sequence[dict[str, Any]], num_labels: int) -> int | 
 
 
 class Median(NamedTuple):
-    """A median and its 95% interval; infinite is beyond the cap."""
+    """A median and its 95% interval. Infinite means beyond the cap."""
 
     median: float
     low: float
@@ -45,11 +45,11 @@ class Median(NamedTuple):
 
 
 def kaplan_meier_median(steps: Sequence[float]) -> Median:
-    """Returns the median of times of which some are known to lie beyond one cap alone, the same for all.
+    """Returns the median of times, some of which are only known to be beyond a cap that is the same for all.
 
-    With one cap the estimate of Kaplan and Meier (1958) is the share of runs that have not left, and the median is where it
-    first is a half or less. The interval is the exact one between two order statistics (binomial, of 95% at least); fewer than
-    six runs give none: 0 to infinity.
+    With one cap, the estimate of Kaplan and Meier (1958) is the share of runs that have not left, and the median is the first
+    time at which the share is a half or less. The interval is exact, between two order statistics (binomial, at least 95%).
+    Fewer than six runs give no interval: 0 to infinity.
 
     Args:
       steps: one for each run, NaN where it did not leave.

@@ -1,6 +1,6 @@
-"""A grid of cells: what an experiment trains, which cells share a program, and the CSV that says what is done.
+"""A grid of cells: what an experiment trains, which cells share a program, and the CSV of their scores.
 
-The CSV is the record: a cell is done when all its rows are there. Several processes may add to it, in any order.
+The CSV is the record: a cell is done when all its rows are in it. Several processes may add to it, in any order.
 """
 
 import csv
@@ -29,11 +29,11 @@ _ELSEWHERE = "move that file away, or choose another --results-dir"
 
 @dataclass(frozen=True)
 class Cell:
-    """One learner that is trained.
+    """One learner to train.
 
     Attributes:
-      axes: where it stands in the grid, a value for each axis; `seed` is the last one.
-      config: of its training.
+      axes: its place in the grid, a value for each axis. The last axis is `seed`.
+      config: its training's config.
     """
 
     axes: dict[str, Any]
@@ -41,12 +41,12 @@ class Cell:
 
     @property
     def key(self) -> Key:
-        """The axes' values as the CSV holds them."""
+        """The axes' values, as the CSV holds them."""
         return tuple(map(_text, self.axes.values()))
 
     @property
     def settings(self) -> str:
-        """Eight letters that stand for the settings; see `settings_digest`."""
+        """Eight letters that stand for the settings, from `settings_digest`."""
         return settings_digest(self.config)
 
     @property
@@ -66,7 +66,7 @@ def digest(text: str) -> str:
 
 
 def units(cells: Sequence[Cell], together: int) -> list[list[Cell]]:
-    """Returns the cells in groups that share a program, each of at most `together`: the units of work of a process."""
+    """Returns the cells in groups of at most `together` that share a program. A group is a unit of work."""
     groups: dict[Config, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(compiled_part(cell.config), []).append(cell)
@@ -74,24 +74,24 @@ def units(cells: Sequence[Cell], together: int) -> list[list[Cell]]:
 
 
 class Table:
-    """The CSV of a grid: the axes, `settings`, what was measured, and last `rows`, how many the cell has.
+    """The CSV of a grid: the axes, `settings`, the measurements, and last `rows`, the cell's number of rows.
 
-    A line that a killed process or a full disk left half-written has no such number, and its cell is done again.
+    A line that a killed process or a full disk left half-written has no such number. Its cell is trained again.
 
     Args:
-      path: of the CSV.
+      path: path of the CSV.
       axes: names of the first columns.
-      cells: of the whole grid; without any, what is there can only be read.
+      cells: cells of the whole grid. Without cells the table can only be read.
     """
 
     def __init__(self, path: Path, axes: Sequence[str], cells: Sequence[Cell] = ()) -> None:
         self.path, self._axes, self._cells = path, list(axes), {cell.key: cell for cell in cells}
 
     def check(self, runs_dir: Path | None = None) -> None:
-        """Checks that the CSV that is there, if any, is of this grid; more seeds than the grid has are welcome.
+        """Checks that the CSV, if it exists, is of this grid. It may have more seeds than the grid.
 
         Args:
-          runs_dir: of its runs, whose records say which settings differ.
+          runs_dir: folder of the runs, whose records say which settings differ.
 
         Raises:
           UserError: it is of another grid, or of other settings.
@@ -115,7 +115,7 @@ class Table:
                 raise UserError(f"{self.path} is of other settings: {there} was made with {difference}; {_ELSEWHERE}")
 
     def rows(self) -> dict[Key, list[dict[str, str]]]:
-        """Returns the rows of all cells that are done, as they are written, by the cell's key."""
+        """Returns the rows of all finished cells, as they are written, by the cell's key."""
         found: dict[Key, list[dict[str, str]]] = {}
         for line in self._read()[1]:
             found.setdefault(self._key(line), []).append(line)
@@ -123,18 +123,18 @@ class Table:
 
     @property
     def broken(self) -> int:
-        """How many lines belong to no whole cell."""
+        """Number of lines that belong to no whole cell."""
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         return len(lines) - 1 - sum(map(len, self.rows().values()))
 
     def frame(self) -> pd.DataFrame:
-        """Returns the rows of all cells that are done."""
+        """Returns the rows of all finished cells."""
         rows = [row for rows in self.rows().values() for row in rows]
         types = {_SETTINGS: str, "commit": str}
         return pd.read_csv(io.StringIO(_as_csv(list(rows[0]), rows)), dtype=types) if rows else pd.DataFrame()
 
     def add(self, found: Iterable[tuple[Cell, list[Row]]]) -> None:
-        """Writes the rows of some cells beside what is there; rows of cells that are not whole go. Hold a lock."""
+        """Adds the rows of some cells to the CSV, and drops rows of cells that are not whole. The caller must hold a lock."""
         rows = self.rows()
         for cell, new in found:
             whole = [{**cell.axes, _SETTINGS: cell.settings, **row, _ROWS: len(new)} for row in new]
@@ -157,7 +157,7 @@ class Table:
 
 
 def _difference(cell: Cell, settings: str, runs_dir: Path | None) -> str:
-    """Returns what a row of `cell` was made with and is another here, by the record of its run where that is there."""
+    """Returns which settings of a row differ from those of `cell`, from the record of its run if that exists."""
     here = cell.record["config"]
     for path in sorted(runs_dir.glob("*/members.json")) if runs_dir else ():
         for member in RunFolder(path.parent).read_json(path.name).get("members", ()):

@@ -1,4 +1,4 @@
-"""Meta-training by the clock: what a step and a prediction take, and the steps that fit into a time."""
+"""Times of a meta-training step and of a prediction, and the number of steps that fit into a time."""
 
 import dataclasses
 import time
@@ -19,12 +19,12 @@ _TIMED_EPISODES = 64
 
 
 def clock() -> float:
-    """Returns seconds of the processor on a CPU, where other work changes them less than the wall's; else the wall's."""
+    """Returns processor seconds on a CPU, which other work changes less than wall-clock seconds, else the latter."""
     return time.process_time() if jax.default_backend() == "cpu" else time.perf_counter()
 
 
 def fastest(run: Callable[[], Any]) -> float:
-    """Returns seconds of one call by `clock`, the fastest of a few, after one that compiles."""
+    """Returns seconds of the fastest of a few calls by `clock`, after one call that compiles."""
     times = []
     for _ in range(1 + _TIMINGS):
         begun = clock()
@@ -34,7 +34,7 @@ def fastest(run: Callable[[], Any]) -> float:
 
 
 def seconds_per_step(config: Config) -> float:
-    """Returns those of one meta-training step by `clock`, after compilation; 0 where nothing is meta-trained."""
+    """Returns the seconds of one meta-training step by `clock`, after compilation, or 0 where nothing is meta-trained."""
     population = Population([config])
     state = population.state()
     if not jax.tree.leaves(state.params):
@@ -49,7 +49,7 @@ def seconds_per_step(config: Config) -> float:
 
 
 def seconds_per_prediction(learner: Learner, params: Any, config: Config) -> float:
-    """Returns those of all rows of one episode by `clock`; for a learner with cuts of all rows after the last cut."""
+    """Returns the seconds to predict all rows of one episode by `clock`. With cuts these are the rows after the last cut."""
     tasks = make_tasks(config, "validation")
     episodes, keys = next(iter(drawn_in_parts(tasks, unseen_episode_keys(0, "validation", _TIMED_EPISODES, 1))))
     if cuts := learner.cuts(tasks.length):
@@ -59,7 +59,7 @@ def seconds_per_prediction(learner: Learner, params: Any, config: Config) -> flo
 
 
 def steps_within(seconds: float, per_step: float, chunk: int) -> int:
-    """Returns how many steps fit into so many seconds: whole chunks, at least one.
+    """Returns how many steps fit into `seconds`, in whole chunks, at least one.
 
     Example:
       >>> steps_within(60, 0.25, 100), steps_within(1, 0.25, 100)
@@ -69,7 +69,7 @@ def steps_within(seconds: float, per_step: float, chunk: int) -> int:
 
 
 def with_steps(config: Config, steps: int) -> Config:
-    """Returns `config` with so many steps, validated once, at the end; the warm-up takes no more than a fifth of them."""
+    """Returns `config` with `steps` steps, one validation at the end, and a warm-up of at most a fifth of the steps."""
     train = dataclasses.replace(config.train, steps=steps, validate_every=steps)
     optimizer = dataclasses.replace(config.optimizer, warmup_steps=min(config.optimizer.warmup_steps, steps // 5))
     return dataclasses.replace(config, train=train, optimizer=optimizer)

@@ -22,21 +22,21 @@ def markdown(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def student(values: pd.Series) -> float:
-    """Returns the half-width of Student's 95% interval of a mean over seeds; 0 for one seed, NaN where one has no value."""
+    """Returns the half-width of Student's 95% interval of a mean over seeds: 0 for one seed, NaN if a seed has no value."""
     seeds = len(values)
     return stats.t.ppf(0.975, seeds - 1) * values.std(ddof=1, skipna=False) / seeds**0.5 if seeds > 1 else 0.0
 
 
 def half_width(values: pd.Series, errors: pd.Series) -> float:
-    """Returns the half-width of a wide 95% interval of a mean over seeds, for other seeds and other problems.
+    """Returns the half-width of a 95% interval of a mean over seeds that covers other seeds and other test problems.
 
-    The seeds share their test problems, so that their spread does not show all error of those: both count, Student's interval
-    over seeds and 1.96 standard errors over problems, as the root of the sum of their squares. Of one seed the latter alone.
-    NaN where a seed has no value.
+    The seeds share their test problems, so their spread does not contain all of the problems' error. The half-width is the root
+    of the sum of two squares: Student's half-width over seeds, and 1.96 standard errors over problems. For one seed the second
+    counts alone. NaN where a seed has no value.
 
     Args:
-      values: of each seed.
-      errors: standard errors of them, over problems.
+      values: one for each seed.
+      errors: their standard errors over problems.
 
     Example:
       >>> round(half_width(pd.Series([0.7, 0.8, 0.9]), pd.Series([0.05] * 3)), 3)

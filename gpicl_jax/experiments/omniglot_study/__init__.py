@@ -1,1 +1,1 @@
-"""A public study of MAML on Omniglot: a model, a learner, a dataset, a source and an experiment that the package finds here."""
+"""A public study of MAML on Omniglot: a model, a learner, a dataset, a source and an experiment, which the registry imports."""

@@ -28,13 +28,13 @@ class Alphabets(Omniglot):
 
 
 def alphabets(base: Stored) -> np.ndarray:
-    """The alphabet of each character of the background set, whose labels are 0 … 963: int [964]."""
+    """Returns the alphabet of each character of the background set, whose labels are 0 … 963: int [964]."""
     labels_N, alphabets_N = prepared.read_numbers(base.where, "train", ("label", "alphabet"))
     return alphabets_N[np.unique(labels_N, return_index=True)[1]]
 
 
 def pairs(split: str, data_dir: str = "") -> np.ndarray:
-    """All pairs of two characters of one alphabet of `split` of `omniglot/pairs`: their labels, int32 [P, 2].
+    """Returns all pairs of two characters of one alphabet of `split` of `omniglot/pairs`: their labels, int32 [P, 2].
 
     Raises:
       UserError: no alphabet of the split has two characters.

@@ -1,7 +1,7 @@
 """`gpicl experiment omniglot-maml`.
 
-Its four meta-optimisers, one change at a time, then a search over the inner and the outer rate, which validation problems
-decide. Accuracy after adaptation is that of the last four drawings of a problem, which no training and no validation sees.
+It runs the study's four meta-optimisers, one change at a time, then a search over inner and outer rate, decided by validation
+problems. Accuracy after adaptation is that of the last four drawings of a problem, which no training and no validation sees.
 """
 
 import dataclasses
@@ -69,9 +69,9 @@ _SMOKE = (*_SMALL[:2], "--train.steps=4", "--train.validate_every=2", "--learner
 class StudyPopulation(Population):
     """A population of `StudyMaml`.
 
-    Records of steps have `queries_loss` too. Those of validations have `inner_loss` and `inner_validation_loss`, [M, 8, K], of
-    eight problems, the same each time; and both, `untrained_…`, of the weights before the first meta-step. What is not finite
-    is None.
+    Records of steps also have `queries_loss`. Records of validations have `inner_loss` and `inner_validation_loss`, [M, 8, K],
+    of eight problems that stay the same, and both as `untrained_…` for the weights before the first meta-step. None stands for
+    what is not finite.
     """
 
     def record(self, metrics: Metrics) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class StudyPopulation(Population):
 
     @functools.cached_property
     def _watched(self) -> tuple[Any, Callable[..., Any]]:
-        """Eight problems of meta-training characters, and what finds the inner losses of all members on them."""
+        """Eight problems of meta-training characters, and a function that returns the inner losses of all members on them."""
         keys = unseen_episode_keys(self.config.eval.seed, "validation", _WATCHED, 1)
         (part,) = drawn_in_parts(make_tasks(self.config, "train"), keys, self.config.tasks.permute_labels_prob)
         problems = replicate(jax.tree.map(lambda leaf: leaf[:, 0], part), self._devices)
@@ -125,20 +125,20 @@ class OmniglotMaml(Experiment):
     }
 
     def table(self) -> Grid:
-        """Conditions that differ in the meta-optimiser's step size alone share a program."""
+        """Returns the grid. Conditions that differ only in the meta-optimiser's step size share a program."""
         return {(condition,): ("omniglot/study", *CONDITIONS[condition]) for condition in self.conditions}
 
     def cells(self) -> list[Cell]:
-        """The search has one seed."""
+        """Returns the cells. The search has one seed."""
         return [cell for cell in super().cells() if cell.axes["condition"] not in SEARCH or not cell.axes["seed"]]
 
     def score(self, trained: Member) -> list[Row]:
-        """Adaptation to meta-test problems from the weights before and after meta-training, on the same problems.
+        """Returns a row about meta-test problems, from the weights before and after meta-training, on the same problems.
 
-        `last` is the accuracy on the four test drawings; `loss` the mean cross-entropy of logits on them, nats; `gain` and
-        `gain_standard_error` are of the accuracy after less that before, problem by problem. Errors are over problems.
-        `validation_loss` is the mean cross-entropy of logits on validation problems at the end of meta-training. There is no
-        accuracy and no gain where an inner loop diverged.
+        `last` is the accuracy on the four test drawings, and `loss` the mean cross-entropy of logits on them, nats. `gain` is
+        the accuracy after meta-training minus that before, and `gain_standard_error` its error over problems. `validation_loss`
+        is the mean cross-entropy of logits on validation problems at the end of meta-training. Accuracy and gain are missing
+        where an inner loop diverged.
         """
         config = trained.config
         untrained = dataclasses.replace(trained, params=jax.jit(trained.learner.init)(stream(config.train.seed, "init")))
@@ -155,7 +155,7 @@ class OmniglotMaml(Experiment):
         return StudyPopulation(configs)
 
     def summary(self, frame: pd.DataFrame) -> str:
-        """The table, and the condition that validation problems choose of the search."""
+        """Returns the table, and the condition of the search that is best on validation problems."""
         rows = []
         for row in summarise(frame).itertuples():
             values = (row.before, row.after, row.loss_before, row.loss_after)
@@ -172,7 +172,7 @@ class OmniglotMaml(Experiment):
         return f"{table}\n\nOf {len(searched)} in the search, {told}"
 
     def figure(self, frame: pd.DataFrame) -> Figure:
-        """Left: accuracy after adaptation before and after meta-training, every seed a mark; right: gains, intervals."""
+        """Draws accuracy after adaptation, before and after meta-training, and gains with intervals. A mark is a seed."""
         summary = summarise(frame).iloc[::-1].reset_index(drop=True)
         figure = Figure(figsize=(9, 0.28 * len(summary) + 1.6))
         accuracy, gain = figure.subplots(1, 2, sharey=True)
@@ -190,7 +190,7 @@ class OmniglotMaml(Experiment):
         return finished(figure, 2)
 
     def files(self, frame: pd.DataFrame, runs_dir: Path | None) -> dict[str, Figure]:
-        """The study's own plots, from the training records of the members and settings in `frame` alone."""
+        """Draws the study's own plots, from the members' training records and settings in `frame`."""
         records = pd.DataFrame(_records(frame, runs_dir) if runs_dir else ())
         if records.empty:
             return {}
@@ -226,8 +226,9 @@ def _row(scores: Scores, when: str) -> Row:
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns a row for each condition: means over seeds of the accuracy `before` and `after`, the `gain` with the half-width
-    `interval` of 95%, and the losses; NaN where the inner loop of a seed diverged."""
+    """Returns a row for each condition: means over seeds of the accuracy `before` and `after`, the losses, and the `gain` with
+    its half-width `interval` of 95%. They are NaN where an inner loop diverged.
+    """
     rows = []
     for condition, after in frame[frame.tasks == "after"].groupby("condition", sort=False):
         before = frame[(frame.tasks == "before") & (frame.condition == condition)]

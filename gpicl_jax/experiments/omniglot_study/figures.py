@@ -13,7 +13,7 @@ _ROWS, _COLUMNS = 13, 8
 
 @styled
 def meta_losses(frame: pd.DataFrame, conditions: list[str]) -> Figure:
-    """Draws the optimised loss and that of the whole validation set against the meta-step, raw and smoothed, a row a condition.
+    """Draws the optimised loss and the whole validation set's loss against the meta-step, raw and smoothed, a row a condition.
 
     Bands are the range over seeds.
     """
@@ -39,12 +39,12 @@ def meta_losses(frame: pd.DataFrame, conditions: list[str]) -> Figure:
 
 @styled
 def inner_losses(frame: pd.DataFrame, column: str, condition: str) -> Figure:
-    """Draws the loss along the inner loop, raw and smoothed: a row for a meta-step, a column for a problem.
+    """Draws the loss along the inner loop, raw and smoothed, with a row for each meta-step and a column for each problem.
 
     Args:
-      frame: training records; values of `column` are lists [problems][inner steps], None where an inner loop diverged.
+      frame: training records. Values of `column` are lists [problems][inner steps], None where an inner loop diverged.
       column: `inner_loss` or `inner_validation_loss`.
-      condition: for the title.
+      condition: text of the title.
     """
     frame = frame.dropna(subset=[column]).sort_values("step")
     frame = pd.concat([frame[:1].assign(step=0, **{column: frame[f"untrained_{column}"]}), frame])

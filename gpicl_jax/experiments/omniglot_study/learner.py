@@ -17,9 +17,9 @@ from gpicl_jax.tasks.episode import Episode
 @register("study_maml")
 @dataclasses.dataclass(frozen=True)
 class StudyMaml(Maml):
-    """Finn's MAML, with what the study does otherwise and what may help it.
+    """Finn's MAML, with the study's deviations and what may help it.
 
-    - `squash`: losses are those of logits (0, σ(z)) in place of (0, z), z = logit 1 − logit 0. Predictions are by z, since of
+    - `squash`: losses are those of logits (0, σ(z)) in place of (0, z), z = logit 1 − logit 0. Predictions are from z, since of
       (0, σ(z)) class 1 is always the larger.
     - `unit_gradients`: the meta-gradient of each episode has norm 1 before the mean over episodes.
 
@@ -30,7 +30,7 @@ class StudyMaml(Maml):
       [[0.0, 1.0]]
     """
 
-    num_queries: int = setting(0, "queries that the meta-loss counts, from the first; 0: all", minimum=0)
+    num_queries: int = setting(0, "number of first queries in the meta-loss; 0: all", minimum=0)
     squash: bool = setting(False, "squash the logit of the losses to 0 … 1 first, as the study does by mistake")
     unit_gradients: bool = setting(False, "scale each episode's meta-gradient to norm 1")
 
@@ -50,7 +50,7 @@ class StudyMaml(Maml):
             )
 
     def loss(self, params: Params, episode: Episode, *, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        """Of a fixed context also `queries_loss`, the mean over all queries."""
+        """Returns loss and metrics. With a fixed context the metrics include `queries_loss`, the mean over all queries."""
         if not self.unit_gradients:
             return self._loss(params, episode, key)
         fixed = jax.lax.stop_gradient(params)
@@ -70,7 +70,7 @@ class StudyMaml(Maml):
         return self.adapt(params, episode, key, watch)[1]
 
     def descended(self, logits_LC: jax.Array) -> jax.Array:
-        """Squashed: cross-entropy lies between log(1 + 1/e) = 0.313 and 1.313 for class 1, and above log 2 for class 0."""
+        """Returns logits. Squashed, cross-entropy is log(1 + 1/e) = 0.313 to 1.313 for class 1, and above log 2 for class 0."""
         if not self.squash:
             return logits_LC
         z_L = logits_LC[:, 1] - logits_LC[:, 0]
@@ -85,7 +85,7 @@ class StudyMaml(Maml):
         return loss, metrics | {"queries_loss": of_all}
 
     def _queries_loss(self, logits_LC: jax.Array, episode: Episode, number: int = 0) -> jax.Array:
-        """The mean loss of the first `number` queries, of all where it is 0."""
+        """Returns the mean loss of the first `number` queries, or of all where it is 0."""
         length = len(episode.y_L)
         counted_L = self.scored_rows(episode) & (jnp.arange(length) < self.num_context + (number or length))
         return scored_loss(self.descended(logits_LC), episode.y_L, counted_L)[0]

@@ -1,4 +1,4 @@
-"""The network of the study, and a convolution whose gradients stay fast on a CPU."""
+"""The network of the study, and a convolution with gradients that stay fast on a CPU."""
 
 from typing import Any
 
@@ -16,10 +16,11 @@ _CHANNELS, _KERNEL = (6, 10, 12, 16), 5
 
 @register("study_conv")
 class StudyConv(RowModel):
-    """The network of the study (`configs/omniglot/study.toml`): 5×5 convolutions to 6, 10, 12 and 16 channels, each with ReLU
-    and 2×2 max-pooling, a linear layer of 10, ReLU, and one logit z; the two classes have the logits (0, z).
+    """The network of the study on Omniglot (`configs/omniglot/study.toml`).
 
-    Without padding, as in the study, an image needs 76 pixels a side, and 92 to 107 for 64 numbers after the last pooling.
+    It has 5×5 convolutions to 6, 10, 12 and 16 channels, each with ReLU and 2×2 max-pooling, then a linear layer of 10, ReLU,
+    and one logit z. The two classes have the logits (0, z). Without padding, as in the study, an image needs 76 pixels a side,
+    and 92 to 107 for 64 numbers after the last pooling.
 
     Example:
       >>> model = StudyConv(padding="SAME")
@@ -60,7 +61,7 @@ class StudyConv(RowModel):
 class PooledConv(nn.Module):
     """A 5×5 convolution with bias, ReLU, 2×2 max-pooling: [L, h, w, c] → [L, h', w', o]. `padding` is `VALID` or `SAME`.
 
-    Bias and ReLU come last, of a quarter of the pixels: x ↦ relu(x + b) never falls, so the largest of four stays the largest.
+    Bias and ReLU come last, on a quarter of the pixels. The result is the same, because x ↦ relu(x + b) never falls.
     """
 
     features: int
@@ -80,10 +81,10 @@ class PooledConv(nn.Module):
 
 
 def max_pool(h_Lhwc: jax.Array) -> jax.Array:
-    """The largest of each 2×2 square; an odd last row or column is left out.
+    """Returns the largest value of each 2×2 square, without an odd last row or column.
 
     Raises:
-      ValueError: there is no such square.
+      ValueError: the image has no such square.
     """
     height, width = (length // 2 * 2 for length in h_Lhwc.shape[1:3])
     if not height or not width:
@@ -99,7 +100,7 @@ def _dense(features: int, num_inputs: int, name: str) -> nn.Dense:
 
 
 def _uniform(num_inputs: int) -> nn.initializers.Initializer:
-    """Uniform within ± 1/√num_inputs, PyTorch's own initialisation."""
+    """Returns an initialiser, uniform within ± 1/√num_inputs as in PyTorch."""
     bound = num_inputs**-0.5
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
@@ -113,7 +114,7 @@ _convolution = jax.custom_batching.custom_vmap(_plain)
 
 @_convolution.def_vmap
 def _(size: int, batched: list[bool], *given: jax.Array) -> tuple[jax.Array, bool]:
-    """A kernel for each problem: in turns on a CPU, where the grouped convolution that `vmap` makes of them is slow."""
+    """Applies a kernel for each problem. A CPU takes them in turns, since the grouped convolution of `vmap` is slow on it."""
     if jax.default_backend() != "cpu":
         return jax.vmap(_plain, tuple(0 if own else None for own in batched))(*given), True
     pairs = [each if own else jnp.broadcast_to(each, (size, *each.shape)) for each, own in zip(given, batched, strict=True)]
@@ -122,12 +123,12 @@ def _(size: int, batched: list[bool], *given: jax.Array) -> tuple[jax.Array, boo
 
 @jax.custom_vjp
 def convolve(h_Lhwc: jax.Array, kernel_rrco: jax.Array) -> jax.Array:
-    """The convolution (cross-correlation) without padding and of stride 1, [L, h − r + 1, w − r + 1, o].
+    """Returns the convolution (cross-correlation) without padding and of stride 1, [L, h − r + 1, w − r + 1, o].
 
-    It is bilinear, and so are its two gradients. All three are written as convolutions whose axes lie as here, because within a
-    loop XLA on a CPU has no fast program for others, which plain `jax.grad` makes: `lax.conv` with another order of axes took 8
-    times as long within a `scan` as outside. Under `vmap` over kernels a CPU takes them in turns. Derivatives of any order are
-    made of these three; there is no forward mode.
+    It is bilinear, and so are its two gradients. All three are convolutions with axes in this order. Plain `jax.grad` makes
+    another order, for which XLA on a CPU has no fast program within a loop: `lax.conv` took 8 times as long within a `scan` as
+    outside. Under `vmap` over kernels a CPU takes them in turns. Derivatives of any order consist of these three. Forward mode
+    is not supported.
 
     Args:
       h_Lhwc: L images, h × w pixels of c channels.
@@ -148,7 +149,7 @@ def convolve(h_Lhwc: jax.Array, kernel_rrco: jax.Array) -> jax.Array:
 
 
 def _input_gradient(slope_Lhwo: jax.Array, kernel_rrco: jax.Array) -> jax.Array:
-    """Of the output's gradient and the kernel: [L, h, w, c]."""
+    """Returns [L, h, w, c] from the output's gradient and the kernel."""
     around = (len(kernel_rrco) - 1,) * 2
     padded_Lhwo = jnp.pad(slope_Lhwo, [(0, 0), around, around, (0, 0)])
     return convolve(padded_Lhwo, kernel_rrco[::-1, ::-1].swapaxes(2, 3))
@@ -156,7 +157,7 @@ def _input_gradient(slope_Lhwo: jax.Array, kernel_rrco: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def _kernel_gradient(h_Lhwc: jax.Array, slope_Lhwo: jax.Array) -> jax.Array:
-    """Of the input and the output's gradient: [r, r, c, o]. Channels are the images here, and images the channels."""
+    """Returns [r, r, c, o] from the input and the output's gradient, as a convolution with images and channels exchanged."""
     gradient_crro = _convolution(h_Lhwc.transpose(3, 1, 2, 0), slope_Lhwo.transpose(1, 2, 0, 3))
     return gradient_crro.transpose(1, 2, 0, 3)
 

@@ -1,4 +1,4 @@
-"""Problems of two characters of one alphabet, as the study sets them."""
+"""Problems of two characters of one alphabet, as in the study."""
 
 import dataclasses
 from typing import Any
@@ -19,10 +19,10 @@ from gpicl_jax.tasks.sources.indices import draw_image_indices
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pairs(ImageDataset):
-    """Images whose tasks are pairs of classes, each pair as likely as another.
+    """Images whose tasks are pairs of classes, all pairs equally likely.
 
     The label of an example is 1 where its class is that of the episode's first example, else 0. The study shuffles the 40
-    drawings of two characters: its first 30 are then for training, 6 for validation and 4 for the test.
+    drawings of two characters. The first 30 are for training, the next 6 for validation and the last 4 for the test.
 
     Attributes:
       pairs_P2: int32 [P, 2], classes.

@@ -1,4 +1,4 @@
-"""What every source of examples is, and how an episode draws from it."""
+"""The base class of sources of examples, and the settings by which an episode draws from a source."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -12,14 +12,14 @@ from gpicl_jax.sections import Config
 
 
 class Drawing(NamedTuple):
-    """How episodes draw their examples: static.
+    """The static settings by which episodes draw their examples.
 
     Attributes:
       length: L examples of an episode.
-      classes_per_task: labels of a task; a set with more classes lends a task so many, one with fewer all of its own.
+      classes_per_task: labels of a task. A task of a set with fewer classes has all of them.
       balanced: whether an episode shows every class of its task equally often. Else its images are drawn at random, none twice.
         The authors' stream has 0.3 pairs of equal images in 100 examples.
-      num_context: examples before the queries; where balanced, both show every class equally often. 0: there are no queries.
+      num_context: examples before the queries. If balanced, both show every class equally often. 0: no queries.
     """
 
     length: int
@@ -52,11 +52,11 @@ class Source:
     """Where the examples of an episode come from: a frozen dataclass that is a pytree. It may register itself.
 
     Attributes:
-      name: for records and tables.
+      name: its name in records and tables.
       num_features: X.
       num_classes: C.
-      statistics: the split whose mean and deviation standardise it; '' where they are those of a law.
-      has_splits: whether training and test have examples of their own.
+      statistics: the split whose mean and deviation standardise it, or '' where they are those of a law.
+      has_splits: whether training and test have different examples.
     """
 
     room, needs, given = "source", ("draw",), ("num_features",)
@@ -69,7 +69,7 @@ class Source:
 
     @classmethod
     def open(cls, split: str, data: Any, settings: Any) -> "Source":
-        """Returns the source for one split of a config's `[data]`; `settings` are its own section."""
+        """Returns the source for one split of a config's `[data]`. `settings` are the source's section."""
         del split
         return make("source", settings, num_features=data.num_features)
 
@@ -77,9 +77,9 @@ class Source:
         """Returns the examples of one episode. Traced.
 
         Args:
-          task_key: of what all episodes of a task share, e.g. which classes.
-          key: of this episode.
-          drawing: see there.
+          task_key: key of what all episodes of a task share, e.g. its classes.
+          key: key of this episode.
+          drawing: settings of the episode.
         """
         raise NotImplementedError
 
@@ -94,7 +94,7 @@ class Source:
         del task_keys_T, sequence_keys_TS, drawing
 
     def chooses_other_classes(self, test: "Source", classes_per_task: int) -> bool:
-        """Returns whether a task of this training split is another one on the test split: then it was never seen."""
+        """Returns whether a task of this training split has other classes on the test split, and so was never seen."""
         del test, classes_per_task
         return False
 

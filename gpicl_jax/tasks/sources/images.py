@@ -1,4 +1,4 @@
-"""Stored images as a source: uint8 pixels on the device, of which an episode shows none twice."""
+"""Stored images as a source: uint8 pixels on the device. An episode shows no image twice."""
 
 import dataclasses
 from pathlib import Path
@@ -24,12 +24,12 @@ class ImageDataset(Source):
     Attributes:
       images_NX: uint8 [N, X], one flattened image (row, column, channel) a row, sorted by label.
       labels_N: int32 [N], 0 … num_classes − 1.
-      counts_C: int32 [C], images of each class; images of class c begin at row `counts_C[:c].sum()`.
-      present_P: int32 [P], the classes that have images here.
+      counts_C: int32 [C], images of each class. Images of class c begin at row `counts_C[:c].sum()`.
+      present_P: int32 [P], the classes that have images in this split.
       mean: float32 scalar, mean over all pixels of the *training* split, in pixel units.
       std: float32 scalar, standard deviation likewise.
-      statistics: the split that mean and std are from: `train`, or the only one that the set has.
-      rotations: quarter turns of an image that are classes of their own, one after another; a task shows one of them at most.
+      statistics: the split of mean and std: `train`, or the only split of the set.
+      rotations: quarter turns of an image that are different classes, one after another. A task shows one of them at most.
 
     Example:
       >>> digits = ImageDataset.build(np.zeros((5, 64), np.uint8), [2, 1, 0, 1, 2], mean=1.0, std=2.0, name="mine")
@@ -65,8 +65,8 @@ class ImageDataset(Source):
         """Checks the arrays, sorts them by class and moves them to the device, once.
 
         Raises:
-          UserError: images are not uint8 [N, X], labels not N integers below `num_classes`, all pixels are alike, or a class is
-            there without its other turns.
+          UserError: images are not uint8 [N, X], labels are not N integers below `num_classes`, all pixels are alike, or a
+            class lacks its other turns.
         """
         images_NX, labels_N = np.asarray(images_NX), np.asarray(labels_N)
         if images_NX.dtype != np.uint8 or images_NX.ndim != 2:
@@ -107,7 +107,7 @@ class ImageDataset(Source):
         return self.counts_C.shape[0]
 
     def choose(self, task_key: jax.Array, key: jax.Array, drawing: Drawing) -> tuple[jax.Array, jax.Array]:
-        """Rows of the images that an episode shows, all different, and their labels within the task: int32 [L] each."""
+        """Draws rows of the images that an episode shows, all different, and their labels within the task: int32 [L] each."""
         return draw_images(self, task_key, key, drawing)
 
     def draw(self, task_key: jax.Array, key: jax.Array, drawing: Drawing) -> Examples:
@@ -179,16 +179,16 @@ def load(
     """Loads one split of a base dataset, standardised by its training split.
 
     Args:
-      name: `digits`; a TFDS set (`mnist`, `emnist/letters`, `mnist:3.0.1`); a name of `data.omniglot`; the path of an .npz
-        file (`images` or `features`, and `labels`) or of a folder with one sub-folder for each class, which begins with `.`,
-        `/` or `~`.
-      split: `train`, `validation` or `test`, or another split that the set has. Where a set has fewer than these three,
-        `data.stored.divide` makes them, without an image in two.
-      size: height and width to resize to; None leaves the images as they are.
-      channels: 1 (grey) or 3; None likewise.
-      data_dir: folder of prepared TFDS sets; see `data.prepared.data_folder`. A set that is missing is downloaded and
-        prepared there, if TensorFlow is installed.
-      standardize: false leaves pixels in the units of 0 … 1.
+      name: `digits`, a TFDS set (`mnist`, `emnist/letters`, `mnist:3.0.1`), a name of `data.omniglot`, or a path, which begins
+        with `.`, `/` or `~`: an .npz file (`images` or `features`, and `labels`) or a folder with one sub-folder for each
+        class.
+      split: `train`, `validation` or `test`, or another split of the set. If a set has fewer than these three,
+        `data.stored.divide` makes them, with no image in two.
+      size: height and width to resize to. None keeps the images as they are.
+      channels: 1 (grey) or 3. None likewise.
+      data_dir: folder of prepared TFDS sets, see `data.prepared.data_folder`. A missing set is downloaded and
+        prepared in it, if TensorFlow is installed.
+      standardize: false keeps pixels in the units of 0 … 1.
 
     Raises:
       UserError: an unknown set or split, damaged or unfit images or labels, more than the device's memory holds.
@@ -202,7 +202,7 @@ def load(
 
 
 def draw_images(dataset: ImageDataset, task_key: jax.Array, key: jax.Array, drawing: Drawing) -> tuple[jax.Array, jax.Array]:
-    """Rows of `dataset` that an episode shows, all different, and their labels within the task: int32 [L] each."""
+    """Draws rows of `dataset` that an episode shows, all different, and their labels within the task: int32 [L] each."""
     num_classes, length = min(dataset.num_classes, drawing.classes_per_task), drawing.length
     if num_classes == dataset.num_classes and not drawing.balanced:
         indices_L = draw_image_indices(key, dataset.num_images, length)
@@ -229,9 +229,9 @@ def draw_images(dataset: ImageDataset, task_key: jax.Array, key: jax.Array, draw
 
 
 def draw_classes(dataset: ImageDataset, task_key: jax.Array, num_classes: int) -> jax.Array:
-    """The classes of a task in ascending order, int32 [K]: all of the set's, or a uniform draw of those with images.
+    """Draws the classes of a task, int32 [K] in ascending order: all of the set's, or a uniform draw of those with images.
 
-    Of classes that are turns of one character, a task has one at most: it draws characters, then a turn of each.
+    If classes are turns of one character, a task has one of them at most: it draws characters, then a turn of each.
     """
     if num_classes == dataset.num_classes:
         return jnp.arange(num_classes)

@@ -1,4 +1,4 @@
-"""Different numbers below N at a cost that does not grow with N: how an episode draws its images without replacement."""
+"""Draws without replacement: different numbers below N at a cost that does not grow with N."""
 
 import math
 
@@ -13,9 +13,9 @@ _FEWEST = np.uint32(6)
 
 
 def draw_image_indices(key: jax.Array, num_images: int | jax.Array, length: int) -> jax.Array:
-    """`length` different numbers below `num_images`, int32 [L], at a cost that does not depend on `num_images`.
+    """Returns `length` different numbers below `num_images`, int32 [L], at a cost that does not depend on `num_images`.
 
-    A keyed bijection of {0 … N−1}, evaluated at 0 … L−1: an unbalanced Feistel network on a × b ≥ N (a, b ≈ √N), whose
+    It is a keyed bijection of {0 … N−1}, evaluated at 0 … L−1: an unbalanced Feistel network on a × b ≥ N (a, b ≈ √N), whose
     values ≥ N are sent through it again ("cycle walking": Black & Rogaway 2002, "Ciphers with arbitrary finite domains").
     `num_images` may be traced.
     """

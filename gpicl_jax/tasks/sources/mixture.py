@@ -1,4 +1,4 @@
-"""Several sources at once: each task belongs to one of them, by chance."""
+"""Several sources at once. A task uses one of them, by chance."""
 
 import dataclasses
 
@@ -16,14 +16,14 @@ _COIN = 2**31  # far from the counters that a source draws from the same key
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Mixture(Source):
-    """Base datasets by weight; which one a task is of is a function of its key.
+    """Base datasets by weight. The key of a task decides which one it uses.
 
     Attributes:
-      sources: of one number of features X.
-      weights: chance of each, in any unit; empty is equal chances.
+      sources: sources of one number of features X.
+      weights: chance of each, in any unit. Empty means equal chances.
 
     Raises:
-      UserError: the sources have different numbers of features, or other than one weight each.
+      UserError: the sources have different numbers of features, or another number of weights than sources.
     """
 
     sources: tuple[Source, ...]
@@ -89,7 +89,7 @@ class Mixture(Source):
 
 
 def draw_source(mixture: Mixture, task_key: jax.Array) -> jax.Array:
-    """The number of the source that a task is of, int32 scalar."""
+    """Returns the number of the source that a task uses, int32 scalar."""
     weights_M = np.array(mixture.weights or [1.0] * len(mixture.sources))
     bounds_M = np.minimum(np.cumsum(weights_M / weights_M.sum())[:-1] * 2**32, 2**32 - 1).astype(np.uint32)
     coin = random_words(jax.random.fold_in(task_key, _COIN), ())

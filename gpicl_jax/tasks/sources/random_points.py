@@ -1,7 +1,7 @@
 """The paper's "random" set: ten random points for every task, a test of pure recall.
 
-As in the authors' code (google/learned_optimization, research/data_driven, commit 32186aa): x uniform in [0, 1], each
-point a class of its own, drawn *with* replacement. The points of a task are a function of its key; nothing is stored.
+It follows the authors' code (google/learned_optimization, research/data_driven, commit 32186aa): x uniform in [0, 1], a
+class for each point, drawn *with* replacement. The points of a task are a function of its key and are not stored.
 """
 
 import dataclasses

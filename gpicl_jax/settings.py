@@ -13,7 +13,7 @@ class UserError(ValueError):
 
 
 def one_line(error: Exception) -> str:
-    """Returns the first line of an error's message, or its type where it has none. A library's line is cut at 200 characters."""
+    """Returns the first line of an error's message, or its type where it has none. Others are cut at 200 characters."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line if len(line) <= 200 or isinstance(error, UserError) else f"{line[:199]}…"
 

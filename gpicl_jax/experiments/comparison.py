@@ -271,11 +271,11 @@ def _markdown(table: pd.DataFrame) -> str:
     size, channels = table["size"].iloc[0], table["channels"].iloc[0]
     costs = ["parameters", "state", "trained on", "s per 1,000", "µs per episode"]
     caption = (
-        f"Images of {size}×{size}×{channels}: accuracy in percent on unseen tasks and test images, mean over the last tenth of an "
-        "episode, ± 95% interval over meta-training seeds, in brackets after the last example alone. Then parameters, numbers "
-        "carried from example to example, meta-training episodes, seconds for 1,000 of them, microseconds to predict an episode. "
-        "Beside a learner's name stands its number of seeds. Rows in italics are other people's, after the last example alone, on "
-        "images of other sizes (gpicl_jax/reference)."
+        f"Images of {size}×{size}×{channels}: accuracy in percent on unseen tasks and test images, mean over the last tenth of "
+        "an episode, ± 95% interval over meta-training seeds, and in brackets after the last example alone. Then parameters, "
+        "numbers carried from example to example, meta-training episodes, seconds for 1,000 of them, microseconds to predict an "
+        "episode. Beside a learner's name stands its number of seeds. Rows in italics are other people's, after the last example "
+        "alone, on images of other sizes (gpicl_jax/reference)."
     )
     lines = []
     for learner, rows in table.groupby("learner", sort=False):

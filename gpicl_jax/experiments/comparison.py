@@ -273,9 +273,9 @@ def _markdown(table: pd.DataFrame) -> str:
     caption = (
         f"Images of {size}×{size}×{channels}: accuracy in percent on unseen tasks and test images, mean over the last tenth of "
         "an episode, ± 95% interval over meta-training seeds, and in brackets after the last example alone. Then parameters, "
-        "numbers carried from example to example, meta-training episodes, seconds for 1,000 of them, microseconds to predict an "
-        "episode. Beside a learner's name stands its number of seeds. Rows in italics are other people's, after the last example "
-        "alone, on images of other sizes (gpicl_jax/reference)."
+        "numbers carried from example to example, meta-training episodes, seconds for 1,000 of them, microseconds for each "
+        "predicted episode. Beside a learner's name stands its number of seeds. Rows in italics are other people's, after the "
+        "last example alone, on images of other sizes (gpicl_jax/reference)."
     )
     lines = []
     for learner, rows in table.groupby("learner", sort=False):

@@ -1,4 +1,7 @@
-"""`gpicl experiment plateau`. A condition changes one thing of the first. All have the same cap on steps."""
+"""`gpicl experiment plateau`. A condition changes one thing of the first, but `the paper's model`, which has none of our changes.
+
+All have the same cap on steps.
+"""
 
 import numpy as np
 import pandas as pd
@@ -13,6 +16,7 @@ from gpicl_jax.training.step import num_params
 # Kind of remedy, condition: what it changes.
 CONDITIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("paper", "none"): (),
+    ("paper", "the paper's model"): ("--model.label_scale=1", "--model.head_size=32", "--optimizer.learning_rate=1e-3"),
     ("paper", "batch × 2"): ("--tasks.tasks_per_step=64",),
     ("paper", "small eps"): ("--optimizer.eps=1e-10", "--optimizer.eps_root=0.0"),
     ("paper", "sign"): ("--optimizer.name=sign", "--optimizer.learning_rate=1e-3"),

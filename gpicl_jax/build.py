@@ -1,6 +1,5 @@
 """From a config to objects: sources of examples, tasks, model, learner and meta-optimiser."""
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -13,7 +12,7 @@ from gpicl_jax.registry import find, make, names
 from gpicl_jax.sections import IDENTITY, INFINITE, Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture, TaskDistribution
-from gpicl_jax.tasks.sources.base import Drawing, Examples, Source
+from gpicl_jax.tasks.sources.base import Source
 from gpicl_jax.tasks.sources.images import ImageDataset, load
 
 MakeOptimizer = Callable[[Hyper], optax.GradientTransformation]
@@ -67,7 +66,8 @@ def make_tasks(config: Config, split: str, name: str | None = None, source: Sour
 
 def _check_draw(source: Source, tasks: TaskDistribution) -> None:
     """Raises UserError where an episode of a source does not fit the description of `Examples`."""
-    pixels_LX, labels_L, *_ = _draw(source, *jax.random.split(jax.random.key(0)), tasks.drawing)
+    draw = jax.jit(lambda task_key, key: source.draw(task_key, key, tasks.drawing))
+    pixels_LX, labels_L, *_ = draw(*jax.random.split(jax.random.key(0)))
     shape, num_labels = (tasks.length, source.num_features), min(tasks.classes_per_task, source.num_classes)
     if pixels_LX.shape != shape or labels_L.shape != shape[:1] or labels_L.dtype.kind not in "iu":
         raise UserError(
@@ -80,11 +80,6 @@ def _check_draw(source: Source, tasks: TaskDistribution) -> None:
             f"'{source.name}' draws labels from {low} to {high}; expected 0 to {num_labels - 1}, as num_classes = "
             f"{source.num_classes} and tasks.classes_per_task = {tasks.classes_per_task}"
         )
-
-
-@functools.partial(jax.jit, static_argnums=3)
-def _draw(source: Source, task_key: jax.Array, key: jax.Array, drawing: Drawing) -> Examples:
-    return source.draw(task_key, key, drawing)
 
 
 def make_model(config: Config) -> Model:

@@ -160,7 +160,8 @@ def _add(values: dict[str, Any], layer: dict[str, Any]) -> None:
     """Adds a layer to `values`. Where it names another class, the settings that the new class has stay, and the others go."""
     for name, entries in layer.items():
         if name not in _SECTIONS and name not in names("source"):
-            raise UserError(f"unknown section [{name}]{nearest(name, _SECTIONS, '[{}]')}")
+            hint = nearest(name, _SECTIONS, "[{}]")
+            raise UserError(f"unknown section [{name}]{hint} (a source in a file of yours needs --import FILE.py)")
         if not isinstance(entries, dict):
             raise UserError(f"{name} = {entries!r} stands outside a section; expected a section [{name}] with settings")
         there = values.get(name, {})

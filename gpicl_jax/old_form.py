@@ -47,7 +47,9 @@ def renewed(layer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_study(learner: dict[str, Any]) -> dict[str, Any]:
-    """Returns the section of a learner in today's form. `maml` once had the settings of the study on Omniglot."""
-    if learner.get("name") == "maml" and any(learner.get(key) for key in _STUDY):
+    """Returns the section of a learner in today's form. `maml` of an old run had all settings of the study on Omniglot."""
+    if learner.get("name") != "maml" or not set(_STUDY) <= set(learner):
+        return learner
+    if any(learner[key] for key in _STUDY):
         return learner | {"name": "study_maml"}
-    return {key: value for key, value in learner.items() if learner.get("name") != "maml" or key not in _STUDY}
+    return {key: value for key, value in learner.items() if key not in _STUDY}

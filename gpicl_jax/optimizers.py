@@ -42,6 +42,8 @@ class Optimizer:
         """Returns the optimiser with clipping before it."""
         course = self.course()
         update = self.update(lambda count: hyper.learning_rate * course(count), hyper)
+        if not isinstance(update, optax.GradientTransformation):
+            raise UserError(f"update of {type(self).__name__} returns {type(update).__name__}; expected an Optax optimiser")
         clip = [optax.clip_by_global_norm(self.clip)] if self.clip else []
         return optax.chain(*clip, update)
 

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 import shlex
 import sys
@@ -66,9 +67,11 @@ def _fault(kind: type, name: str) -> str:
     base = next(each for each in reversed(kind.__mro__) if getattr(each, "room", None) == room)
     if name in getattr(base, "taken", ()):
         return f"cannot be a {room} of this name, which is a section of every config; rename it"
-    lacking = [method for method in base.needs if getattr(kind, method, None) is getattr(base, method, None)]
+    lacking = [
+        each for each in base.needs if inspect.getattr_static(kind, each, None) is inspect.getattr_static(base, each, None)
+    ]
     if lacking:
-        return f"has no {'method' if room in ROOMS else 'attribute'} {', '.join(lacking)}, which each {room} needs"
+        return f"has no {', '.join(lacking)}, which each {room} needs"
     return _fault_of_fields(kind, base)
 
 
@@ -156,8 +159,9 @@ def find(room: str, name: str) -> Any:
 
 
 def alternatives(room: str, fits: Callable[[Any], bool]) -> str:
-    """Returns the names of the classes that fit, for an error: `'maml' or 'sgd'`."""
-    return " or ".join(repr(name) for name in names(room) if fits(find(room, name)))
+    """Returns the names of the classes that fit, for an error: `'maml' or 'sgd'`. Those of an experiment are left out."""
+    general = (name for name in names(room) if not find(room, name).__module__.startswith(_FOLDERS["experiment"]))
+    return " or ".join(repr(name) for name in general if fits(find(room, name)))
 
 
 def about(kind: type) -> str:

@@ -332,7 +332,7 @@ def test_an_experiment_of_the_users_own_is_run_and_drawn(tmp_path, monkeypatch, 
     (tmp_path / "broken.py").write_text(MINE.replace("SMALL", "()").replace("    axes =", "    names ="))
     monkeypatch.chdir(tmp_path)
     assert main(["experiment", "mine", "--import", "broken.py"]) == 2
-    assert "gpicl_import_broken.Mine has no attribute axes, which each experiment needs" in capsys.readouterr().err
+    assert "gpicl_import_broken.Mine has no axes, which each experiment needs" in capsys.readouterr().err
     assert main(["experiment", "mine"]) == 2
     assert "no experiment 'mine'" in capsys.readouterr().err
     assert main(["experiment", "mine", "--import", "mine.py"]) == 0
@@ -348,7 +348,7 @@ def test_an_experiment_that_lacks_something_is_refused_when_it_is_registered():
     class Plain(Experiment):
         axes = ("seed",)
 
-    with pytest.raises(UserError, match=r"cannot register 'plain': .*Plain has no attribute scales, table, which each"):
+    with pytest.raises(UserError, match=r"cannot register 'plain': .*Plain has no scales, table, which each"):
         registry.register("plain")(Plain)
 
 

@@ -53,7 +53,7 @@ def test_files_that_are_no_npz_are_refused(tmp_path):
     (tmp_path / "text.npz").write_text("not a zip")
     (tmp_path / "text.txt").write_text("text")
     for name, message in [
-        ("text.npz", "no readable .npz file"),
+        ("text.npz", "is no .npz file; save it with numpy.savez"),
         ("text.txt", "neither a folder"),
         ("absent", "check the path"),
     ]:

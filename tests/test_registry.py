@@ -11,6 +11,7 @@ from gpicl_jax import registry
 from gpicl_jax.build import make_learner, make_optimizer
 from gpicl_jax.cli import main
 from gpicl_jax.config import changed_settings, config_from_dict, load_config, settings_digest, to_toml
+from gpicl_jax.data.stored import Dataset
 from gpicl_jax.experiments.comparison import Trials
 from gpicl_jax.experiments.engine import make_experiment
 from gpicl_jax.experiments.engine.table import Table
@@ -251,10 +252,11 @@ def dataclass_of(called, base, /, **members):
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        (Half, "half", "has no method state_size, which each model needs"),
+        (Half, "half", "has no state_size, which each model needs"),
         (Wanting, "wanting", "has a field extra that nobody gives"),
-        (type("Lazy", (Optimizer,), {}), "lazy", "has no method update"),
-        (type("Idle", (Learner,), {}), "idle", "has no method init, predict, state_size"),
+        (type("Lazy", (Optimizer,), {}), "lazy", "has no update"),
+        (type("Empty", (Dataset,), {}), "empty", "has no read, which each dataset needs"),
+        (type("Idle", (Learner,), {}), "idle", "has no init, predict, state_size"),
         (type("Plain", (find("optimizer", "adam"),), {"b3": setting(1.0, "x")}), "plain", "is no dataclass"),
         (find("model", "lstm"), "transformer", "have this name; rename one"),
         (dataclass_of("Named", Optimizer, name=setting("x", "y")), "named", "has a setting called name"),

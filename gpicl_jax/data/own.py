@@ -42,6 +42,8 @@ def read_npz(path: Path) -> Stored:
       UserError: no such arrays, Python objects in them, other shapes or types, one class only.
     """
     try:
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"{path} is no .npz file; save it with numpy.savez")
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             inputs = "features" if "features" in arrays and "images" not in arrays else "images"
             for name in (inputs, "labels"):
@@ -52,11 +54,17 @@ def read_npz(path: Path) -> Stored:
     except UserError:
         raise
     except Exception as error:  # damage shows as whatever the readers of zip and npy files happen to raise
-        if zipfile.is_zipfile(path) and "allow_pickle" in str(error):
+        if "allow_pickle" in str(error):
             raise UserError(
                 f"{path} holds Python objects, which are not read; save plain arrays: uint8 images, integer labels"
             ) from None
         raise UserError(f"{path} is no readable .npz file ({one_line(error)}); save it anew with numpy.savez") from None
+    is_features = images.dtype.kind == "f" and images.ndim == 2
+    if is_features != (inputs == "features"):
+        raise UserError(
+            f"'{inputs}' in {path} are {images.dtype} {images.shape}; expected 'images', uint8 (0 to 255) [N, height, width] "
+            "or [N, height, width, 1 or 3], or 'features', floats [N, X]"
+        )
     return _stored(path, as_images(str(path), images), labels_N)
 
 

@@ -254,7 +254,8 @@ def _best(rows: list[dict[str, str]], chance: float) -> tuple[dict[str, str] | N
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     """Returns means over seeds and the half-width of their 95% interval (NaN for one seed), by learner and dataset."""
     times = ("training_seconds", "wall_seconds", "train_episodes", "seconds_per_1000_episodes", "microseconds_per_episode")
-    grouped = frame.rename(columns={"seconds": "wall_seconds"}).groupby(["learner", "size", "channels", "dataset"], sort=False)
+    frame = frame.dropna(subset=["last"]).rename(columns={"seconds": "wall_seconds"})
+    grouped = frame.groupby(["learner", "size", "channels", "dataset"], sort=False)
     table = grouped.agg(
         mean=("last", "mean"),
         seeds=("last", "count"),

@@ -57,7 +57,9 @@ def has_bar() -> bool:
 
 
 def counted(parts: Iterable[tuple[Episode, jax.Array]], title: str, total: int) -> Iterator[tuple[Episode, jax.Array]]:
-    """Yields parts of `total` episodes, with a bar if the terminal can show one."""
+    """Yields parts of `total` episodes, with a bar if the terminal can show one, else after a line on stderr."""
+    if not has_bar():
+        print(f"testing on {title} {total:,} episodes …", file=sys.stderr, flush=True)
     with tqdm(desc=title, total=total, leave=False, disable=not has_bar(), bar_format=f"{{desc}} {_BAR}") as bar:
         for episodes, keys in parts:
             yield episodes, keys

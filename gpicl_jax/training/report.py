@@ -45,13 +45,16 @@ def table(result: MetaTest) -> str:
 
 def _curve_of(dataset: str, result: MetaTest) -> list[str]:
     test = result.tests[dataset]
-    final = final_rows(test.length, test.episode_context)
+    final, examples = (
+        final_rows(test.length, test.episode_context),
+        "held-out images" if test.source.has_splits else "fresh examples",
+    )
     rows = {str(position): slice(position, position + 1) for position in FIRST_POSITIONS if position < test.length}
     rows = {str(test.num_context): final} if test.num_context else rows | {f"last {test.length - final.start}": final}
     scores = {solver: each for (_, kind, solver), each in result.scores.items() if kind == "unseen_tasks"}
     cells = [[name, *(_cell(each.accuracy(positions)) for each in scores.values())] for name, positions in rows.items()]
     return [
-        f"{dataset}: accuracy on unseen tasks and held-out images, ± standard error over tasks",
+        f"{dataset}: accuracy on unseen tasks and {examples}, ± standard error over tasks",
         *_rows(["examples seen", *scores], *cells),
         f"{scores[result.learner].episodes:,} episodes, {result.images[dataset, 'unseen_tasks']:,} different images",
         f"{scores[result.learner].image_error(final):.3f} is the standard error of the last line over images",

@@ -17,9 +17,10 @@ from gpicl_jax.processes import agreement, first_alone
 from gpicl_jax.registry import import_options, names
 from gpicl_jax.runs.folder import CONFIG, RunFolder, describe_run
 from gpicl_jax.runs.tracker import check_tracker
-from gpicl_jax.sections import Config, absolute_name, learner_name
+from gpicl_jax.sections import Config, absolute_name, learner_name, short_name
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture
+from gpicl_jax.tasks.sources.base import Source
 from gpicl_jax.training.loop import Trained, train
 from gpicl_jax.training.meta_test import held_out_tasks, load_params, meta_test
 from gpicl_jax.training.parallel import own_copy
@@ -159,21 +160,20 @@ def _say_start(trainer: Trainer, folder: RunFolder) -> None:
         f"{len(devices)} × {devices[0].device_kind}{together}, run folder {folder.path}",
         flush=True,
     )
-    for name in config.data.train:
-        _say_differences(name, config)
+    for name, each in zip(config.data.train, source.sources if isinstance(source, Mixture) else [source], strict=True):
+        _say_differences(name, each, config)
 
 
-def _say_differences(name: str, config: Config) -> None:
+def _say_differences(name: str, source: Source, config: Config) -> None:
     """Prints where a stored set has other images or fewer classes than its tasks use."""
-    if name in names("source") and name not in names("dataset"):
-        return
-    stored, labels = find_stored(name, data_folder(config.data.dir)), config.tasks.classes_per_task
-    shape = "×".join(str(each or "?") for each in stored.shape)
-    if not config.data.features and shape != _shape(config):
-        print(f"{stored.name}: images of {shape} are resized to {_shape(config)} (data.size, data.channels)")
-    if (used := stored.num_classes) < labels:
+    called, used, labels = short_name(name), source.num_classes, config.tasks.classes_per_task
+    if name not in names("source") or name in names("dataset"):
+        shape = "×".join(str(each or "?") for each in find_stored(name, data_folder(config.data.dir)).shape)
+        if not config.data.features and shape != _shape(config):
+            print(f"{called}: images of {shape} are resized to {_shape(config)} (data.size, data.channels)")
+    if used < labels:
         print(
-            f"{stored.name}: {used} classes, so a task uses {used} of its {labels} labels, and chance is 1/{labels} before its "
+            f"{called}: {used} classes, so a task uses {used} of its {labels} labels, and chance is 1/{labels} before its "
             f"first example; tasks.classes_per_task = {used} makes tasks without unused labels"
         )
 

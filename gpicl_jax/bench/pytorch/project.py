@@ -56,8 +56,10 @@ class Project:
 def _precision_kept() -> Iterator[None]:
     """Restores PyTorch's precision of float32 products at the end of the block."""
     ours = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(ours)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(ours)
 
 
 def _run(folder: Path) -> dict[str, Any]:

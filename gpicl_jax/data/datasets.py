@@ -72,10 +72,8 @@ def _arrays(stored: Stored, part: Part, size: int | None, channels: int | None) 
     split, tenths = part
     images, labels_N = map(np.asarray, stored.read(split))
     images_NHWc = as_images(stored.name, images)
-    if len(images_NHWc) != stored.counts[split]:
-        raise UserError(
-            f"'{stored.name}' {split} has {len(images_NHWc):,} images, but says {stored.counts[split]:,}; correct it"
-        )
+    if (number := stored.rotations * len(images_NHWc)) != stored.counts[split]:
+        raise UserError(f"'{stored.name}' {split} has {number:,} images, but says {stored.counts[split]:,}; correct it")
     check_labels(stored.name, labels_N, len(images_NHWc), stored.num_classes // stored.rotations)
     rows = part_rows(images_NHWc, labels_N, tenths)
     check_labels(stored.name, labels_N[rows], len(rows), stored.num_classes // stored.rotations)

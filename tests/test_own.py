@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from gpicl_jax.data import datasets
 from gpicl_jax.data.own import read_own
+from gpicl_jax.data.stored import Stored
 from gpicl_jax.settings import UserError
 
 RNG = np.random.default_rng(0)
@@ -134,3 +138,11 @@ def test_folders_that_do_not_fit_are_refused_in_one_line(tmp_path):
         with pytest.raises(UserError, match=message) as error:
             read_own(str(root))
         assert "\n" not in str(error.value)
+
+
+def test_a_set_with_other_images_than_it_says_is_refused(monkeypatch):
+    images_NHWc, labels_N = images(20, 4, 4, 1), np.arange(20) % 2
+    stored = Stored("mine", "here", 2, {"all": 30}, lambda split: (images_NHWc, labels_N), (4, 4, 1))
+    monkeypatch.setattr(datasets, "find_stored", lambda name, folder: stored)
+    with pytest.raises(UserError, match="'mine' all has 20 images, but says 30; correct it"):
+        datasets.read_split("mine", "train", Path(), size=None, channels=None, standardize=True)

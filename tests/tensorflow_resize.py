@@ -26,7 +26,7 @@ def kept() -> dict[str, np.ndarray]:
 
 
 def resized(shape: tuple[int, int, int], size: int, channels: int) -> np.ndarray:
-    """By TensorFlow, in float32; with antialiasing at 8×8 alone."""
+    """Returns images that TensorFlow resized in float32, antialiased at 8×8 only."""
     import tensorflow
 
     shades = tensorflow.constant(image(shape))

@@ -123,7 +123,7 @@ def test_a_matrix_is_made_where_there_are_fewer_features_than_examples(tasks, le
 
 @pytest.mark.parametrize("source", ["random", "mixture"])
 def test_gram_draws_from_every_source(tasks, source):
-    """Of ten points many are drawn again and again: equal examples stay all but equal, and labels go with them."""
+    """Ten points are drawn again and again. Equal examples stay all but equal, and labels go with them."""
     sources = {"random": RandomPoints(64), "mixture": Mixture((tasks.source, RandomPoints(64)))}
     gram = dataclasses.replace(tasks, source=sources[source], entries="gram")
     keys = jax.random.split(jax.random.key(0), 4), jax.random.split(jax.random.key(1), (4, 1))

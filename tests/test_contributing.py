@@ -67,7 +67,7 @@ def test_an_experiment_is_one_file_that_compares_and_draws(tmp_path, monkeypatch
 
 @pytest.mark.process
 def test_a_model_of_a_file_that_sees_its_own_label_goes_red(tmp_path):
-    """By the command that CONTRIBUTING.md gives; the same model without the leak is green."""
+    """The command of CONTRIBUTING.md fails. The same model without the leak passes it."""
     command = re.findall(r"^GPICL_IMPORT=gru.py bin/test (.*)$", TEXT, flags=re.MULTILINE)
     leaky = FILES["gru.py"].replace(
         "shifted_tokens(x_LX, y_L, self.num_classes)", "jax.numpy.hstack([x_LX, jax.nn.one_hot(y_L, 10)])"

@@ -72,7 +72,7 @@ def transition():
 
 
 def small_transition():
-    """Of two units of two members that train five steps."""
+    """Returns an experiment of two units with two members each, which train for five steps."""
     return dataclasses.replace(make_experiment("transition", "smoke"), overrides=SMALL)
 
 

@@ -2,9 +2,10 @@
 
 import builtins
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -33,7 +34,7 @@ class Project:
     def __init__(self, folder: Path, tasks: TaskDistribution) -> None:
         self._device, self._length = device_of_torch(), tasks.length
         with _precision_kept():  # the file changes everybody's
-            self._augmentor = _run(folder)["TaskAugmentor"]
+            self._augmentor = _import(folder).TaskAugmentor
             self._precision = torch.get_float32_matmul_precision()
         images_NX = torch.tensor(np.asarray(tasks.source.images_NX)).float().div_(255)
         labels_N = torch.tensor(np.asarray(tasks.source.labels_N)).long()
@@ -62,8 +63,8 @@ def _precision_kept() -> Iterator[None]:
         torch.set_float32_matmul_precision(ours)
 
 
-def _run(folder: Path) -> dict[str, Any]:
-    """Runs `datagen.py` with a replaced `import`. Returns its names."""
+def _import(folder: Path) -> ModuleType:
+    """Imports `datagen.py` of the clone that the user named. Its own imports of what it does not need give stand-ins."""
     file = folder / "datagen.py"
     if not file.is_file():
         raise UserError(f"--pytorch-repo {folder}: no datagen.py there; give a clone of github.com/Lerostre/gpicl")
@@ -71,12 +72,14 @@ def _run(folder: Path) -> dict[str, Any]:
     def import_(name: str, *arguments: Any, **keywords: Any) -> Any:
         return MagicMock() if name.split(".")[0] in _UNUSED else __import__(name, *arguments, **keywords)
 
-    names = {"__name__": "gpicl_public_project", "__builtins__": vars(builtins) | {"__import__": import_}}
+    spec = importlib.util.spec_from_file_location("gpicl_public_project", file)
+    module = importlib.util.module_from_spec(spec)
+    module.__builtins__ = vars(builtins) | {"__import__": import_}
     try:
-        exec(compile(file.read_bytes(), file, "exec"), names)
+        spec.loader.exec_module(module)
     except Exception as error:  # somebody else's file: anything may happen
         raise UserError(f"--pytorch-repo {folder}: datagen.py cannot be imported: {one_line(error)}") from None
-    if "TaskAugmentor" not in names:
+    if not hasattr(module, "TaskAugmentor"):
         raise UserError(f"--pytorch-repo {folder}: datagen.py has no TaskAugmentor; give a clone of github.com/Lerostre/gpicl")
-    names["tqdm"] = lambda tasks, **_: tasks  # no bars between our lines
-    return names
+    module.tqdm = lambda tasks, **_: tasks  # no bars between our lines
+    return module

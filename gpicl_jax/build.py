@@ -9,7 +9,7 @@ from gpicl_jax.hyper import Hyper
 from gpicl_jax.learners.base import Learner
 from gpicl_jax.models.base import Model
 from gpicl_jax.registry import find, make, names
-from gpicl_jax.sections import IDENTITY, INFINITE, Config
+from gpicl_jax.sections import ALL, IDENTITY, INFINITE, Config
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import Mixture, TaskDistribution
 from gpicl_jax.tasks.sources.base import Source
@@ -54,8 +54,14 @@ def make_tasks(config: Config, split: str, name: str | None = None, source: Sour
             clutter=settings.clutter if split == "train" else 0.0,
             feature_scales=settings.feature_scales if split == "train" else 0.0,
             infinite=split != "train" or settings.num_tasks == INFINITE,
+            curriculum=split == "train" and settings.curriculum,
             entries=settings.entries if split == "train" or settings.entries == IDENTITY else "normal",
         )
+        if tasks.curriculum and settings.active_classes != ALL and settings.active_classes >= tasks.num_labels:
+            raise UserError(
+                f"'{tasks.source.name}' has {tasks.num_labels} classes, so that {settings.active_classes} active ones are all; "
+                "give tasks.images_per_class alone, or another source"
+            )
     except UserError as error:
         raise UserError(f"{split} images: {error}") from None
     for each in sources:

@@ -18,6 +18,7 @@ MAX_TASKS = 2**31 - 1
 GRAM = "gram"
 ENTRIES = ("normal", "integer", GRAM)
 IDENTITY = "identity"
+ALL = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +72,42 @@ class TasksConfig:
     permute_labels_anneal: int = setting(
         0, "meta-training steps over which that chance rises to 1; 0: it stays", minimum=0, traced=True
     )
+    active_classes: int | str = setting(
+        ALL,
+        "classes that a training episode shows at first, e.g. 2: see rise_at",
+        minimum=2,
+        maximum=10_000,
+        word=ALL,
+        traced=True,
+    )
+    images_per_class: int | str = setting(
+        ALL,
+        "different images of a class that it shows at first, e.g. 1: see rise_at",
+        minimum=1,
+        maximum=10_000,
+        word=ALL,
+        traced=True,
+    )
+    rise_at: float = setting(
+        0.5,
+        "training accuracy over the last tenth, corrected for chance, that adds a class or at last doubles the images",
+        above=0.0,
+        below=1.0,
+        traced=True,
+    )
     entries: str = setting(
         "normal",
         "distribution of the projection matrices in meta-training; identity: no projection, also in tests",
         choices=(*ENTRIES, IDENTITY),
     )
 
+    @property
+    def curriculum(self) -> bool:
+        """Whether training episodes show few classes or images at first."""
+        return (self.active_classes, self.images_per_class) != (ALL, ALL)
+
     def check(self, config: "Config") -> None:
+        self._check_curriculum()
         if self.balanced and not self.num_context:
             raise UserError(
                 "tasks.balanced = true without tasks.num_context gives labels away: the last ones follow from a count of those "
@@ -97,6 +127,31 @@ class TasksConfig:
                     f"tasks.{name} = {value:g} is for tasks.num_tasks = '{INFINITE}', got {self.num_tasks}; leave it out, or "
                     "change num_tasks"
                 )
+
+    def _check_curriculum(self) -> None:
+        if not self.curriculum:
+            if self.rise_at != TasksConfig.rise_at:
+                raise UserError(
+                    f"tasks.rise_at = {self.rise_at:g} is for a curriculum; give tasks.active_classes = 2 and "
+                    "tasks.images_per_class = 1 too, or leave it out"
+                )
+            return
+        given = f"tasks.active_classes = {self.active_classes!r} and tasks.images_per_class = {self.images_per_class!r}"
+        if self.num_context:
+            raise UserError(
+                f"{given} make a curriculum of episodes without queries, but tasks.num_context = {self.num_context}; give "
+                f"{ALL!r} for both, or leave num_context out"
+            )
+        classes, images = self.classes_per_task, -(-self.length // self.classes_per_task)
+        if self.active_classes != ALL and self.active_classes >= classes:
+            raise UserError(
+                f"tasks.active_classes = {self.active_classes}, but a task has {classes} classes; give fewer, or {ALL!r}"
+            )
+        if self.images_per_class != ALL and self.images_per_class >= images:
+            raise UserError(
+                f"tasks.images_per_class = {self.images_per_class}, but an episode of {self.length} examples shows about "
+                f"{images} images of each of {classes} classes; give fewer, or {ALL!r}"
+            )
 
     def _check_gram(self, config: "Config") -> None:
         if not find("model", config.model.name).any_features:

@@ -411,8 +411,8 @@ BAD_INPUT = {
     ),
     "weights that do not fit": (["train", "digits_transformer", "--data.weights=[1.0, 2.0]"], "2 numbers for 1 base datasets"),
     "layout of another model": (
-        ["train", "digits_transformer", "--model.name=lstm", "--model.layout=paired"],
-        "model.name = 'lstm' has no setting model.layout",
+        ["train", "digits_transformer", "--model.name=encoder_decoder", "--model.layout=paired"],
+        "model.name = 'encoder_decoder' has no setting model.layout",
     ),
     "learner without its model": (
         ["train", "digits_transformer", "--learner.name=maml"],

@@ -72,8 +72,8 @@ def test_overrides_are_toml_values_or_plain_text():
         ),
         ({"model": {"num_layers": 0}}, "model.num_layers = 0; expected at least 1"),
         (
-            {"model": {"name": "vsml", "layout": "paired"}},
-            "model.name = 'vsml' has no setting model.layout; allowed: model.width",
+            {"model": {"name": "vsml", "smear_keys": True}},
+            "model.name = 'vsml' has no setting model.smear_keys; allowed: model.width",
         ),
         ({"model": {"name": "context_query", "smear_keys": True}}, "'context_query' has no setting model.smear_keys"),
         ({"model": {"name": "encoder_decoder", "positions": "alibi"}}, "'encoder_decoder' has no setting model.positions"),

@@ -117,7 +117,8 @@ def test_a_name_that_is_no_text_is_one_line():
 def test_what_is_traced_is_said_by_the_setting():
     config = load_config("digits", ("--train.seed=3", "--tasks.num_tasks=infinite"))
     assert set(hyper_from(config)._fields) == {
-        *("num_tasks", "permute_labels_prob", "permute_labels_anneal", "learning_rate", "eps", "seed")
+        *("num_tasks", "permute_labels_prob", "permute_labels_anneal", "learning_rate", "eps", "seed"),
+        *("active_classes", "images_per_class", "rise_at"),
     }
     assert hyper_from(config).num_tasks == 2**31 - 1
     assert "eps" not in hyper_from(load_config("digits", ("--optimizer.name=sgd",)))._fields

@@ -10,7 +10,6 @@ from gpicl_jax.build import make_tasks
 from gpicl_jax.experiments.engine import Experiment, Grid, Member, Row, markdown
 from gpicl_jax.figures.style import COLORS
 from gpicl_jax.hyper import hyper_from
-from gpicl_jax.models.base import shifted_tokens
 from gpicl_jax.registry import register
 from gpicl_jax.sections import Config
 from gpicl_jax.tasks import Episode, TaskDistribution, draw_task
@@ -103,7 +102,7 @@ def _sequence(figure: SubFigure, permutations_TC: np.ndarray, before_L: np.ndarr
         permutations.text(2 * number + 0.5, -1.2, f"task {number}", ha="center", color=COLORS[number], fontsize=8)
     permutations.set(xticks=[], yticks=range(10), ylabel="label before (left), after (right)", ylim=(9.5, -1.8))
     permutations.spines[["bottom", "left"]].set_visible(False)
-    tokens_LT = np.asarray(shifted_tokens(episode.x_LX, episode.y_L, 10))
+    tokens_LT = np.asarray(tokens(episode.x_LX, episode.y_L, 10))
     shown_LT = np.concatenate([tokens_LT[:, :_SHOWN], 3 * tokens_LT[:, -10:]], axis=1)
     tokens.imshow(shown_LT, cmap="gray", vmin=-3, vmax=3, aspect="auto")
     tokens.axvline(_SHOWN - 0.5, color=COLORS[1], linewidth=2)

@@ -12,6 +12,9 @@ from gpicl_jax.settings import setting
 fan_in_normal = nn.initializers.variance_scaling(0.87962566103423978**2, "fan_in", "truncated_normal")
 
 
+SHIFTED, PAIRED = "shifted", "paired"
+
+
 def dtype_setting() -> Any:
     """Returns the setting of a model that can compute in bfloat16."""
     return setting("float32", "precision of the products; parameters and logits are float32", choices=("float32", "bfloat16"))
@@ -20,6 +23,11 @@ def dtype_setting() -> Any:
 def label_scale_setting() -> Any:
     """Returns the setting of a model whose tokens hold labels."""
     return setting(1.0, "value of the 1 in a one-hot label; √C gives the mean square of a standardised pixel", above=0.0)
+
+
+def layout_setting() -> Any:
+    """Returns the setting of a model whose tokens hold an image and a label. See `tokens`."""
+    return setting(SHIFTED, f"{SHIFTED}: [x_i, y_(i-1)]; {PAIRED}: [x_i, x_(i-1), y_(i-1)]", choices=(SHIFTED, PAIRED))
 
 
 class Model(nn.Module):
@@ -96,6 +104,19 @@ def labels_before(y_L: jax.Array, num_classes: int, label_scale: float = 1.0) ->
     return shift_down(label_scale * jax.nn.one_hot(y_L, num_classes))
 
 
-def shifted_tokens(x_LX: jax.Array, y_L: jax.Array, num_classes: int, label_scale: float = 1.0) -> jax.Array:
-    """Returns the paper's tokens [x_i, onehot y_{i−1}], float32 [L, X + C]."""
-    return jnp.concatenate([x_LX, labels_before(y_L, num_classes, label_scale)], axis=1)
+def images_of(x_LX: jax.Array, layout: str) -> jax.Array:
+    """Returns x_i, or of the layout `paired` [x_i, x_{i−1}], in each row. x_{−1} is zeros."""
+    return jnp.concatenate([x_LX, shift_down(x_LX)], axis=1) if layout == PAIRED else x_LX
+
+
+def tokens(x_LX: jax.Array, y_L: jax.Array, num_classes: int, label_scale: float = 1.0, layout: str = SHIFTED) -> jax.Array:
+    """Returns tokens in float32.
+
+    The layout `shifted` has the paper's, [x_i, onehot y_{i−1}], of X + C numbers. The layout `paired` has [x_i, x_{i−1},
+    onehot y_{i−1}], of 2X + C numbers, each of which holds a whole labelled example.
+
+    Example:
+      >>> tokens(jnp.array([[5.0], [6.0]]), jnp.array([1, 0]), 2, layout="paired").tolist()
+      [[5.0, 0.0, 0.0, 0.0], [6.0, 5.0, 0.0, 1.0]]
+    """
+    return jnp.concatenate([images_of(x_LX, layout), labels_before(y_L, num_classes, label_scale)], axis=1)

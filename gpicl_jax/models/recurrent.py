@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 
-from gpicl_jax.models.base import SequenceModel, dtype_setting, fan_in_normal, label_scale_setting, shifted_tokens
+from gpicl_jax.models.base import SequenceModel, dtype_setting, fan_in_normal, label_scale_setting, layout_setting, tokens
 from gpicl_jax.registry import register
 from gpicl_jax.settings import setting
 
@@ -93,9 +93,9 @@ class LSTMLayer(nn.Module):
 
 @register("lstm")
 class LSTM(SequenceModel):
-    """An LSTM over the tokens [x_i, onehot y_{i−1}]: row i sees x_0 … x_i and y_0 … y_{i−1}.
+    """An LSTM over the `tokens` of an episode: row i sees x_0 … x_i and y_0 … y_{i−1}.
 
-    Token i goes through `Encoder`, `LSTMLayer` and a Linear to the logits. With T = X + C and H the width, there are
+    Token i goes through `Encoder`, `LSTMLayer` and a Linear to the logits. With T numbers a token and H the width, there are
     (T + 1) H + (H + 1) H + (2H + 1) 4H + (H + 1) C parameters.
 
     Example:
@@ -106,12 +106,13 @@ class LSTM(SequenceModel):
     """
 
     width: int = setting(256, "size of the encoder, the hidden and the cell state; 256 in the paper's table", minimum=1)
+    layout: str = layout_setting()
     label_scale: float = label_scale_setting()
     dtype: str = dtype_setting()
 
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
-        tokens_LT = shifted_tokens(x_LX, y_L, self.num_classes, self.label_scale)
+        tokens_LT = tokens(x_LX, y_L, self.num_classes, self.label_scale, self.layout)
         encoded_LH = Encoder(self.width, self.dtype, name="encoder")(tokens_LT)
         h_LH = LSTMLayer(self.width, self.dtype, name="lstm")(encoded_LH)
         return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(h_LH)
@@ -160,7 +161,7 @@ class OuterProductLSTM(SequenceModel):
     """An LSTM with a state of d² numbers for parameters of order d²: row i sees x_0 … x_i and y_0 … y_{i−1}.
 
     This is not the "OP-LSTM" of Huisman et al. 2023, which is another meta-learner.
-    Token i, [x_i, onehot y_{i−1}], goes through `Encoder`, `OuterProductLayer` and a Linear to the logits. With T = X + C, W
+    Token i of `tokens` goes through `Encoder`, `OuterProductLayer` and a Linear to the logits. With T numbers a token, W
     the width and I = num_heads × head_size, there are (T + 1) W + (W + 1) W + (W + I + 1) 8I + 1 + (I + 1) C parameters.
 
     Example:
@@ -173,12 +174,13 @@ class OuterProductLSTM(SequenceModel):
     width: int = setting(64, "size of the encoder; the authors' is the head size", minimum=1)
     num_heads: int = setting(1, "heads, each with a separate state", minimum=1)
     head_size: int = setting(64, "d, size of a head, whose state is d × d", minimum=1)
+    layout: str = layout_setting()
     label_scale: float = label_scale_setting()
     dtype: str = dtype_setting()
 
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
-        tokens_LT = shifted_tokens(x_LX, y_L, self.num_classes, self.label_scale)
+        tokens_LT = tokens(x_LX, y_L, self.num_classes, self.label_scale, self.layout)
         encoded_LD = Encoder(self.width, self.dtype, name="encoder")(tokens_LT)
         h_LI = OuterProductLayer(self.num_heads, self.head_size, self.dtype, name="outer_product")(encoded_LD)
         return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(h_LI)
@@ -202,10 +204,12 @@ class FastWeightMemory(nn.Module):
     """A memory that writes a value at a key for each row of h_LH, then reads with another key: read_LM, M = memory_size.
 
     With [k1 (M), k2 (M), v (M), β (1)] and [r1 (M), r2 (M)] two linear functions of h, and memory F ∈ R^{M × M²}, at first 0:
-      k = flat(tanh(k1) ⊗ tanh(k2)),  F ← F + σ(β) (tanh(v) − F k) ⊗ k,  read = F flat(tanh(r1) ⊗ tanh(r2)).
+      k = flat(tanh(k1) ⊗ tanh(k2)),  F ← F + σ(β) (tanh(v) − F k) ⊗ k,  read = F flat(tanh(r1) ⊗ tanh(r2)),
+    and if `bounded` F ← F / max(1, ‖F‖) after each write, as in Schlag et al., with the norm of all entries.
     """
 
     memory_size: int
+    bounded: bool
     dtype: jnp.dtype
 
     @nn.compact
@@ -219,6 +223,8 @@ class FastWeightMemory(nn.Module):
             key_K, value_M, rate_1, read_key_K = row
             change_M = rate_1 * (value_M - memory_MK @ key_K)
             memory_MK = memory_MK + change_M[:, None] * key_K[None]
+            if self.bounded:
+                memory_MK = memory_MK * jax.lax.rsqrt(jnp.maximum(1.0, (memory_MK**2).sum()))
             return memory_MK, memory_MK @ read_key_K
 
         rows = keys(first_LM, second_LM), jnp.tanh(value_LM), nn.sigmoid(rate_L1), keys(*jnp.split(read_LF, 2, axis=1))
@@ -231,10 +237,10 @@ class FastWeights(SequenceModel):
     """An LSTM with a fast-weight memory: row i sees x_0 … x_i and y_0 … y_{i−1}.
 
     It follows Schlag, Munkhdalai and Schmidhuber, "Learning Associative Inference Using Fast Weight Memory" (ICLR 2021), with
-    one read and no bound on the norm of the memory.
-    h = LSTM(tokens [x_i, onehot y_{i−1}]) has no encoder before it, as in the authors' code. The result is
+    one read. Their bound on the norm of the memory is a setting, which the authors of GPICL do without.
+    h = LSTM(`tokens`) has no encoder before it, as in the authors' code. The result is
     logits = Linear(h + Linear(LayerNorm(read))), where `FastWeightMemory` makes the read of h. The norm has a scale and no
-    offset. The LSTM does not see what is read. With T = X + C, H the width and M = memory_size it has
+    offset. The LSTM does not see what is read. With T numbers a token, H the width and M = memory_size it has
     (T + H + 1) 4H + (H + 1)(3M + 1) + (H + 1) 2M + M + (M + 1) H + (H + 1) C parameters.
 
     Example:
@@ -246,14 +252,16 @@ class FastWeights(SequenceModel):
 
     width: int = setting(64, "size of the LSTM's hidden state", minimum=1)
     memory_size: int = setting(16, "M, size of values and of the two halves of a key; the memory is M × M²", minimum=1)
+    bounded: bool = setting(False, "scale the memory down to norm 1 after a write that takes it above (Schlag et al. 2021)")
+    layout: str = layout_setting()
     label_scale: float = label_scale_setting()
     dtype: str = dtype_setting()
 
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
-        tokens_LT = shifted_tokens(x_LX, y_L, self.num_classes, self.label_scale)
+        tokens_LT = tokens(x_LX, y_L, self.num_classes, self.label_scale, self.layout)
         h_LH = LSTMLayer(self.width, self.dtype, name="lstm")(tokens_LT)
-        read_LM = FastWeightMemory(self.memory_size, self.dtype, name="memory")(h_LH)
+        read_LM = FastWeightMemory(self.memory_size, self.bounded, self.dtype, name="memory")(h_LH)
         normed_LM = nn.LayerNorm(epsilon=1e-5, use_bias=False, name="norm")(read_LM)
         h_LH = h_LH + Linear(self.width, self.dtype, name="read_out")(normed_LM)
         return nn.Dense(self.num_classes, kernel_init=fan_in_normal, name="head")(h_LH)

@@ -20,8 +20,8 @@ from gpicl_jax.models.base import (
     fan_in_normal,
     label_scale_setting,
     labels_before,
-    shift_down,
-    shifted_tokens,
+    layout_setting,
+    tokens,
 )
 from gpicl_jax.registry import register
 from gpicl_jax.settings import UserError, setting
@@ -180,9 +180,8 @@ def learned_positions(module: nn.Module, rows_LD: jax.Array, max_length: int, na
 class Transformer(AttentionModel, SequenceModel):
     """A causal Transformer (GPICL): row i sees x_0 … x_i and y_0 … y_{i−1}.
 
-    The layout `shifted` has the tokens [x_i, onehot y_{i−1}] (the paper). The layout `paired` has the tokens [x_i, x_{i−1},
-    onehot y_{i−1}], each of which holds a whole labelled example. With learned positions an episode that is longer than
-    `max_length` raises ValueError.
+    `models.base.tokens` explains the layouts. With learned positions an episode that is longer than `max_length` raises
+    ValueError.
 
     Example:
       >>> model = Transformer(num_classes=10, width=16, num_layers=1, max_length=20)
@@ -192,7 +191,7 @@ class Transformer(AttentionModel, SequenceModel):
     """
 
     max_length: int = 100
-    layout: str = setting("shifted", "what a token holds", choices=("shifted", "paired"))
+    layout: str = layout_setting()
     smear_keys: bool = setting(False, SMEAR_KEYS)
     positions: str = setting("learned", "encoding of the order of tokens", choices=("learned", "rope", "alibi"))
 
@@ -205,9 +204,7 @@ class Transformer(AttentionModel, SequenceModel):
 
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:
-        if self.layout == "paired":
-            x_LX = jnp.concatenate([x_LX, shift_down(x_LX)], axis=1)
-        tokens_LT = shifted_tokens(x_LX, y_L, self.num_classes, self.label_scale)
+        tokens_LT = tokens(x_LX, y_L, self.num_classes, self.label_scale, self.layout)
         h_LD = nn.Dense(self.width, kernel_init=fan_in_normal, name="embed")(tokens_LT)
         if self.positions == "learned":
             h_LD = h_LD + learned_positions(self, h_LD, self.max_length)

@@ -11,9 +11,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import linen as nn
 
-from gpicl_jax.models.base import SequenceModel, dtype_setting, fan_in_normal, label_scale_setting, labels_before
+from gpicl_jax.models.base import (
+    SequenceModel,
+    dtype_setting,
+    fan_in_normal,
+    images_of,
+    label_scale_setting,
+    labels_before,
+    layout_setting,
+)
 from gpicl_jax.registry import register
 from gpicl_jax.settings import setting
 
@@ -99,9 +108,9 @@ def grid_step(lstm: SharedLSTM, carry: Any, row: Any) -> tuple[Any, jax.Array]:
 
 
 def deep_step(lstm: SharedLSTM, carry: Any, row: Any) -> tuple[Any, jax.Array]:
-    """Takes an example of several grids, one after another: its rows x_A1 and y_B1 are the messages at both ends."""
+    """Takes an example of several grids, one after another: its rows x_AE and y_B1 are the messages at both ends."""
     cells, backward = carry
-    forward, label = (jnp.pad(scalars, ((0, 0), (0, lstm.message_size - 1))) for scalars in row)
+    forward, label = (jnp.pad(numbers, ((0, 0), (0, lstm.message_size - numbers.shape[1]))) for numbers in row)
     new_cells, new_backward = [], []
     for cells_of_layer, from_behind in zip(cells, [*backward, label], strict=True):
         cells_of_layer, forward, sent_back = lstm(cells_of_layer, forward, from_behind)
@@ -119,7 +128,8 @@ class VSML(SequenceModel):
 
       u_a = [g_a, x_a],  v_b = [f_b, y_b],  (h, c, f, g) ← SharedLSTM,  logit_b = f_b[0]
 
-    Permuting the inputs changes no logit, and permuting the labels permutes the logits.
+    Permuting the inputs changes no logit, and permuting the labels permutes the logits. With the layout `paired` example t
+    comes as pairs [x_a of t, x_a of t − 1] (0 at t = 0), so that a cell sees an image and its label at once.
 
     With `hidden` sizes the grids are X × n_1, n_1 × n_2, …, n_k × C, with the same weights, and no self-messages:
 
@@ -142,6 +152,7 @@ class VSML(SequenceModel):
     message_size: int = setting(8, "M, size of a message", minimum=1)
     micro_ticks: int = setting(2, "LSTM steps for each example", minimum=1)
     hidden: tuple[int, ...] = setting((), "sizes of hidden layers", minimum=1)
+    layout: str = layout_setting()
     label_scale: float = label_scale_setting()
     remat: bool = setting(True, REMAT_EXAMPLES, free=True)
     dtype: str = dtype_setting()
@@ -162,7 +173,8 @@ class VSML(SequenceModel):
             carry, f_CM = step(lstm, carry, row)
             return carry, f_CM[:, 0]
 
-        rows = x_LX[:, :, None], labels_before(y_L, self.num_classes, self.label_scale)[:, :, None]
+        x_LXE = rearrange(images_of(x_LX, self.layout), "L (E X) -> L X E", X=x_LX.shape[1])
+        rows = x_LXE, labels_before(y_L, self.num_classes, self.label_scale)[:, :, None]
         return over_time(logits_step, lstm, carry, rows, remat=self.remat)
 
     def state_size(self, num_features: int, length: int) -> int:
@@ -182,7 +194,8 @@ class VSMLWithoutSymmetries(SequenceModel):
       u_a = [g_a, Linear_a(x_t)],  v_b = [f_b, Linear_b(onehot y_{t−1})],  (h, c, f, g) ← SharedLSTM
       logits = Linear([f_1, …, f_k])
 
-    as in the authors' code, where k is 8 and the LSTM's width 16. The paper's width is 64.
+    as in the authors' code, where k is 8 and the LSTM's width 16. The paper's width is 64. With the layout `paired` x_t is
+    [x_t, x_{t−1}].
 
     Example:
       >>> model = VSMLWithoutSymmetries(num_classes=10, grid_size=2)
@@ -197,6 +210,7 @@ class VSMLWithoutSymmetries(SequenceModel):
     label_message_size: int = setting(4, "size of the message from the label to each output of the grid", minimum=1)
     message_size: int = setting(8, "M, size of a message", minimum=1)
     micro_ticks: int = setting(2, "LSTM steps for each example", minimum=1)
+    layout: str = layout_setting()
     label_scale: float = label_scale_setting()
     remat: bool = setting(True, REMAT_EXAMPLES, free=True)
     dtype: str = dtype_setting()
@@ -210,7 +224,8 @@ class VSMLWithoutSymmetries(SequenceModel):
             return dense(rows_LN).astype(jnp.float32).reshape(length, size, message_size)
 
         before_LC = labels_before(y_L, self.num_classes, self.label_scale)
-        rows = spread(x_LX, self.feature_message_size, "features"), spread(before_LC, self.label_message_size, "labels")
+        x_LT = images_of(x_LX, self.layout)
+        rows = spread(x_LT, self.feature_message_size, "features"), spread(before_LC, self.label_message_size, "labels")
         lstm = SharedLSTM(self.width, self.message_size, self.micro_ticks, self.dtype, name="lstm")
         zeros_KM = jnp.zeros((size, self.message_size))
         carry = resting_cells(self.width, size, size), zeros_KM, zeros_KM

@@ -17,6 +17,7 @@ from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.episode import Episode
 from gpicl_jax.tasks.projection import MOST_INTEGER_FEATURES, Projection, draw_projection, project, tasks_at_once
 from gpicl_jax.tasks.randomness import random_normal, random_uniform, random_words
+from gpicl_jax.tasks.scope import Scope, within
 from gpicl_jax.tasks.sources.base import Drawing, Source
 
 # A user's own split(key(seed), n) is fold_in(key(seed), 0 … n − 1): roots lie where no such number comes.
@@ -71,6 +72,7 @@ class TaskDistribution:
       feature_scales: largest spread σ of random scales of the features. A task is x → A diag(s) x with log s = σ u z, u uniform
         in [0, 1] and z a random combination of 16 images, of mean square 1. So tasks have geometries that the images do not
         have, and neighbouring pixels have similar scales. 0: s = 1, as in the paper.
+      curriculum: whether meta-training draws its episodes within a `Scope`.
 
     Raises:
       UserError: the source cannot fill an episode, `gram` for a finite set of tasks, `integer` for too many features.
@@ -93,6 +95,7 @@ class TaskDistribution:
     entries: str = dataclasses.field(default="normal", metadata={"static": True})
     clutter: float = dataclasses.field(default=0.0, metadata={"static": True})
     feature_scales: float = dataclasses.field(default=0.0, metadata={"static": True})
+    curriculum: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def __post_init__(self) -> None:
         if self.num_context >= self.length:
@@ -155,9 +158,11 @@ def source_key(key: jax.Array) -> jax.Array:
     return jax.random.split(key, 3)[2]
 
 
-def draw_sequence(tasks: TaskDistribution, task: Task, key: jax.Array) -> Episode:
+def draw_sequence(tasks: TaskDistribution, task: Task, key: jax.Array, scope: Scope | None = None) -> Episode:
     """Draws an episode of `task`, prequential (num_context = L) unless `tasks` has a context. A `gram` task has only one."""
     examples = tasks.source.draw(task.source_key, key, tasks.drawing)
+    if scope is not None:
+        examples = within(scope, examples, tasks.num_labels, key)
     pixels_LX, mean, std = examples.pixels_LX, examples.mean, examples.std
     if task.clutter is not None or task.scale_X is not None:
         pixels_LX, mean, std = examples.standardised_LX, jnp.float32(0), jnp.float32(1)
@@ -178,8 +183,9 @@ def draw_episodes(
     task_keys_T: jax.Array,
     sequence_keys_TS: jax.Array,
     permute_labels_prob: jax.Array | float = 1.0,
+    scope: Scope | None = None,
 ) -> Episode:
-    """Draws S episodes of each of T tasks. Every field of the result has leading axes [T, S].
+    """Draws S episodes of each of T tasks, within `scope` if there is one. Every field of the result has leading axes [T, S].
 
     The S episodes of a task share its matrix. Matrices are made a few at a time, so that memory does not grow with T.
 
@@ -195,8 +201,8 @@ def draw_episodes(
         task_key, sequence_keys_S = keys
         task = draw_task(tasks, task_key, permute_labels_prob)
         if len(sequence_keys_S) == 1:  # a vmap over one makes XLA's CPU programs up to three times as slow
-            return jax.tree.map(lambda leaf: leaf[None], draw_sequence(tasks, task, sequence_keys_S[0]))
-        return jax.vmap(draw_sequence, in_axes=(None, None, 0))(tasks, task, sequence_keys_S)
+            return jax.tree.map(lambda leaf: leaf[None], draw_sequence(tasks, task, sequence_keys_S[0], scope))
+        return jax.vmap(lambda key: draw_sequence(tasks, task, key, scope))(sequence_keys_S)
 
     at_once = tasks_at_once(tasks.entries, tasks.source.num_features, tasks.length)
     if at_once >= len(task_keys_T):

@@ -30,8 +30,8 @@ class Trainee(Protocol):
 
     `state` is the state before the first step. `chunk` takes `train.chunk` steps without waiting for them, and reuses the
     memory of the state. `record` waits for a chunk. Its `loss` is None where a run diverged. `validate` returns a record and,
-    for a run, the loss that chooses the best checkpoint, NaN where it is not finite. A checkpoint holds what `saved` returns,
-    from which `restored` makes the state again.
+    for a run, the loss that chooses the best checkpoint, NaN where it is not finite. A checkpoint holds what `saved` makes of
+    the arrays of a state, of which `restored` makes the arrays again.
     """
 
     config: Config
@@ -40,10 +40,10 @@ class Trainee(Protocol):
     def chunk(self, state: TrainState) -> tuple[TrainState, Metrics]: ...
     def record(self, metrics: Metrics) -> dict[str, Any]: ...
     def validate(self, state: TrainState) -> tuple[dict[str, Any], float | None]: ...
-    def saved(self, state: TrainState) -> TrainState:
-        return state
+    def saved(self, arrays: Any) -> Any:
+        return arrays
 
-    def restored(self, saved: TrainState) -> TrainState:
+    def restored(self, saved: Any) -> Any:
         return saved
 
 
@@ -100,7 +100,7 @@ def train(
                     loss = report.validated(step, state) if due else None
                     long_ago = time.monotonic() - saved > _SECONDS_BETWEEN_SAVES
                     if loss is not None or signum is not None or step == steps or long_ago:
-                        checkpoints.save(step, trainee.saved(state), loss)
+                        checkpoints.save(step, trainee.saved(state.stored), loss)
                         saved = time.monotonic()
                     report.rests(step)
                 if signum is not None:
@@ -124,7 +124,7 @@ def _begin(
         if profiled and start >= profiled.stop:
             raise UserError(f"{folder.path} is already at step {start}, past --profile-steps; give later ones")
         if start:
-            state = trainee.restored(checkpoints.load(start, trainee.saved(state)))
+            state = TrainState(**trainee.restored(checkpoints.load(start, trainee.saved(state.stored))))
     if command is not None:
         folder.write_config(trainee.config)  # a resumed run may have more steps than it began with
         commands = (folder.read_json("run.json") or {"commands": []})["commands"]

@@ -61,14 +61,15 @@ def load_params(folder: RunFolder, config: Config, which: str) -> tuple[Any, int
     Raises:
       UserError: the run has no checkpoint, or it cannot be read.
     """
-    like = jax.eval_shape(lambda: init_state(make_learner(config), make_optimizer(config), hyper_from(config)))
+    made = make_learner(config), make_optimizer(config), hyper_from(config)
+    like = jax.eval_shape(lambda: init_state(*made, curriculum=config.tasks.curriculum))
     if not jax.tree.leaves(like.params):  # nothing is meta-learned
         return like.params, 0
     if folder.checkpoints.is_dir():
         with Checkpoints(folder.checkpoints) as checkpoints:
             step = checkpoints.best_step if which == "best" else checkpoints.latest_step
             if step is not None:
-                return checkpoints.load(step, like).params, step
+                return checkpoints.load(step, like.stored)["params"], step
     raise UserError(f"no checkpoint in {folder.path}; train the run first: gpicl train CONFIG --run-dir DIR --resume")
 
 

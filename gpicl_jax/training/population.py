@@ -25,7 +25,7 @@ from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import EpisodeKeys, TaskDistribution
 from gpicl_jax.training.loop import Trainee
 from gpicl_jax.training.parallel import gradient_in_parts, replicate
-from gpicl_jax.training.step import Metrics, TrainState, batch_gradient, init_state, train_chunk
+from gpicl_jax.training.step import RUNG, Metrics, TrainState, batch_gradient, init_state, train_chunk
 
 
 def one_device_a_core() -> None:
@@ -90,7 +90,8 @@ class Population(Trainee):
         optimizer = make_optimizer(self.config)
         gradient = gradient_in_parts(functools.partial(batch_gradient, learner=self.learner), self.config.train.accumulate)
         chunk = functools.partial(train_chunk, config=self.config, gradient=gradient, optimizer=optimizer)
-        self._init = self._spread(lambda _, hyper: init_state(self.learner, optimizer, hyper), 1)
+        init = functools.partial(init_state, self.learner, optimizer, curriculum=self.config.tasks.curriculum)
+        self._init = self._spread(lambda _, hyper: init(hyper), 1)
         self._chunk = self._spread(lambda tasks, state, hyper: chunk(state, tasks, hyper), 2, donate=(1,))
 
     @property
@@ -107,9 +108,10 @@ class Population(Trainee):
         return self._chunk(self._tasks, state, self._hyper)
 
     def record(self, metrics: Metrics) -> dict[str, Any]:
-        """Waits for a chunk. Returns `loss`, a list of M, with None where a member diverged."""
+        """Waits for a chunk. Returns `loss`, a list of M, with None where a member diverged, and rungs of curricula."""
         metrics = self.members(metrics)
-        return {"loss": _listed(np.where(metrics["finite"], metrics["loss"], np.nan))}
+        rungs = {name: metrics[name].tolist() for name in RUNG if name in metrics}
+        return {"loss": _listed(np.where(metrics["finite"], metrics["loss"], np.nan)), **rungs}
 
     def validate(self, state: TrainState) -> tuple[dict[str, Any], None]:
         """Returns `validation_loss` and `validation_last` as lists of M. All members see the same episodes."""
@@ -133,9 +135,9 @@ class Population(Trainee):
         """Waits for arrays on the devices, [D, P, …], and returns them as NumPy arrays [M, …]."""
         return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[: self.size], tree)
 
-    def saved(self, state: TrainState) -> TrainState:
+    def saved(self, arrays: Any) -> Any:
         """Returns arrays [M, …] of the first device, which any number of devices can restore."""
-        gathered = jax.tree.map(lambda leaf: jax.device_put(leaf, self._devices[0]), state)
+        gathered = jax.tree.map(lambda leaf: jax.device_put(leaf, self._devices[0]), arrays)
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: self.size], gathered)
 
     def restored(self, tree_M: Any) -> Any:

@@ -70,7 +70,8 @@ def _losses(record: dict[str, Any], speed: float) -> str:
     loss = record["loss"]
     if not isinstance(loss, list):
         first, last = (_accuracy(record[name]) for name in ("accuracy_first", "accuracy_last"))
-        return f"loss {loss:.3f}, accuracy {first} → {last}, {speed:.1f} steps/s"
+        rung = f", {record['active_classes']} classes × {record['images_per_class']}" if "active_classes" in record else ""
+        return f"loss {loss:.3f}, accuracy {first} → {last}{rung}, {speed:.1f} steps/s"
     finite = [each for each in loss if each is not None]
     losses = f"loss {min(finite):.3f} to {max(finite):.3f}" if finite else "all diverged"
     return f"{losses}, {len(loss) * speed:.1f} member-steps/s"

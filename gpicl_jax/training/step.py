@@ -10,30 +10,43 @@ import optax
 
 from gpicl_jax.build import MakeOptimizer
 from gpicl_jax.hyper import Hyper
-from gpicl_jax.learners.base import Learner
+from gpicl_jax.learners.base import Learner, final_rows
 from gpicl_jax.sections import Config
 from gpicl_jax.tasks import EpisodeKeys, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.augmented import draw_task_keys, stream
+from gpicl_jax.tasks.scope import Scope
+from gpicl_jax.training.curriculum import Climb, climbed, first_rung, scope_of
 
 Metrics = dict[str, jax.Array]
+RUNG = "active_classes", "images_per_class"  # metrics of a curriculum
 
 
 class TrainState(NamedTuple):
-    """Meta-parameters, the optimiser's state, and the number of steps taken. Keys are derived from seed and step."""
+    """Meta-parameters, the optimiser's state, the number of steps taken, and the curriculum's state or ().
+
+    Keys are derived from seed and step.
+    """
 
     params: Any
     opt_state: Any
     step: jax.Array
+    climb: Climb | tuple[()] = ()
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """What a checkpoint holds: the fields by name, without an empty `climb`."""
+        return {name: value for name, value in self._asdict().items() if name != "climb" or value}
 
 
-# (params, tasks, keys, hyper) -> (gradient, metrics), means over the batch; `parallel` spreads it over devices.
+# (params, tasks, keys, hyper) -> (gradient, metrics), means over the batch; `parallel` spreads it over devices. Numbers of
+# `hyper` that change with time are those of the step.
 BatchGradient = Callable[[Any, TaskDistribution, EpisodeKeys, Hyper], tuple[Any, Metrics]]
 
 
-def init_state(learner: Learner, optimizer: MakeOptimizer, hyper: Hyper) -> TrainState:
+def init_state(learner: Learner, optimizer: MakeOptimizer, hyper: Hyper, *, curriculum: bool) -> TrainState:
     """Returns the state before the first step."""
     params = learner.init(stream(hyper.seed, "init"))
-    return TrainState(params, optimizer(hyper).init(params), jnp.int32(0))
+    return TrainState(params, optimizer(hyper).init(params), jnp.int32(0), first_rung() if curriculum else ())
 
 
 def num_params(params: Any) -> int:
@@ -56,7 +69,8 @@ def batch_gradient(
     params: Any, tasks: TaskDistribution, keys: EpisodeKeys, hyper: Hyper, *, learner: Learner
 ) -> tuple[Any, Metrics]:
     """Returns the mean loss's gradient and the metrics of the T × S episodes of `keys`."""
-    episodes_TS = draw_episodes(tasks, keys.task_T, keys.sequence_TS, hyper.permute_labels_prob)
+    scope = Scope(hyper.active_classes, hyper.images_per_class) if tasks.curriculum else None
+    episodes_TS = draw_episodes(tasks, keys.task_T, keys.sequence_TS, hyper.permute_labels_prob, scope)
     episodes_B, key_B = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (episodes_TS, keys.learner_TS))
 
     def mean_loss(params: Any) -> tuple[jax.Array, Metrics]:
@@ -77,12 +91,21 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """Draws a batch, and takes one step of the meta-optimiser."""
     keys = draw_batch_keys(tasks, state.step, hyper, (config.tasks.tasks_per_step, config.tasks.sequences_per_task))
-    hyper = hyper._replace(permute_labels_prob=annealed(hyper, state.step))
-    gradients, metrics = gradient(state.params, tasks, keys, hyper)
+    now = hyper._replace(permute_labels_prob=annealed(hyper, state.step))
+    if tasks.curriculum:
+        scope = scope_of(state.climb.rung, tasks, hyper)
+        now = now._replace(active_classes=scope.classes, images_per_class=scope.images)
+    gradients, metrics = gradient(state.params, tasks, keys, now)
     updates, opt_state = optimizer(hyper).update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics["gradient_norm"] = optax.tree.norm(gradients)
-    return TrainState(params, opt_state, state.step + 1), metrics
+    climb = climbed(state.climb, _last_accuracy(metrics, tasks), tasks, hyper) if tasks.curriculum else ()
+    return TrainState(params, opt_state, state.step + 1, climb), metrics
+
+
+def _last_accuracy(metrics: Metrics, tasks: TaskDistribution) -> jax.Array:
+    rows = final_rows(tasks.length, tasks.episode_context)
+    return metrics["correct_L"][rows].sum() / jnp.maximum(metrics["scored_L"][rows].sum(), 1e-6)
 
 
 def train_chunk(
@@ -97,6 +120,8 @@ def train_chunk(
     metrics = _means(metrics_K)
     leaves = [metrics["loss"], *jax.tree.leaves((state.params, state.opt_state))]
     metrics["finite"] = jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+    if tasks.curriculum:  # what the next step will show
+        metrics |= zip(RUNG, scope_of(state.climb.rung, tasks, hyper), strict=True)
     return state, metrics
 
 

@@ -15,7 +15,7 @@ from gpicl_jax.sections import Config, final_permute_prob
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.loop import Trainee
 from gpicl_jax.training.parallel import compile_chunk, gradient_in_parts, on_all, own_copy, replicate
-from gpicl_jax.training.step import Metrics, TrainState, batch_gradient, init_state, train_chunk
+from gpicl_jax.training.step import RUNG, Metrics, TrainState, batch_gradient, init_state, train_chunk
 
 
 class Trainer(Trainee):
@@ -65,7 +65,7 @@ class Trainer(Trainee):
 
     def state(self) -> TrainState:
         """Returns the state before the first step, on all devices."""
-        init = functools.partial(init_state, self.learner, self._optimizer)
+        init = functools.partial(init_state, self.learner, self._optimizer, curriculum=self.config.tasks.curriculum)
         return jax.jit(init, out_shardings=on_all(self._devices))(self.hyper)
 
     def chunk(self, state: TrainState) -> tuple[TrainState, Metrics]:
@@ -73,7 +73,7 @@ class Trainer(Trainee):
         return self._chunk(state, self.tasks, self.hyper)
 
     def record(self, metrics: Metrics) -> dict[str, Any]:
-        """Waits for a chunk. Returns its mean `loss` (None where the run diverged), accuracies and gradient norm."""
+        """Waits for a chunk. Returns mean `loss` (None if it diverged), accuracies, gradient norm, and a curriculum's rung."""
         metrics = jax.device_get(metrics)
         correct_L, scored_L = metrics["correct_L"], metrics["scored_L"]
         record = {"loss": float(metrics["loss"]) if metrics["finite"] else None}
@@ -81,7 +81,8 @@ class Trainer(Trainee):
         for name, rows in ends.items():
             scored = float(scored_L[rows].sum())
             record[f"accuracy_{name}"] = float(correct_L[rows].sum()) / scored if scored else None
-        return record | {"gradient_norm": float(metrics["gradient_norm"])}
+        rung = {name: int(metrics[name]) for name in RUNG if name in metrics}
+        return record | {"gradient_norm": float(metrics["gradient_norm"]), **rung}
 
     def validate(self, state: TrainState) -> tuple[dict[str, Any], float]:
         """Returns a record with loss (nats, of all rows) and accuracies on the validation tasks, and the loss again."""

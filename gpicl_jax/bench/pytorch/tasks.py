@@ -58,7 +58,7 @@ class StoredTasks:
 
 
 def tokens(x_BLX: torch.Tensor, y_BL: torch.Tensor, num_classes: int, label_scale: float = 1.0) -> torch.Tensor:
-    """Returns [x_i, onehot y_{i−1}], float32 [B, L, X + C], as `models.base.shifted_tokens` does."""
+    """Returns [x_i, onehot y_{i−1}], float32 [B, L, X + C], as `models.base.tokens` does."""
     labels_BLC = label_scale * functional.one_hot(y_BL, num_classes).float()
     before_BLC = functional.pad(labels_BLC, (0, 0, 1, 0))[:, :-1]
     return torch.cat([x_BLX, before_BLC], dim=-1)

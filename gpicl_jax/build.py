@@ -57,17 +57,21 @@ def make_tasks(config: Config, split: str, name: str | None = None, source: Sour
             curriculum=split == "train" and settings.curriculum,
             entries=settings.entries if split == "train" or settings.entries == IDENTITY else "normal",
         )
-        if tasks.curriculum and settings.active_classes != ALL and settings.active_classes >= tasks.num_labels:
-            raise UserError(
-                f"'{tasks.source.name}' has {tasks.num_labels} classes, so that {settings.active_classes} active ones are all; "
-                "give tasks.images_per_class alone, or another source"
-            )
+        _check_curriculum(tasks, settings.active_classes)
     except UserError as error:
         raise UserError(f"{split} images: {error}") from None
     for each in sources:
         if not isinstance(each, ImageDataset):  # whose arrays were checked when they were read
             _check_draw(each, tasks)
     return tasks
+
+
+def _check_curriculum(tasks: TaskDistribution, active_classes: int | str) -> None:
+    if tasks.curriculum and active_classes != ALL and active_classes >= tasks.num_labels:
+        raise UserError(
+            f"'{tasks.source.name}' has {tasks.num_labels} classes, so that {active_classes} active ones are all; "
+            "give tasks.images_per_class alone, or another source"
+        )
 
 
 def _check_draw(source: Source, tasks: TaskDistribution) -> None:

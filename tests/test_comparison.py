@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from gpicl_jax.config import load_config, packaged_configs
-from gpicl_jax.experiments.comparison import ROWS, Comparison, summarise
+from gpicl_jax.experiments.comparison import Comparison, summarise
+from gpicl_jax.experiments.comparison_rows import ROWS
 from gpicl_jax.experiments.engine import make_experiment, members
 from gpicl_jax.experiments.engine.files import redraw
 from gpicl_jax.experiments.engine.run import Asked, run_experiment

@@ -20,10 +20,12 @@ from gpicl_jax.cli import main
 from gpicl_jax.config import load_config
 from gpicl_jax.experiments.engine import Cell, Experiment, make_experiment, members, run
 from gpicl_jax.experiments.engine.files import redraw
-from gpicl_jax.experiments.engine.run import Asked, run_experiment
+from gpicl_jax.experiments.engine.run import Asked, run_experiment, timed
 from gpicl_jax.experiments.engine.table import Table, units
 from gpicl_jax.experiments.transition import Transition
+from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.settings import UserError
+from gpicl_jax.training.signals import Interrupted
 from tests.helpers import TINY_SETTINGS
 
 SMALL = (*TINY_SETTINGS, "--data.train=digits", "--train.steps=5", "--train.validate_every=5")
@@ -120,7 +122,7 @@ def of_cells(transition, cells):
 @pytest.mark.parametrize("name", registry.names("experiment"))
 def test_every_experiment_has_a_scale_for_all_and_configs_that_load(name):
     kind = registry.find("experiment", name)
-    assert set(kind.scales) == {"smoke", "laptop", "paper"} and kind.axes[-1] == "seed"
+    assert set(kind.scales) >= {"smoke", "laptop", "paper"} and kind.axes[-1] == "seed"
     for scale in kind.scales:
         experiment = make_experiment(name, scale)
         if name == "features":
@@ -423,3 +425,18 @@ def test_results_of_other_settings_say_which(whole, transition, asked, tmp_path)
         run_experiment(other, asked)
     with pytest.raises(UserError, match=r"made with settings of digest \w{8} \(\w{8} here; no run in .*/new/smoke says which"):
         run_experiment(other, dataclasses.replace(asked, runs_dir=tmp_path / "new"))
+
+
+def test_times_of_interrupted_commands_add_up_and_later_commands_add_none(tmp_path, monkeypatch):
+    times = iter([10.0, 15.0, 100.0, 107.0])
+    monkeypatch.setattr("gpicl_jax.experiments.engine.run.clock", lambda: next(times))
+    folder = RunFolder(tmp_path)
+    with pytest.raises(Interrupted), timed(folder, {}):
+        raise Interrupted(15, 5)
+    for _ in range(2):
+        with timed(folder, folder.read_json("members.json")):
+            pass
+    assert folder.read_json("members.json") == {"processor_seconds": 12.0, "trained": True}
+    with timed(folder, {"processor_seconds": 3.0}):  # of a version that said nothing about the end
+        pass
+    assert next(times, None) is None

@@ -9,7 +9,7 @@ import pytest
 
 from gpicl_jax.experiments.engine.base import make_experiment
 from gpicl_jax.experiments.engine.files import found
-from gpicl_jax.registry import names
+from gpicl_jax.registry import find, names
 
 ROOT = Path(__file__).parents[1]
 _SPEC = importlib.util.spec_from_file_location("results_tables", ROOT / "results" / "tables.py")
@@ -28,9 +28,10 @@ def numbered_rows(text: str) -> list[str]:
 def printed(folder: str) -> set[str]:
     """The lines that the experiment of that folder, and `results/tables.py`, print."""
     lines = [line for table in tables.TABLES.get(folder, list)() for line in table.splitlines()]
-    if folder in EXPERIMENTS and (csv := ROOT / "results" / folder / "laptop.csv").is_file():
-        experiment = make_experiment(EXPERIMENTS[folder], "laptop")
-        lines += found(experiment, pd.read_csv(csv), csv.parent).splitlines()
+    for scale in find("experiment", EXPERIMENTS[folder]).scales if folder in EXPERIMENTS else ():
+        csv = ROOT / "results" / folder / f"{scale}.csv"
+        if csv.is_file():
+            lines += found(make_experiment(EXPERIMENTS[folder], scale), pd.read_csv(csv), csv.parent).splitlines()
     return set(lines)
 
 

@@ -91,7 +91,8 @@ class Program:
     def __init__(self, config: Config, tasks: TaskDistribution | None = None) -> None:
         self.config, self.hyper, self.tasks = config, jax.device_put(hyper_from(config)), tasks or _random_tasks(config)
         self.learner, self._optimizer = make_learner(config), make_optimizer(config)
-        self.init = jax.jit(functools.partial(training.init_state, self.learner, self._optimizer))
+        init = functools.partial(training.init_state, self.learner, self._optimizer, curriculum=self.tasks.curriculum)
+        self.init = jax.jit(init)
         gradient = functools.partial(training.batch_gradient, learner=self.learner)
         gradient = gradient_in_parts(gradient, config.train.accumulate)
         self.chunk = functools.partial(training.train_chunk, config=config, gradient=gradient, optimizer=self._optimizer)

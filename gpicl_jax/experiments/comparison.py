@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gpicl_jax.experiments.comparison_rows import RECALL_FIRST, ROWS, STUCK, WITH_CURRICULUM
 from gpicl_jax.experiments.engine import Cell, Experiment, Grid, Member, Row, markdown
 from gpicl_jax.experiments.engine.run import Asked, Work
+from gpicl_jax.experiments.engine.survival import steps_to_leave
 from gpicl_jax.experiments.engine.timing import seconds_per_prediction, seconds_per_step, steps_within, with_steps
 from gpicl_jax.experiments.engine.words import student
 from gpicl_jax.figures.style import THIN, finished, panels, top_down
@@ -28,33 +30,7 @@ from gpicl_jax.training.step import num_params
 _TRIAL_SEED = 1000  # far from those of the cells
 
 
-def _rates(setting: str, *rates: str) -> tuple[str, ...]:
-    return tuple(f"--{setting}={rate}" for rate in rates)
-
-
-_ADAM = _rates("optimizer.learning_rate", "1e-3", "3e-3", "1e-2")
-_MUON = _rates("optimizer.learning_rate", "2e-2", "1e-2", "4e-2")
-_ONLINE = _rates("learner.inner_rate", "1e-2", "3e-2", "1e-1")
-# Row: what it tries in place of a setting of its config; as many for every row, and the first changes nothing.
-ROWS: dict[str, tuple[str, ...]] = {
-    "transformer": _MUON,
-    "transformer_paper": _ADAM,
-    "sgd": _ONLINE,
-    "maml_online": _ONLINE,
-    "lstm": _ADAM,
-    "vsml": _rates("optimizer.learning_rate", "1e-2", "3e-3", "3e-2"),
-    "mlp": _ADAM,
-    "context_query": _MUON,
-    "outer_product_lstm": _ADAM,
-    "fast_weights": _ADAM,
-    "finetune": _ONLINE,
-    "maml": _rates("learner.inner_rate", "0.3", "0.1", "1.0"),
-    "encoder_decoder": _MUON,
-    "vsml_without_symmetries": _ADAM,
-    "sgd_from_zeros": _ONLINE,
-    "maml_online_hidden": _ONLINE,
-    "finetune_hidden": _ONLINE,
-}
+_LEFT = "left_seconds", "left_episodes"
 _SETS = ("mnist", "fashion_mnist", "kmnist", "random", "cifar10")
 _SMOKE = ("--data.train=digits", "--eval.episodes=32", "--train.chunk=2", "--tasks.length=50")
 
@@ -67,11 +43,17 @@ class Comparison(Experiment):
       sizes: height and width of the images, and their channels.
       seconds: meta-training time of a cell by `clock`, without compilation. 0 trains for the number of steps of its config.
       trials: how many settings a learner may try.
+      rows: names in `ROWS`.
+      curriculum: whether meta-training begins with recall.
+      validations: how often a cell is validated, to see when it leaves the plateau.
     """
 
     sizes: tuple[tuple[int, int], ...] = ((8, 1),)
     seconds: float = 0.0
     trials: int = 0
+    rows: tuple[str, ...] = tuple(ROWS)
+    curriculum: bool = False
+    validations: int = 1
     seeds: int = 3
     datasets: tuple[str, ...] = _SETS
 
@@ -80,6 +62,8 @@ class Comparison(Experiment):
     scales = {
         "smoke": dict(seeds=1, datasets=("digits", "random"), seconds=2.0, trials=2, overrides=_SMOKE),
         "laptop": dict(seconds=600.0, trials=3),
+        "curriculum": dict(seconds=600.0, trials=3, curriculum=True, validations=40),
+        "stuck": dict(seconds=600.0, trials=3, rows=STUCK, validations=40),
         "paper": dict(configs="paper", sizes=((14, 1), (32, 3)), datasets=(*_SETS, "svhn_cropped")),
     }
 
@@ -92,9 +76,10 @@ class Comparison(Experiment):
 
     def table(self) -> Grid:
         found = {}
-        for row, (size, channels) in itertools.product(ROWS, self.sizes):
+        for row, (size, channels) in itertools.product(self.rows, self.sizes):
             images = f"--data.size={size}", f"--data.channels={channels}"
-            found[row, size, channels, self.seconds] = (f"comparison/{self.configs}/{row}", *images)
+            more = (*RECALL_FIRST, *WITH_CURRICULUM.get(row, ())) if self.curriculum else ()
+            found[row, size, channels, self.seconds] = (f"comparison/{self.configs}/{row}", *images, *more)
         return found
 
     def cells(self) -> list[Cell]:
@@ -114,7 +99,7 @@ class Comparison(Experiment):
             notes = {"chosen": chosen["overrides"], "seconds_per_step": per_step}
             notes["steps"] = steps_within(self.seconds, per_step, cell.config.train.chunk)
         settings = self.table()[tuple(cell.axes.values())[:-1]]
-        return with_steps(self.cell(cell.axes, *settings, notes["chosen"]).config, notes["steps"]), notes
+        return with_steps(self.cell(cell.axes, *settings, notes["chosen"]).config, notes["steps"], self.validations), notes
 
     def _choose(self, cell: Cell, asked: Asked) -> dict[str, str]:
         """Returns the row of the best trial of the cell's learner at its image size.
@@ -164,6 +149,7 @@ class Comparison(Experiment):
         tasks, learner = trained.config.tasks, trained.learner
         each_step = tasks.tasks_per_step * tasks.sequences_per_task
         per_step = trained.notes["seconds_per_step"] or trained.seconds / max(trained.steps, 1)
+        left = steps_to_leave(trained.records, tasks.classes_per_task) if self.validations > 1 else None
         return {
             "chosen": trained.notes["chosen"],
             "training_seconds": trained.processor_seconds,
@@ -172,10 +158,13 @@ class Comparison(Experiment):
             "microseconds_per_episode": 1e6 * seconds_per_prediction(learner, trained.params, trained.config),
             "num_params": num_params(trained.params),
             "state_size": learner.state_size(tasks.length),
+            "left_seconds": left and left * per_step,
+            "left_episodes": left and left * each_step,
         }
 
     def summary(self, frame: pd.DataFrame) -> str:
-        return "\n".join(_markdown(part) for _, part in summarise(frame).groupby(["size", "channels"], sort=False))
+        tables = [_markdown(part) for _, part in summarise(frame).groupby(["size", "channels"], sort=False)]
+        return "\n".join([*tables, _leaving(frame, self.seconds)] if self.validations > 1 else tables)
 
     def files(self, frame: pd.DataFrame, runs_dir: Path | None) -> dict[str, str]:
         """Returns the table of means, as Markdown and as CSV."""
@@ -264,6 +253,16 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
         **{name: (name, "first") for name in ("num_params", "state_size", "chosen")},
     )
     return table.assign(interval=table.interval.where(table.seeds > 1)).reset_index()
+
+
+def _leaving(frame: pd.DataFrame, cap: float) -> str:
+    """Returns how many seeds of a learner left the plateau, and when, earliest to latest."""
+    rows = []
+    for learner, runs in frame.drop_duplicates(["learner", "seed"]).groupby("learner", sort=False):
+        left = runs.dropna(subset=["left_seconds"])
+        ends = [f"{left[name].min():,.0f} – {left[name].max():,.0f}" if len(left) else "–" for name in _LEFT]
+        rows.append([f"`{learner}`", f"{len(left)} of {len(runs)}", *ends])
+    return markdown(["", f"left the plateau in {cap:.0f} s", "processor seconds", "episodes"], rows)
 
 
 def _markdown(table: pd.DataFrame) -> str:

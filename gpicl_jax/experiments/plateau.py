@@ -7,41 +7,61 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gpicl_jax.experiments.comparison_rows import RECALL_FIRST
 from gpicl_jax.experiments.engine import SMOKE, Experiment, Grid, Member, Row, ends, markdown, mean_and_deviation
 from gpicl_jax.experiments.engine.survival import kaplan_meier_median, steps_to_leave
 from gpicl_jax.figures.style import COLORS, THIN, finished
 from gpicl_jax.registry import register
 from gpicl_jax.training.step import num_params
 
+_PAPERS_MODEL = ("--model.label_scale=1", "--model.head_size=32", "--optimizer.learning_rate=1e-3")
+_MUON = ("--optimizer.name=muon", "--optimizer.learning_rate=2e-2")
 # Kind of remedy, condition: what it changes.
 CONDITIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("paper", "none"): (),
-    ("paper", "the paper's model"): ("--model.label_scale=1", "--model.head_size=32", "--optimizer.learning_rate=1e-3"),
+    ("paper", "the paper's model"): _PAPERS_MODEL,
     ("paper", "batch × 2"): ("--tasks.tasks_per_step=64",),
     ("paper", "small eps"): ("--optimizer.eps=1e-10", "--optimizer.eps_root=0.0"),
     ("paper", "sign"): ("--optimizer.name=sign", "--optimizer.learning_rate=1e-3"),
     ("paper", "90% keep labels"): ("--tasks.permute_labels_prob=0.1",),
     ("paper", "90% keep labels, annealed"): ("--tasks.permute_labels_prob=0.1", "--tasks.permute_labels_anneal=400"),
     ("other", "warm-up, cosine"): ("--optimizer.warmup_steps=100", "--optimizer.schedule=cosine"),
-    ("other", "Muon"): ("--optimizer.name=muon", "--optimizer.learning_rate=2e-2"),
+    ("other", "Muon"): _MUON,
     ("other", "2^10 tasks"): ("--tasks.num_tasks=1024",),
     ("architecture", "RoPE"): ("--model.positions=rope",),
     ("architecture", "ALiBi"): ("--model.positions=alibi",),
     ("architecture", "smeared keys"): ("--model.smear_keys=true",),
     ("architecture", "paired"): ("--model.layout=paired",),
     ("architecture", "context and queries"): ("--model.name=context_query",),
+    ("architecture", "equivariant"): (
+        *("--model.name=equivariant_transformer", "--model.width=16", "--model.num_heads=4", "--model.head_size=4"),
+    ),
+    ("curriculum", "recall first"): RECALL_FIRST,
+    ("curriculum", "the paper's model, recall first"): (*_PAPERS_MODEL, *RECALL_FIRST),
+    ("curriculum", "fewer classes alone"): RECALL_FIRST[:1],
+    ("curriculum", "fewer images alone"): RECALL_FIRST[1:],
+    ("curriculum", "rising at 0.3"): (*RECALL_FIRST, "--tasks.rise_at=0.3"),
+    ("curriculum", "rising at 0.7"): (*RECALL_FIRST, "--tasks.rise_at=0.7"),
+    ("curriculum", "recall first, Muon"): (*RECALL_FIRST, *_MUON),
 }
 _ALL = tuple(CONDITIONS)
+_PUBLISHED = tuple(key for key in _ALL if key[0] != "curriculum" and key[1] != "equivariant")
+_PAPER = tuple(key for key in _PUBLISHED if key[1] != "the paper's model")  # which is what `none` is there
 _THREE = (("paper", "none"), ("paper", "90% keep labels"), ("architecture", "paired"))
 _SMOKE = (*SMOKE, "--train.validate_every=20", "--eval.episodes=64")
-_KINDS = {"paper": "the paper's remedies", "other": "optimiser, tasks, labels", "architecture": "architecture"}
+_KINDS = {
+    "paper": "the paper's remedies",
+    "other": "optimiser, tasks, labels",
+    "architecture": "architecture",
+    "curriculum": "curriculum",
+}
 
 
 @register("plateau")
 class Plateau(Experiment):
     """Steps to leave the loss plateau: the paper's remedies, and the architecture's."""
 
-    conditions: tuple[tuple[str, str], ...] = _ALL
+    conditions: tuple[tuple[str, str], ...] = _PUBLISHED
 
     axes = ("kind", "condition", "seed")
     validation_permute = 1.0
@@ -49,7 +69,10 @@ class Plateau(Experiment):
     scales = {
         "smoke": dict(seeds=2, together=4, conditions=_THREE, overrides=_SMOKE),
         "laptop": dict(seeds=6, together=24),
-        "paper": dict(seeds=8, together=8, configs="paper", conditions=(_ALL[0], *_ALL[2:])),  # its first is the paper's model
+        "long": dict(seeds=6, together=6, conditions=_ALL, overrides=("--train.steps=4000",)),
+        "paper": dict(
+            seeds=8, together=8, configs="paper", conditions=(_PUBLISHED[0], *_PUBLISHED[2:])
+        ),  # its first is the paper's model
     }
 
     def table(self) -> Grid:
@@ -96,7 +119,7 @@ class Plateau(Experiment):
         steps.set(xlabel="steps to leave the plateau (▷: not before the cap)", xlim=(0, 1.05 * cap))
         steps.set_title(f"{self.scale}: runs, median, 95% interval")
         accuracy.set(xlabel="accuracy, last tenth, unseen tasks", title="at the cap", xlim=(0, None))
-        return finished(figure, 3)
+        return finished(figure, 4)
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from scipy import stats
 
+from gpicl_jax.experiments.comparison_rows import RECALL_FIRST, WITH_CURRICULUM
 from gpicl_jax.experiments.engine import MANY_TASKS, SMOKE, Experiment, Grid, Member, Row, ends, markdown, mean_and_deviation
 from gpicl_jax.figures.style import finished, marks, panels
 from gpicl_jax.registry import register
@@ -26,20 +29,46 @@ SIZES: dict[str, tuple[dict[str, int], ...]] = {
     "fast_weights": ({"memory_size": 4}, {"memory_size": 16}),
     "vsml_without_symmetries": ({"grid_size": 2}, {"grid_size": 4}),
 }
+# With a curriculum all rows learn.
+LEARNING: dict[str, tuple[dict[str, int], ...]] = {
+    "transformer_paper": (
+        {"num_heads": 1, "head_size": 16},
+        {"num_heads": 4, "head_size": 16},
+        {"num_heads": 4, "head_size": 64},
+    ),
+    "transformer": SIZES["transformer"],
+    "lstm": ({"width": 64}, {"width": 128}, {"width": 256}),
+    "outer_product_lstm": (
+        {"width": 64, "num_heads": 1, "head_size": 16},
+        {"width": 64, "num_heads": 2, "head_size": 32},
+        {"width": 64, "num_heads": 1, "head_size": 64},
+    ),
+    "fast_weights": ({"memory_size": 8}, {"memory_size": 16}, {"memory_size": 24}),
+}
 _SMOKE = tuple((name, SIZES[name][:1]) for name in ("transformer", "lstm"))
 _STEPS = ("--train.steps=2000", "--train.chunk=50", "--train.validate_every=500", "--tasks.length=50", "--eval.episodes=1024")
 
 
 @register("state-size")
 class StateSize(Experiment):
-    """Accuracy on unseen tasks against state size and number of parameters."""
+    """Accuracy on unseen tasks against state size and number of parameters.
+
+    Attributes:
+      sizes: sizes of each row of the comparison.
+      curriculum: whether meta-training begins with recall, as in the comparison.
+    """
 
     sizes: tuple[tuple[str, Any], ...] = tuple(SIZES.items())
+    curriculum: bool = False
 
     axes = ("learner", "size", "seed")
     scales = {
         "smoke": dict(together=4, sizes=_SMOKE, overrides=(MANY_TASKS, *SMOKE)),
         "laptop": dict(seeds=2, together=2, overrides=(MANY_TASKS, *_STEPS)),
+        "curriculum": dict(
+            **dict(seeds=3, together=3, sizes=tuple(LEARNING.items()), curriculum=True),
+            overrides=(MANY_TASKS, *_STEPS, "--train.steps=10000"),
+        ),
         "paper": dict(seeds=3, together=3, configs="paper", overrides=(MANY_TASKS,)),
     }
 
@@ -48,6 +77,7 @@ class StateSize(Experiment):
             (learner, ", ".join(f"{name} {value}" for name, value in size.items())): (
                 f"comparison/{self.configs}/{learner}",
                 *(f"--model.{name}={value}" for name, value in size.items()),
+                *((*RECALL_FIRST, *WITH_CURRICULUM.get(learner, ())) if self.curriculum else ()),
             )
             for learner, sizes in self.sizes
             for size in sizes
@@ -68,10 +98,11 @@ class StateSize(Experiment):
         table = markdown(["learner", "size", "state", "parameters", "accuracy, last tenth", "seeds"], rows)
         if len(rows) < 3:
             return table
-        ranks = by_size.mean().reset_index()[["state_size", "num_params", "last"]].rank().corr()["last"]
+        means = by_size.mean().reset_index()
+        state, params = (_told(*correlation(means[name], means["last"])) for name in ("state_size", "num_params"))
         return (
-            f"{table}\n\nRank correlation of the accuracy over {len(rows)} sizes: with the state {ranks.state_size:.2f}, "
-            f"with the number of parameters {ranks.num_params:.2f}."
+            f"{table}\n\nRank correlation of the accuracy over {len(rows)} sizes, and its 95% interval over them: with the "
+            f"state {state}, with the number of parameters {params}."
         )
 
     def figure(self, frame: pd.DataFrame) -> Figure:
@@ -83,3 +114,23 @@ class StateSize(Experiment):
             axes.set(xscale="log", xlabel=name)
         figure.axes[0].set_ylabel("accuracy over the last tenth, unseen tasks")
         return finished(figure, 5, f"{self.scale}: accuracy and size")
+
+
+def correlation(sizes: pd.Series, accuracies: pd.Series) -> tuple[float, float, float]:
+    """Returns Spearman's rank correlation, and the 95% interval of a bootstrap over pairs (percentiles of 10,000 draws).
+
+    Example:
+      >>> correlation(pd.Series([1.0, 2.0, 3.0]), pd.Series([0.1, 0.2, 0.4]))[0]
+      1.0
+    """
+    found, rng = [], np.random.default_rng(0)
+    for draw in rng.integers(len(sizes), size=(10_000, len(sizes))):
+        ranks = [stats.rankdata(values.to_numpy()[draw]) for values in (sizes, accuracies)]
+        if all(np.ptp(each) for each in ranks):  # a draw of equal pairs has none
+            found.append(np.corrcoef(ranks)[0, 1])
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(stats.spearmanr(sizes, accuracies).statistic), float(low), float(high)
+
+
+def _told(value: float, low: float, high: float) -> str:
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"

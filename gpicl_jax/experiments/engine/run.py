@@ -1,7 +1,8 @@
 """`gpicl experiment NAME`: trains the cells that the table lacks, a population at a time, then publishes the results."""
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,13 +103,11 @@ class Work:
         if not self.experiment.trains:
             return [Member(config) for config in configs]
         population = self.experiment.population(configs)
-        begun, params_M, records, steps = clock(), population.state().params, [], 0
+        params_M, records, steps = population.state().params, [], 0
         if jax.tree.leaves(params_M):
-            params_M = population.members(train(population, folder).state.params)
+            with timed(folder, about):
+                params_M = population.members(train(population, folder).state.params)
             records, steps = read_metrics(folder.path), population.config.train.steps
-        if "processor_seconds" not in about:  # later commands find it trained
-            about["processor_seconds"] = clock() - begun
-            folder.write_json("members.json", about)
         test, device = Test(configs[0]), jax.local_devices()[0]
         return [
             Member(
@@ -120,10 +119,25 @@ class Work:
                 about["notes"][index],
                 steps,
                 max((record["seconds"] for record in records), default=0.0) / len(configs),
-                about["processor_seconds"],
+                about.get("processor_seconds", 0.0),
             )
             for index, config in enumerate(configs)
         ]
+
+
+@contextlib.contextmanager
+def timed(folder: RunFolder, about: dict[str, Any]) -> Iterator[None]:
+    """Adds the time of training by `clock` to that of interrupted commands. Later commands, which find it trained, add none."""
+    if about.get("trained", "processor_seconds" in about):
+        yield
+        return
+    begun, about["trained"] = clock(), False
+    try:
+        yield
+        about["trained"] = True
+    finally:
+        about["processor_seconds"] = about.get("processor_seconds", 0.0) + clock() - begun
+        folder.write_json("members.json", about)
 
 
 def run_experiment(experiment: Experiment, asked: Asked) -> int:

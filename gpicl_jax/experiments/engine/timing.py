@@ -68,8 +68,12 @@ def steps_within(seconds: float, per_step: float, chunk: int) -> int:
     return max(1, int(seconds / per_step / chunk)) * chunk if per_step else chunk
 
 
-def with_steps(config: Config, steps: int) -> Config:
-    """Returns `config` with `steps` steps, one validation at the end, and a warm-up of at most a fifth of the steps."""
-    train = dataclasses.replace(config.train, steps=steps, validate_every=steps)
+def with_steps(config: Config, steps: int, validations: int = 1) -> Config:
+    """Returns `config` with `steps` steps, about as many validations, and a warm-up of at most a fifth of the steps.
+
+    The last validation is at the end.
+    """
+    every = max(1, steps // validations // config.train.chunk) * config.train.chunk
+    train = dataclasses.replace(config.train, steps=steps, validate_every=every)
     optimizer = dataclasses.replace(config.optimizer, warmup_steps=min(config.optimizer.warmup_steps, steps // 5))
     return dataclasses.replace(config, train=train, optimizer=optimizer)

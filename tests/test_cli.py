@@ -282,14 +282,10 @@ def test_training_on_two_sets_at_once_resumes_and_reports_both(tmp_path, capsys)
 def test_another_model_says_which_settings_of_the_config_it_keeps(tmp_path, capsys):
     wrong = ["--train.steps=20", "--resume", "--run-dir", str(tmp_path)]  # it ends before it trains
     assert main(["train", TINY, "--model.name=lstm", "--optimizer.name=adam", *wrong]) == 2
-    assert (
-        capsys.readouterr().out
-        == f'model.name=lstm keeps model.width = 16, model.layout = "shifted", model.label_scale = 3.1623 of {TINY}\n'
-    )
-    assert (
-        main(["train", TINY, "--model.name=lstm", "--model.width=16", "--model.layout=paired", "--model.label_scale=1", *wrong])
-        == 2
-    )
+    kept = 'model.width = 16, model.layout = "shifted", model.label_scale = 3.1623'
+    assert capsys.readouterr().out == f"model.name=lstm keeps {kept} of {TINY}\n"
+    all_given = ["--model.width=16", "--model.layout=paired", "--model.label_scale=1"]
+    assert main(["train", TINY, "--model.name=lstm", *all_given, *wrong]) == 2
     assert main(["train", TINY, "--model.name=transformer", "--model.width=8", *wrong]) == 2
     assert capsys.readouterr().out == ""
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gpicl_jax.experiments.comparison_rows import RECALL_FIRST, ROWS, STUCK, WITH_CURRICULUM
+from gpicl_jax.experiments.comparison_rows import BESIDE, ROWS, curriculum, tries
 from gpicl_jax.experiments.engine import Cell, Experiment, Grid, Member, Row, markdown
 from gpicl_jax.experiments.engine.run import Asked, Work
 from gpicl_jax.experiments.engine.survival import steps_to_leave
@@ -44,6 +44,7 @@ class Comparison(Experiment):
       seconds: meta-training time of a cell by `clock`, without compilation. 0 trains for the number of steps of its config.
       trials: how many settings a learner may try.
       rows: names in `ROWS`.
+      beside: whether rows have what they have beside a curriculum.
       curriculum: whether meta-training begins with recall.
       validations: how often a cell is validated, to see when it leaves the plateau.
     """
@@ -52,6 +53,7 @@ class Comparison(Experiment):
     seconds: float = 0.0
     trials: int = 0
     rows: tuple[str, ...] = tuple(ROWS)
+    beside: bool = False
     curriculum: bool = False
     validations: int = 1
     seeds: int = 3
@@ -62,8 +64,8 @@ class Comparison(Experiment):
     scales = {
         "smoke": dict(seeds=1, datasets=("digits", "random"), seconds=2.0, trials=2, overrides=_SMOKE),
         "laptop": dict(seconds=600.0, trials=3),
-        "curriculum": dict(seconds=600.0, trials=3, curriculum=True, validations=40),
-        "stuck": dict(seconds=600.0, trials=3, rows=STUCK, validations=40),
+        "curriculum": dict(seconds=600.0, trials=3, beside=True, curriculum=True, validations=40),
+        "without": dict(seconds=600.0, trials=3, beside=True, rows=tuple(BESIDE), validations=40),
         "paper": dict(configs="paper", sizes=((14, 1), (32, 3)), datasets=(*_SETS, "svhn_cropped")),
     }
 
@@ -78,7 +80,7 @@ class Comparison(Experiment):
         found = {}
         for row, (size, channels) in itertools.product(self.rows, self.sizes):
             images = f"--data.size={size}", f"--data.channels={channels}"
-            more = (*RECALL_FIRST, *WITH_CURRICULUM.get(row, ())) if self.curriculum else ()
+            more = (*(BESIDE.get(row, ()) if self.beside else ()), *(curriculum(row) if self.curriculum else ()))
             found[row, size, channels, self.seconds] = (f"comparison/{self.configs}/{row}", *images, *more)
         return found
 
@@ -205,7 +207,7 @@ class Trials(Experiment):
     def cells(self) -> list[Cell]:
         found = []
         for (row, size, channels, seconds), settings in self.of.table().items():
-            for trial in ROWS[row][: self.of.trials]:
+            for trial in tries(row, self.of.beside)[: self.of.trials]:
                 axes = {"learner": row, "size": size, "channels": channels, "overrides": trial}
                 axes |= {"budget_seconds": seconds / 4, "seed": _TRIAL_SEED}
                 found.append(self.of.cell(axes, *settings, trial))

@@ -29,15 +29,29 @@ ROWS: dict[str, tuple[str, ...]] = {
     "finetune_hidden": _ONLINE,
     "equivariant": _rates("optimizer.learning_rate", "3e-3", "1e-3", "1e-2"),
 }
-# The curriculum, and what a row needs beside it: tokens that hold a whole example, and a memory that is bounded.
+# The curriculum begins with recall of two images. VSML, to which all labels are alike, begins with all classes.
 RECALL_FIRST = ("--tasks.active_classes=2", "--tasks.images_per_class=1")
-_PAIRED = "--model.layout=paired"
-WITH_CURRICULUM = {
-    "lstm": (_PAIRED,),
-    "outer_product_lstm": (_PAIRED,),
+_CURRICULA = {"vsml": RECALL_FIRST[1:]}
+# What a row has beside the curriculum (results/comparison says what was tried): tokens that hold a whole example, a memory that
+# is bounded, Muon or smaller batches where they leave the plateau earlier.
+_PAIRED, _FEW = "--model.layout=paired", "--tasks.tasks_per_step=8"
+_BY_MUON = ("--optimizer.name=muon", "--optimizer.learning_rate=2e-2")
+BESIDE: dict[str, tuple[str, ...]] = {
+    "transformer_paper": (_FEW,),
+    "lstm": (_PAIRED, *_BY_MUON),
+    "outer_product_lstm": (_PAIRED, *_BY_MUON),
     "fast_weights": (_PAIRED, "--model.bounded=true"),
+    "encoder_decoder": (),
     "vsml": (_PAIRED,),
-    "vsml_without_symmetries": (_PAIRED,),
+    "vsml_without_symmetries": (_PAIRED, *_BY_MUON, _FEW, "--model.grid_size=4"),
 }
-# The rows of which no seed had left the plateau after 120 s without it.
-STUCK = ("transformer_paper", "encoder_decoder", *WITH_CURRICULUM)
+
+
+def tries(row: str, beside: bool) -> tuple[str, ...]:
+    """Returns the rates that a row tries, with what it has `beside` the curriculum or without."""
+    return _MUON if beside and _BY_MUON[0] in BESIDE.get(row, ()) else ROWS[row]
+
+
+def curriculum(row: str) -> tuple[str, ...]:
+    """Returns the curriculum of a row."""
+    return _CURRICULA.get(row, RECALL_FIRST)

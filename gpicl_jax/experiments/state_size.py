@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from gpicl_jax.experiments.comparison_rows import RECALL_FIRST, WITH_CURRICULUM
+from gpicl_jax.experiments.comparison_rows import BESIDE, curriculum
 from gpicl_jax.experiments.engine import MANY_TASKS, SMOKE, Experiment, Grid, Member, Row, ends, markdown, mean_and_deviation
 from gpicl_jax.figures.style import finished, marks, panels
 from gpicl_jax.registry import register
@@ -77,7 +77,7 @@ class StateSize(Experiment):
             (learner, ", ".join(f"{name} {value}" for name, value in size.items())): (
                 f"comparison/{self.configs}/{learner}",
                 *(f"--model.{name}={value}" for name, value in size.items()),
-                *((*RECALL_FIRST, *WITH_CURRICULUM.get(learner, ())) if self.curriculum else ()),
+                *((*BESIDE.get(learner, ()), *curriculum(learner)) if self.curriculum else ()),
             )
             for learner, sizes in self.sizes
             for size in sizes

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from gpicl_jax.experiments.engine import markdown
+from gpicl_jax.experiments.engine import markdown, mean_and_deviation
 from gpicl_jax.paper import paper_table
 
 RESULTS = Path(__file__).parent
@@ -27,6 +27,17 @@ SETS = {
 }
 SOLVERS = ("1-NN", "ridge", "kernel ridge")
 BENCHMARKS = ("tasks", "step", "inference", "maml", "study", "population")
+_WORDS = {
+    "--tasks.active_classes=2 --tasks.images_per_class=1": "--recall first",
+    "--tasks.images_per_class=1": "--fewer images alone",
+    "--tasks.active_classes=2": "--fewer classes alone",
+    "--model.layout=paired": "--paired",
+    "--optimizer.name=muon --optimizer.learning_rate=2e-2": "--Muon",
+    "--optimizer.name=adam --optimizer.learning_rate=1e-3 --optimizer.b2=0.99": "--Adam",
+    "--tasks.tasks_per_step=8": "--8 episodes a step",
+    "--tasks.length=50": "--episodes of 50",
+    "--model.bounded=true": "--bounded memory",
+}
 LAST = slice(90, 99)  # positions, both included
 
 
@@ -65,28 +76,42 @@ def mnist_8x8() -> Iterator[str]:
 
 
 def digits() -> Iterator[str]:
-    """Accuracy on the digits by seed: before the first example, and over positions 90–99 of each kind of tasks."""
+    """Accuracy on the digits over positions 90–99: of six seeds with test tasks of their own, and of changes to the recipe."""
     kinds = {"unseen_tasks": "unseen tasks", "unseen_tasks_train_images": "training images", "identity_tasks": "no projection"}
     for file, learner in (("equivariant", "equivariant_transformer"), ("learning_curves", "transformer")):
         frame = pd.read_csv(RESULTS / "digits" / f"{file}.csv")
-        first = frame[(frame.tasks == "unseen_tasks") & (frame.position == 0)].set_index(["solver", "seed"]).accuracy
-        last = frame[frame.position >= LAST.start].groupby(["solver", "seed", "tasks"]).accuracy.mean()
+        begin = frame[(frame.tasks == "unseen_tasks") & (frame.position == 0)].groupby("solver").accuracy
+        last = frame[frame.position >= LAST.start].groupby(["solver", "tasks", "seed"]).accuracy.mean()
         rows = []
-        for solver, seeds in ((learner, frame.seed.unique()), *((solver, [0]) for solver in SOLVERS)):
-            for seed in seeds:
-                cells = [f"{last[solver, seed, kind]:.3f}" if (solver, seed, kind) in last else "–" for kind in kinds]
-                begin = f"{first[solver, seed]:.3f}" if (solver, seed) in first else "–"
-                rows.append([f"{solver}, seed {seed}" if solver == learner else solver, begin, *cells])
+        for solver in (learner, *SOLVERS):
+            cells = [mean_and_deviation(last[solver, kind]) if (solver, kind) in last else "–" for kind in kinds]
+            rows.append([solver, mean_and_deviation(begin.get_group(solver)) if solver in begin.groups else "–", *cells])
         yield markdown(["", "unseen tasks, first", *kinds.values()], rows)
+    changes = pd.read_csv(RESULTS / "digits" / "changes.csv")
+    by_change = changes.groupby("change", sort=False)["last"].agg(lambda last: ", ".join(map("{:.3f}".format, last)))
+    yield markdown(
+        ["change", "unseen tasks, by seed"],
+        [[f"`{change}`" if change[0] == "-" else change, last] for change, last in by_change.items()],
+    )
 
 
 def comparison() -> Iterator[str]:
-    """Temporaries of a meta-gradient, from `results/comparison/memory.py`."""
+    """Temporaries of a meta-gradient, from `results/comparison/memory.py`, and what `results/comparison/tried.py` tried."""
     memory = pd.read_csv(RESULTS / "comparison" / "memory.csv")
     yield markdown(
         ["", "MiB, steps recomputed (the default)", "MiB, steps kept"],
         [[row.case, f"{row.recomputed:,.1f}", f"{row.kept:,.1f}"] for row in memory.itertuples()],
     )
+    rows = []
+    for row in pd.read_csv(RESULTS / "comparison" / "tried.csv").itertuples():
+        told = row.tried
+        for setting, words in _WORDS.items():
+            told = told.replace(setting, words)
+        left = (
+            [f"{row.left_seconds:.0f}", f"{row.left_episodes:,.0f}"] if row.left_seconds > 0 else [f"> {row.seconds:.0f}", "–"]
+        )
+        rows.append([f"`{row.row}`", ", ".join(told.split(" --")).replace("--", ""), *left, f"{row.validation_last:.3f}"])
+    yield markdown(["", "tried", "left the plateau after s", "episodes", "accuracy at the end"], rows)
 
 
 def benchmarks() -> Iterator[str]:

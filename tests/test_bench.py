@@ -22,6 +22,7 @@ from gpicl_jax.cli import main
 from gpicl_jax.config import load_config
 from gpicl_jax.figures import benchmarks
 from gpicl_jax.hyper import hyper_from
+from gpicl_jax.models import base
 from gpicl_jax.sections import ENTRIES
 from gpicl_jax.tasks import Episode
 from gpicl_jax.training.step import init_state, num_params
@@ -211,7 +212,7 @@ def test_pytorchs_transformer_is_the_same_and_so_is_its_training(activation, opt
     decay = ("--optimizer.weight_decay=0.1",) if optimizer == "adamw" else ()
     config = tokens_config(f"--model.activation={activation}", f"--optimizer.name={optimizer}", *decay)
     learner, optimizer, hyper, key = make_learner(config), make_optimizer(config), hyper_from(config), jax.random.key(0)
-    state = jax.jit(functools.partial(init_state, learner, optimizer))(hyper)
+    state = jax.jit(functools.partial(init_state, learner, optimizer, curriculum=False))(hyper)
     params, opt_state = jax.tree.map(lambda leaf: leaf + 0.05, state.params), state.opt_state  # biases of zero hide mistakes
     module = Transformer(config)
     transplant(module, params)
@@ -219,7 +220,7 @@ def test_pytorchs_transformer_is_the_same_and_so_is_its_training(activation, opt
     episodes_B = random_episodes(config)
     x_BLX, y_BL = as_torch(torch, episodes_B.x_LX, episodes_B.y_L)
     tokens_BLT = tokens(x_BLX, y_BL.long(), 10, 2.0)
-    ours_BLT = jax.vmap(lambda episode: tokens(episode.x_LX, episode.y_L, 10, 2.0))(episodes_B)
+    ours_BLT = jax.vmap(lambda episode: base.tokens(episode.x_LX, episode.y_L, 10, 2.0))(episodes_B)
     np.testing.assert_array_equal(tokens_BLT.numpy(), ours_BLT)
 
     @jax.jit

@@ -71,6 +71,7 @@ def test_overrides_are_toml_values_or_plain_text():
             "learner.name = 'sgd' cannot use model.name = 'transformer'; give learner.name = 'in_context', or model.name =",
         ),
         ({"model": {"num_layers": 0}}, "model.num_layers = 0; expected at least 1"),
+        ({"model": {"name": "vsml", "hidden": [4], "layout": "paired", "message_size": 1}}, "give 2 or more"),
         (
             {"model": {"name": "vsml", "smear_keys": True}},
             "model.name = 'vsml' has no setting model.smear_keys; allowed: model.width",

@@ -22,6 +22,7 @@ from gpicl_jax.experiments.engine import Cell, Experiment, make_experiment, memb
 from gpicl_jax.experiments.engine.files import redraw
 from gpicl_jax.experiments.engine.run import Asked, run_experiment, timed
 from gpicl_jax.experiments.engine.table import Table, units
+from gpicl_jax.experiments.engine.timing import with_steps
 from gpicl_jax.experiments.transition import Transition
 from gpicl_jax.runs.folder import RunFolder
 from gpicl_jax.settings import UserError
@@ -440,3 +441,17 @@ def test_times_of_interrupted_commands_add_up_and_later_commands_add_none(tmp_pa
     with timed(folder, {"processor_seconds": 3.0}):  # of a version that said nothing about the end
         pass
     assert next(times, None) is None
+
+
+def test_the_tasks_are_drawn(tmp_path):
+    folders = ["--runs-dir", str(tmp_path / "runs"), "--results-dir", str(tmp_path)]
+    assert main(["experiment", "tasks", "--scale", "smoke", *folders]) == 0
+    assert (tmp_path / "smoke.png").is_file()
+
+
+@pytest.mark.parametrize(("steps", "validations"), [(1975, 40), (25, 40), (1000, 1), (1000, 3)])
+def test_a_cell_is_validated_no_more_often_than_asked_and_at_its_end(steps, validations):
+    config = with_steps(load_config("comparison/laptop/lstm"), steps, validations)  # in chunks of 25
+    every = config.train.validate_every
+    assert every % 25 == 0 and -(-steps // every) <= validations
+    assert (config.train.steps == steps and (validations == 1) == (every >= steps)) or steps == 25

@@ -180,3 +180,20 @@ def test_initial_values_follow_the_authors():
     # Haiku's linear default, with the inputs and the hidden state as one row of 18 + 16
     np.testing.assert_allclose(params["kernel"].std(), 0.8796 / np.sqrt(34), rtol=0.05)
     assert abs(params["kernel"]).max() <= 2 / np.sqrt(34) * 1.0001 and not params["bias"].any()
+
+
+def test_paired_inputs_add_the_image_before_and_nothing_else():
+    """With no weight on x_{t−1} it is the model of x_t alone. With a weight it uses it, and permuted inputs change nothing."""
+    x_LX, y_L = jax.random.normal(jax.random.key(0), (L, X)), jnp.arange(L) % C
+    paired, shifted = VSML(**SMALL, layout="paired"), VSML(**SMALL)
+    params = paired.init(jax.random.key(1), x_LX, y_L)["params"]
+    kernel = params["lstm"]["kernel"]  # rows: M messages, x_t, x_{t−1}, …
+    without = params | {"lstm": params["lstm"] | {"kernel": jnp.delete(kernel, M + 1, axis=0)}}
+    silent = params | {"lstm": params["lstm"] | {"kernel": kernel.at[M + 1].set(0)}}
+    expected = shifted.apply({"params": without}, x_LX, y_L)
+    np.testing.assert_allclose(paired.apply({"params": silent}, x_LX, y_L), expected, atol=1e-6)
+    logits_LC = paired.apply({"params": params}, x_LX, y_L)
+    assert abs(logits_LC - expected).max() > 1e-4
+    order_X = jnp.array([3, 0, 4, 1, 2])
+    np.testing.assert_allclose(paired.apply({"params": params}, x_LX[:, order_X], y_L), logits_LC, atol=1e-6)
+    np.testing.assert_allclose(logits_LC[0], expected[0], atol=1e-6)  # x_{−1} is zeros

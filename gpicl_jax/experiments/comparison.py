@@ -258,13 +258,16 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _leaving(frame: pd.DataFrame, cap: float) -> str:
-    """Returns how many seeds of a learner left the plateau, and when, earliest to latest."""
-    rows = []
+    """Returns how many seeds of a learner left the plateau, and when, earliest to latest. Untrained rows are on none.
+
+    Its seconds are steps times the seconds of a step, without compilation and validations.
+    """
+    rows, frame = [], frame[frame.train_episodes > 0]
     for learner, runs in frame.drop_duplicates(["learner", "seed"]).groupby("learner", sort=False):
         left = runs.dropna(subset=["left_seconds"])
         ends = [f"{left[name].min():,.0f} – {left[name].max():,.0f}" if len(left) else "–" for name in _LEFT]
         rows.append([f"`{learner}`", f"{len(left)} of {len(runs)}", *ends])
-    return markdown(["", f"left the plateau in {cap:.0f} s", "processor seconds", "episodes"], rows)
+    return markdown(["", f"left the plateau in {cap:.0f} s", "seconds of steps", "episodes"], rows)
 
 
 def _markdown(table: pd.DataFrame) -> str:

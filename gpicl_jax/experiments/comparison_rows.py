@@ -29,9 +29,10 @@ ROWS: dict[str, tuple[str, ...]] = {
     "finetune_hidden": _ONLINE,
     "equivariant": _rates("optimizer.learning_rate", "3e-3", "1e-3", "1e-2"),
 }
-# The curriculum begins with recall of two images. VSML, to which all labels are alike, begins with all classes.
+# The curriculum begins with recall of two images. VSML, to which all labels are alike, begins with all classes. Rows that learn
+# nothing within an episode of meta-training would stay on the first rung for ever.
 RECALL_FIRST = ("--tasks.active_classes=2", "--tasks.images_per_class=1")
-_CURRICULA = {"vsml": RECALL_FIRST[1:]}
+_CURRICULA = {"vsml": RECALL_FIRST[1:]} | dict.fromkeys(("mlp", "finetune", "finetune_hidden", "sgd", "sgd_from_zeros"), ())
 # What a row has beside the curriculum (results/comparison says what was tried): tokens that hold a whole example, a memory that
 # is bounded, Muon or smaller batches where they leave the plateau earlier.
 _PAIRED, _FEW = "--model.layout=paired", "--tasks.tasks_per_step=8"
@@ -39,9 +40,11 @@ _BY_MUON = ("--optimizer.name=muon", "--optimizer.learning_rate=2e-2")
 BESIDE: dict[str, tuple[str, ...]] = {
     "transformer_paper": (_FEW,),
     "lstm": (_PAIRED, *_BY_MUON),
-    "outer_product_lstm": (_PAIRED, *_BY_MUON),
+    "outer_product_lstm": (_PAIRED,),
     "fast_weights": (_PAIRED, "--model.bounded=true"),
     "encoder_decoder": (),
+    "transformer": (),
+    "context_query": (),
     "vsml": (_PAIRED,),
     "vsml_without_symmetries": (_PAIRED, *_BY_MUON, _FEW, "--model.grid_size=4"),
 }

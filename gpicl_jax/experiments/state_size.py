@@ -45,6 +45,7 @@ LEARNING: dict[str, tuple[dict[str, int], ...]] = {
     ),
     "fast_weights": ({"memory_size": 8}, {"memory_size": 16}, {"memory_size": 24}),
 }
+_ALIKE = ("--tasks.tasks_per_step=32",)  # all rows see as many episodes
 _SMOKE = tuple((name, SIZES[name][:1]) for name in ("transformer", "lstm"))
 _STEPS = ("--train.steps=2000", "--train.chunk=50", "--train.validate_every=500", "--tasks.length=50", "--eval.episodes=1024")
 
@@ -77,7 +78,7 @@ class StateSize(Experiment):
             (learner, ", ".join(f"{name} {value}" for name, value in size.items())): (
                 f"comparison/{self.configs}/{learner}",
                 *(f"--model.{name}={value}" for name, value in size.items()),
-                *((*BESIDE.get(learner, ()), *curriculum(learner)) if self.curriculum else ()),
+                *((*BESIDE.get(learner, ()), *_ALIKE, *curriculum(learner)) if self.curriculum else ()),
             )
             for learner, sizes in self.sizes
             for size in sizes
@@ -98,11 +99,12 @@ class StateSize(Experiment):
         table = markdown(["learner", "size", "state", "parameters", "accuracy, last tenth", "seeds"], rows)
         if len(rows) < 3:
             return table
-        means = by_size.mean().reset_index()
+        means = by_size.mean().reset_index().dropna()
         state, params = (_told(*correlation(means[name], means["last"])) for name in ("state_size", "num_params"))
         return (
-            f"{table}\n\nRank correlation of the accuracy over {len(rows)} sizes, and its 95% interval over them: with the "
-            f"state {state}, with the number of parameters {params}."
+            f"{table}\n\nRank correlation of the accuracy over {len(rows)} sizes, and its 95% interval over them as if they "
+            f"were independent, which sizes of one learner are not: with the state {state}, with the number of parameters "
+            f"{params}."
         )
 
     def figure(self, frame: pd.DataFrame) -> Figure:
@@ -128,7 +130,7 @@ def correlation(sizes: pd.Series, accuracies: pd.Series) -> tuple[float, float, 
         ranks = [stats.rankdata(values.to_numpy()[draw]) for values in (sizes, accuracies)]
         if all(np.ptp(each) for each in ranks):  # a draw of equal pairs has none
             found.append(np.corrcoef(ranks)[0, 1])
-    low, high = np.percentile(found, [2.5, 97.5])
+    low, high = np.percentile(found or [np.nan], [2.5, 97.5])
     return float(stats.spearmanr(sizes, accuracies).statistic), float(low), float(high)
 
 

@@ -10,6 +10,7 @@ from gpicl_jax.build import make_tasks
 from gpicl_jax.experiments.engine import Experiment, Grid, Member, Row, markdown
 from gpicl_jax.figures.style import COLORS
 from gpicl_jax.hyper import hyper_from
+from gpicl_jax.models.base import tokens
 from gpicl_jax.registry import register
 from gpicl_jax.sections import Config
 from gpicl_jax.tasks import Episode, TaskDistribution, draw_task
@@ -95,7 +96,7 @@ def _images(figure: SubFigure, images: dict[str, np.ndarray]) -> None:
 
 def _sequence(figure: SubFigure, permutations_TC: np.ndarray, before_L: np.ndarray, episode: Episode) -> None:
     figure.suptitle("2. It renames the labels, and a token holds an image and the label of the one before", fontsize=10)
-    permutations, tokens = figure.subplots(1, 2, width_ratios=(1, 2.4))
+    permutations, token_axes = figure.subplots(1, 2, width_ratios=(1, 2.4))
     for number, permutation_C in enumerate(permutations_TC):
         for before, after in enumerate(permutation_C):
             permutations.plot([2 * number, 2 * number + 1], [before, after], color=COLORS[number], linewidth=1)
@@ -104,13 +105,14 @@ def _sequence(figure: SubFigure, permutations_TC: np.ndarray, before_L: np.ndarr
     permutations.spines[["bottom", "left"]].set_visible(False)
     tokens_LT = np.asarray(tokens(episode.x_LX, episode.y_L, 10))
     shown_LT = np.concatenate([tokens_LT[:, :_SHOWN], 3 * tokens_LT[:, -10:]], axis=1)
-    tokens.imshow(shown_LT, cmap="gray", vmin=-3, vmax=3, aspect="auto")
-    tokens.axvline(_SHOWN - 0.5, color=COLORS[1], linewidth=2)
-    tokens.set_yticks(range(_EXAMPLES), [f"{i}: {b} → {a}" for i, (b, a) in enumerate(zip(before_L, episode.y_L, strict=True))])
-    tokens.set_ylabel("example: its label → in task 0")
+    token_axes.imshow(shown_LT, cmap="gray", vmin=-3, vmax=3, aspect="auto")
+    token_axes.axvline(_SHOWN - 0.5, color=COLORS[1], linewidth=2)
+    names_L = [f"{i}: {b} → {a}" for i, (b, a) in enumerate(zip(before_L, episode.y_L, strict=True))]
+    token_axes.set_yticks(range(_EXAMPLES), names_L)
+    token_axes.set_ylabel("example: its label → in task 0")
     names = [f"A x$_i$ ({_SHOWN} of {episode.x_LX.shape[1]} numbers)", "one-hot y$_{i-1}$, 0 to 9"]
-    tokens.set_xticks([_SHOWN / 2, _SHOWN + 4.5], names)
-    tokens.tick_params(length=0)
+    token_axes.set_xticks([_SHOWN / 2, _SHOWN + 4.5], names)
+    token_axes.tick_params(length=0)
 
 
 def _statistics(figure: SubFigure, matrices: list[np.ndarray]) -> None:

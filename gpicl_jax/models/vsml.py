@@ -15,6 +15,7 @@ from einops import rearrange
 from flax import linen as nn
 
 from gpicl_jax.models.base import (
+    PAIRED,
     SequenceModel,
     dtype_setting,
     fan_in_normal,
@@ -24,7 +25,7 @@ from gpicl_jax.models.base import (
     layout_setting,
 )
 from gpicl_jax.registry import register
-from gpicl_jax.settings import setting
+from gpicl_jax.settings import UserError, setting
 
 Cells = tuple[jax.Array, jax.Array]
 REMAT_EXAMPLES = "recompute each example in the backward pass, which then keeps the states of L examples alone"
@@ -156,6 +157,15 @@ class VSML(SequenceModel):
     label_scale: float = label_scale_setting()
     remat: bool = setting(True, REMAT_EXAMPLES, free=True)
     dtype: str = dtype_setting()
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        model = config.model
+        if model.hidden and model.layout == PAIRED and model.message_size < 2:
+            raise UserError(
+                f"model.message_size = {model.message_size} is too small for the two numbers of an input of model.layout = "
+                f"{PAIRED!r} with model.hidden; give 2 or more"
+            )
 
     @nn.compact
     def __call__(self, x_LX: jax.Array, y_L: jax.Array) -> jax.Array:

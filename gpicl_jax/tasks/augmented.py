@@ -68,7 +68,8 @@ class TaskDistribution:
         that are used once and learners to which rotations make no difference (see `gpicl_jax/tasks/projection.py`). `identity`
         leaves out the projection (A = I), and only permutes labels.
       clutter: largest weight of other images. An example of a task is x + w x', where x' is an image drawn in the same way and
-        w = u² · clutter, u uniform in [0, 1]. So neighbours are often of other classes. 0: w = 0, as in the paper.
+        w = u² · clutter, u uniform in [0, 1]. So neighbours are often of other classes. 0: w = 0, as in the paper. In a `Scope`
+        x' is any image, so that a repeated x is another example each time.
       feature_scales: largest spread σ of random scales of the features. A task is x → A diag(s) x with log s = σ u z, u uniform
         in [0, 1] and z a random combination of 16 images, of mean square 1. So tasks have geometries that the images do not
         have, and neighbouring pixels have similar scales. 0: s = 1, as in the paper.
@@ -225,7 +226,7 @@ def seen_task_keys(hyper: Hyper, ids_T: jax.Array) -> jax.Array:
 
 
 def draw_episode(tasks: TaskDistribution, key: jax.Array, hyper: Hyper) -> Episode:
-    """Draws one training episode: a task, then a sequence of it.
+    """Draws one training episode, as it is at the end of a curriculum: a task, then a sequence of it.
 
     Example:
       >>> from gpicl_jax.config import Config

@@ -127,7 +127,10 @@ class Work:
 
 @contextlib.contextmanager
 def timed(folder: RunFolder, about: dict[str, Any]) -> Iterator[None]:
-    """Adds the time of training by `clock` to that of interrupted commands. Later commands, which find it trained, add none."""
+    """Adds the time of training by `clock` to that of interrupted commands. Later commands, which find it trained, add none.
+
+    The time of a command that was killed is lost.
+    """
     if about.get("trained", "processor_seconds" in about):
         yield
         return

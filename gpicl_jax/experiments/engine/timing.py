@@ -69,11 +69,11 @@ def steps_within(seconds: float, per_step: float, chunk: int) -> int:
 
 
 def with_steps(config: Config, steps: int, validations: int = 1) -> Config:
-    """Returns `config` with `steps` steps, about as many validations, and a warm-up of at most a fifth of the steps.
+    """Returns `config` with `steps` steps, at most as many validations, and a warm-up of at most a fifth of the steps.
 
     The last validation is at the end.
     """
-    every = max(1, steps // validations // config.train.chunk) * config.train.chunk
+    every = -(-steps // (validations * config.train.chunk)) * config.train.chunk
     train = dataclasses.replace(config.train, steps=steps, validate_every=every)
     optimizer = dataclasses.replace(config.optimizer, warmup_steps=min(config.optimizer.warmup_steps, steps // 5))
     return dataclasses.replace(config, train=train, optimizer=optimizer)

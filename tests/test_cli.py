@@ -297,6 +297,8 @@ def test_steps_may_be_added_on_resume_and_nothing_else(straight, tmp_path, capsy
     assert main(["train", TINY, *resume, "--model.width=32", "--optimizer.name=sgd"]) == 2
     error = capsys.readouterr().err
     assert "model.width (16 there, 32 given)" in error and "optimizer.name ('adam' there, 'sgd' given)" in error
+    assert main(["train", TINY, *resume, "--tasks.active_classes=2"]) == 2
+    assert "tasks.active_classes ('all' there, 2 given)" in capsys.readouterr().err
     assert main(["train", TINY, *resume, "--train.steps=20"]) == 2
     assert "already at step 40" in capsys.readouterr().err
     assert load_config(str(run_dir / "config.toml")).train.steps == 40

@@ -9,13 +9,14 @@ from tests import test_lstm as recurrent
 from tests.test_lstm import CLASSES, FEATURES, LENGTH, linear, sigmoid
 
 
-def numpy_fast_weights(params, tokens, size):
+def numpy_fast_weights(params, tokens, size, bounded=False):
     memory, logits = np.zeros((size, size**2)), []
     for h in recurrent.numpy_lstm(params["lstm"], tokens):
         write = linear(params["memory"]["write"], h)
         k1, k2, v = np.tanh(write[:size]), np.tanh(write[size : 2 * size]), np.tanh(write[2 * size : 3 * size])
         key = np.outer(k1, k2).flatten()
         memory = memory + sigmoid(write[3 * size]) * np.outer(v - memory @ key, key)
+        memory = memory / max(1, np.sqrt((memory**2).sum())) if bounded else memory
         r1, r2 = np.tanh(linear(params["memory"]["read"], h)).reshape(2, size)
         read = memory @ np.outer(r1, r2).flatten()
         normed = (read - read.mean()) / np.sqrt(read.var() + 1e-5) * params["norm"]["scale"]
@@ -23,12 +24,16 @@ def numpy_fast_weights(params, tokens, size):
     return np.array(logits)
 
 
-def test_equals_the_equations():
-    model = FastWeights(num_classes=CLASSES, width=7, memory_size=3, label_scale=2.0)
+@pytest.mark.parametrize("bounded", [False, True])
+def test_equals_the_equations(bounded):
+    model = FastWeights(num_classes=CLASSES, width=7, memory_size=3, label_scale=2.0, bounded=bounded)
     x_LX, y_L = recurrent.episode()
     params = recurrent.random_params(model)
-    expected = numpy_fast_weights(recurrent.float64(params), recurrent.numpy_tokens(x_LX, y_L, 2.0), size=3)
+    params["memory"]["write"]["bias"] += 1  # larger keys take the norm above 1
+    tokens = recurrent.numpy_tokens(x_LX, y_L, 2.0)
+    expected, other = (numpy_fast_weights(recurrent.float64(params), tokens, 3, each) for each in (bounded, not bounded))
     np.testing.assert_allclose(recurrent.apply(model, params, x_LX, y_L), expected, atol=2e-5)
+    assert abs(expected - other).max() > 1e-3  # the bound is met here
 
 
 def test_number_of_parameters_and_size_of_the_state():

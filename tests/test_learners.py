@@ -42,6 +42,12 @@ VARIANTS = {
     "transformer-rope": ("--model.positions=rope", "--model.smear_keys=false"),
     "transformer-alibi": ("--model.positions=alibi", "--model.smear_keys=false"),
     "encoder_decoder-plain": ("--model.name=encoder_decoder", "--model.smear_keys=false"),
+    "lstm-paired": ("--model.name=lstm", "--model.layout=paired"),
+    "fast_weights-bounded": ("--model.name=fast_weights", *OF_MODELS["fast_weights"], "--model.bounded=true"),
+    "vsml-paired": ("--model.name=vsml", *OF_MODELS["vsml"], "--model.layout=paired"),
+    "vsml_without_symmetries-paired": (
+        *("--model.name=vsml_without_symmetries", *OF_MODELS["vsml_without_symmetries"], "--model.layout=paired"),
+    ),
     "vsml-deep": ("--model.name=vsml", *OF_MODELS["vsml"], "--model.hidden=[5]"),
     "maml-first_order": ("--model.name=mlp", "--learner.name=maml", "--learner.first_order=true", "--learner.inner_rate=0.02"),
 }

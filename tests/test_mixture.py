@@ -63,7 +63,7 @@ def test_a_mixture_draws_what_its_sources_would(mixture):
 
 
 def test_a_mixture_counts_the_images_of_its_sources_and_has_their_splits_and_statistics():
-    """Of 120 episodes of 6, some show images that others show; which tasks are of which set is looked up in the values."""
+    """120 episodes of 6 share some images. Their values say which tasks are of which set."""
     bright, points = flat(200, "bright"), RandomPoints(4)
     never = dataclasses.replace(bright, name="never", statistics="test")
     mixture = Mixture((flat(10, "dark"), bright, never, points), weights=(2.0, 1.0, 0.001, 1.0))

@@ -76,7 +76,7 @@ def test_the_meta_loss_counts_as_many_queries_as_it_is_told():
 
 
 def test_squashed_logits_leave_the_prediction_as_it_is():
-    """Of (0, σ(z)) class 1 is always the larger."""
+    """Class 1 is always the larger of (0, σ(z))."""
     episode = make_episode()._replace(y_L=jnp.array([1, 0, 1, 0, 1, 1, 0, 0]))
     learner = two_classes(squash=True)
     params = initial(learner)
@@ -281,7 +281,7 @@ def test_inner_losses_are_recorded_with_each_validation_though_a_run_is_killed_b
 
 
 def test_losses_along_the_inner_loop(params_of_two):
-    """Of the context before each step, and of all queries after it, whatever the meta-loss counts."""
+    """They are of the context before each step, and of all queries after it, whatever the meta-loss counts."""
     episode, params = params_of_two
     learner = two_classes(num_queries=1)
     found = jax.jit(functools.partial(learner.inner_losses, key=None))(params, episode)

@@ -45,10 +45,8 @@ def table(result: MetaTest) -> str:
 
 def _curve_of(dataset: str, result: MetaTest) -> list[str]:
     test = result.tests[dataset]
-    final, examples = (
-        final_rows(test.length, test.episode_context),
-        "held-out images" if test.source.has_splits else "fresh examples",
-    )
+    final = final_rows(test.length, test.episode_context)
+    examples = "held-out images" if test.source.has_splits else "fresh examples"
     rows = {str(position): slice(position, position + 1) for position in FIRST_POSITIONS if position < test.length}
     rows = {str(test.num_context): final} if test.num_context else rows | {f"last {test.length - final.start}": final}
     scores = {solver: each for (_, kind, solver), each in result.scores.items() if kind == "unseen_tasks"}

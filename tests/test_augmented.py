@@ -80,7 +80,7 @@ def test_drawing_in_chunks_equals_drawing_at_once_equals_drawing_alone(tasks, mo
     tasks = dataclasses.replace(tasks, entries=entries, clutter=changed, feature_scales=changed)
     keys = jax.random.split(jax.random.key(0), 6), jax.random.split(jax.random.key(1), (6, sequences))
     at_once = jax.jit(lambda tasks, *keys: draw_episodes(tasks, *keys))(tasks, *keys)
-    monkeypatch.setattr(projection, "_LIVE_BYTES", {"cpu": 4 * 64 * 64 * 4})
+    monkeypatch.setattr(augmented, "CPU_BYTES", 4 * 64 * 64 * 4)
     in_chunks = jax.jit(lambda tasks, *keys: draw_episodes(tasks, *keys))(tasks, *keys)
     alone = jax.jit(lambda tasks, task, sequence: draw_sequence(tasks, draw_task(tasks, task), sequence))(
         tasks, keys[0][4], keys[1][4, 0]

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import re
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gpicl_jax.tasks import projection, randomness
+from gpicl_jax.tasks import TaskDistribution, draw_episodes, projection, randomness
 from gpicl_jax.tasks.sources.images import load
 
 
@@ -66,18 +67,33 @@ def test_integer_entries_are_the_same_on_every_version_and_backend():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_products_of_integer_entries_and_pixels_are_exact(dtype, monkeypatch):
+def test_products_of_integer_entries_and_pixels_are_exact(dtype):
     """In the worst case too: all pixels 255 and entries of one sign."""
-    monkeypatch.setattr(projection, "_INTEGERS", {jax.default_backend(): dtype})
     num_features = 1024
     pixels = np.random.default_rng(0).integers(0, 256, (20, num_features), dtype=np.uint8)
     pixels[0] = 255
-    entries_XX, _ = projection.integer_matrix(jax.random.key(3), num_features)
-    assert entries_XX.dtype == dtype
-    entries_XX = entries_XX.at[0].set(16)
+    entries_XX = projection.integer_matrix(jax.random.key(3), num_features).entries_XX.at[0].set(16)
     exact = pixels.astype(np.int64) @ np.asarray(entries_XX).astype(np.int64).T
+    np.testing.assert_array_equal(np.asarray(projection.product(dtype, pixels, entries_XX), np.int64), exact)
     mean_zero = projection.project(projection.Matrix(entries_XX, jnp.float32(1)), pixels, jnp.float32(0), jnp.float32(1))
     np.testing.assert_array_equal(np.asarray(mean_zero, np.int64), exact)
+
+
+@pytest.mark.parametrize(("platform", "dtype"), [("cpu", "f32"), ("cuda", "bf16"), ("tpu", "bf16")])
+def test_a_program_is_that_of_the_platform_it_is_lowered_for(platform, dtype):
+    """The precision of integer products, the number of tasks at once, and Cholesky factors: a CPU takes them in turns, because a
+    batch of them inside a loop waits for ever there.
+    """
+    tasks = TaskDistribution(load("digits", "train"), length=20, entries="integer")
+    keys = jax.random.split(jax.random.key(0), 2000), jax.random.split(jax.random.key(1), (2000, 1))
+
+    def lowered(tasks):
+        return jax.jit(draw_episodes).trace(tasks, *keys).lower(lowering_platforms=(platform,)).as_text()
+
+    at_once = 256 if platform == "cpu" else 2000  # matrices of 64 × 64 fill 4 MiB
+    assert f"(tensor<{at_once}x20x64x{dtype}>, tensor<{at_once}x64x64x{dtype}>)" in lowered(tasks)
+    factor = {"cpu": r'potrf.*num_batch_dims = "0"', "cuda": r'potrf.*num_batch_dims = "1"', "tpu": r"cholesky.*2000x20x20"}
+    assert re.search(factor[platform], lowered(dataclasses.replace(tasks, entries="gram")))
 
 
 def _gram_of_projections(make, x_LX, num_tasks):
@@ -144,14 +160,3 @@ def test_a_gram_matrix_is_the_same_alone_and_in_a_batch():
         np.testing.assert_allclose(batch, np.stack(alone), atol=1e-5)
     words = jax.jit(jax.vmap(lambda key: jax.random.chisquare(key, jnp.arange(64.0, 44.0, -1))))(keys)
     np.testing.assert_array_equal(words[2], jax.random.chisquare(keys[2], jnp.arange(64.0, 44.0, -1)))
-
-
-def test_cholesky_factors_are_never_batched_on_a_cpu():
-    """A batch of them inside a loop waits for ever there."""
-    x_BLX = jnp.ones((3, 4, 9))
-
-    def project(key, x_LX):
-        return projection.project(projection.Unmade(key), x_LX, jnp.float32(0), jnp.float32(1))
-
-    program = str(jax.make_jaxpr(jax.vmap(project))(jax.random.split(jax.random.key(0), 3), x_BLX))
-    assert re.findall(r"f32\[([\d,]+)\] = cholesky", program) == ["4,4"]

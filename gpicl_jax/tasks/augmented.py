@@ -5,6 +5,7 @@ is a function of keys, so a task is the same alone, in any batch, and on any num
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -15,7 +16,15 @@ from gpicl_jax.hyper import Hyper
 from gpicl_jax.sections import GRAM
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks.episode import Episode
-from gpicl_jax.tasks.projection import MOST_INTEGER_FEATURES, Projection, draw_projection, project, tasks_at_once
+from gpicl_jax.tasks.projection import (
+    ACCELERATOR_BYTES,
+    CPU_BYTES,
+    MOST_INTEGER_FEATURES,
+    Projection,
+    draw_projection,
+    project,
+    tasks_at_once,
+)
 from gpicl_jax.tasks.randomness import random_normal, random_uniform, random_words
 from gpicl_jax.tasks.scope import Scope, within
 from gpicl_jax.tasks.sources.base import Drawing, Source
@@ -205,11 +214,15 @@ def draw_episodes(
             return jax.tree.map(lambda leaf: leaf[None], draw_sequence(tasks, task, sequence_keys_S[0], scope))
         return jax.vmap(lambda key: draw_sequence(tasks, task, key, scope))(sequence_keys_S)
 
-    at_once = tasks_at_once(tasks.entries, tasks.source.num_features, tasks.length)
-    if at_once >= len(task_keys_T):
-        return jax.vmap(draw_one)((task_keys_T, sequence_keys_TS))
-    # one at a time is a plain map: a vmap over a single task makes XLA's CPU programs twice as slow
-    return jax.lax.map(draw_one, (task_keys_T, sequence_keys_TS), batch_size=at_once if at_once > 1 else None)
+    def draw_all(live_bytes: int, *keys: jax.Array) -> Episode:
+        at_once = tasks_at_once(tasks.entries, tasks.source.num_features, tasks.length, live_bytes)
+        if at_once >= len(task_keys_T):
+            return jax.vmap(draw_one)(keys)
+        # one at a time is a plain map: a vmap over a single task makes XLA's CPU programs twice as slow
+        return jax.lax.map(draw_one, keys, batch_size=at_once if at_once > 1 else None)
+
+    on = {"cpu": functools.partial(draw_all, CPU_BYTES), "default": functools.partial(draw_all, ACCELERATOR_BYTES)}
+    return jax.lax.platform_dependent(task_keys_T, sequence_keys_TS, **on)
 
 
 def draw_task_keys(tasks: TaskDistribution, key: jax.Array, hyper: Hyper, num: int) -> jax.Array:

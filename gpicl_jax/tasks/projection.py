@@ -11,11 +11,7 @@ from gpicl_jax.sections import GRAM, IDENTITY
 from gpicl_jax.tasks.randomness import random_normal, threefry
 
 # Bytes of matrices that are alive at once: what a CPU's cache holds, or a small part of an accelerator's memory.
-_LIVE_BYTES = {"cpu": 4 * 2**20}
-_LIVE_BYTES_ELSEWHERE = 2**30
-# What integer entries are held in, exact either way: on a CPU the product is faster in float32, elsewhere in bfloat16.
-_INTEGERS = {"cpu": jnp.float32}
-_INTEGERS_ELSEWHERE = jnp.bfloat16
+CPU_BYTES, ACCELERATOR_BYTES = 4 * 2**20, 2**30
 MOST_INTEGER_FEATURES = 4111  # the largest X with 16 · 255 · X < 2²⁴
 _JITTER = 1e-6  # of the trace; from 1e-7 on, dependent images have a Cholesky factor in float32
 
@@ -24,7 +20,7 @@ class Matrix(NamedTuple):
     """A = scale · entries.
 
     Attributes:
-      entries_XX: float32 [X, X], or bfloat16 for integers on an accelerator.
+      entries_XX: float32 [X, X], or int8 for integers.
       scale: float32 scalar.
     """
 
@@ -89,9 +85,8 @@ def integer_matrix(key: jax.Array, num_features: int) -> Matrix:
     counter = jax.lax.iota(jnp.uint32, half * num_features).reshape(half, num_features)
     # both words of a threefry block: the rows of the upper half from one, of the lower half from the other
     words_XX = jnp.concatenate(threefry(key, jnp.zeros_like(counter), counter))[:num_features]
-    entries_XX = jax.lax.population_count(words_XX).astype(jnp.int32) - 16
-    dtype = _INTEGERS.get(jax.default_backend(), _INTEGERS_ELSEWHERE)
-    return Matrix(entries_XX.astype(dtype), jnp.float32(1 / math.sqrt(8 * num_features)))
+    entries_XX = jax.lax.population_count(words_XX).astype(jnp.int8) - jnp.int8(16)
+    return Matrix(entries_XX, jnp.float32(1 / math.sqrt(8 * num_features)))
 
 
 def project(projection: Projection, pixels_LX: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
@@ -105,11 +100,20 @@ def project(projection: Projection, pixels_LX: jax.Array, mean: jax.Array, std: 
     if isinstance(projection, Unmade):
         return _project_once(projection.key, (pixels_LX.astype(jnp.float32) - mean) / std)
     entries_XX, scale = projection
-    dtype = entries_XX.dtype if pixels_LX.dtype == jnp.uint8 else jnp.float32
-    projected_LX = jax.lax.dot_general(
-        pixels_LX.astype(dtype), entries_XX.astype(dtype), (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
-    )
+    if pixels_LX.dtype == jnp.uint8 and entries_XX.dtype == jnp.int8:  # exact either way; a CPU is faster in float32
+        halves = functools.partial(product, jnp.bfloat16)
+        projected_LX = jax.lax.platform_dependent(
+            pixels_LX, entries_XX, cpu=functools.partial(product, jnp.float32), default=halves
+        )
+    else:
+        projected_LX = product(jnp.float32, pixels_LX, entries_XX)
     return (projected_LX - mean * entries_XX.sum(axis=1, dtype=jnp.float32)[None]) * (scale / std)
+
+
+def product(dtype: jnp.dtype, pixels_LX: jax.Array, entries_XX: jax.Array) -> jax.Array:
+    """Returns the products of rows, float32 [L, X], of factors that are rounded to `dtype`."""
+    rows = ((1,), (1,)), ((), ())
+    return jax.lax.dot_general(pixels_LX.astype(dtype), entries_XX.astype(dtype), rows, preferred_element_type=jnp.float32)
 
 
 def _project_once(key: jax.Array, x_LX: jax.Array) -> jax.Array:
@@ -127,17 +131,16 @@ def _project_once(key: jax.Array, x_LX: jax.Array) -> jax.Array:
     gram_LL = jnp.matmul(x_LX, x_LX.T, precision="highest") / num_features
     gram_LL = gram_LL + _JITTER * jnp.trace(gram_LL) * jnp.eye(length)
     cholesky = functools.partial(jax.lax.linalg.cholesky, symmetrize_input=False)
-    if jax.default_backend() == "cpu":  # a batch of them inside a loop waits for ever (seen with jax 0.10.2, two threads)
-        cholesky = jax.custom_batching.sequential_vmap(cholesky)
+    # on a CPU a batch of them inside a loop waits for ever (seen with jax 0.10.2, two threads)
+    cholesky_LL = jax.lax.platform_dependent(gram_LL, cpu=jax.custom_batching.sequential_vmap(cholesky), default=cholesky)
     degrees_L = jnp.float32(num_features) - jnp.arange(length, dtype=jnp.float32)
     diagonal_L = jnp.sqrt(jax.random.chisquare(chi_key, degrees_L))
     bartlett_LL = jnp.tril(random_normal(normal_key, (length, length)), -1) + jnp.diag(diagonal_L)
-    return jnp.matmul(cholesky(gram_LL), bartlett_LL, precision="highest")
+    return jnp.matmul(cholesky_LL, bartlett_LL, precision="highest")
 
 
-def tasks_at_once(entries: str, num_features: int, length: int) -> int:
-    """Returns how many tasks to draw at a time on the default backend, so that memory does not grow with the batch."""
+def tasks_at_once(entries: str, num_features: int, length: int, live_bytes: int) -> int:
+    """Returns how many tasks to draw at a time, so that memory does not grow with the batch."""
     no_matrix = entries == IDENTITY or (entries == GRAM and num_features >= length)
     numbers = 2 * length * (num_features + length) if no_matrix else num_features**2  # images, and what becomes of them
-    live = _LIVE_BYTES.get(jax.default_backend(), _LIVE_BYTES_ELSEWHERE)
-    return max(1, live // (4 * numbers))
+    return max(1, live_bytes // (4 * numbers))

@@ -115,10 +115,15 @@ _convolution = jax.custom_batching.custom_vmap(_plain)
 @_convolution.def_vmap
 def _(size: int, batched: list[bool], *given: jax.Array) -> tuple[jax.Array, bool]:
     """Applies a kernel for each problem. A CPU takes them in turns, since the grouped convolution of `vmap` is slow on it."""
-    if jax.default_backend() != "cpu":
-        return jax.vmap(_plain, tuple(0 if own else None for own in batched))(*given), True
-    pairs = [each if own else jnp.broadcast_to(each, (size, *each.shape)) for each, own in zip(given, batched, strict=True)]
-    return jax.lax.map(lambda pair: _convolution(*pair), tuple(pairs)), True
+
+    def grouped(*given: jax.Array) -> jax.Array:
+        return jax.vmap(_plain, tuple(0 if own else None for own in batched))(*given)
+
+    def in_turns(*given: jax.Array) -> jax.Array:
+        each = [leaf if own else jnp.broadcast_to(leaf, (size, *leaf.shape)) for leaf, own in zip(given, batched, strict=True)]
+        return jax.lax.map(lambda pair: _convolution(*pair), tuple(each))
+
+    return jax.lax.platform_dependent(*given, cpu=in_turns, default=grouped), True
 
 
 @jax.custom_vjp

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gpicl_jax.build import make_learner, make_optimizer, make_tasks
+from gpicl_jax.build import make_tasks
 from gpicl_jax.config import as_dict, config_from_dict
 from gpicl_jax.hyper import Hyper, hyper_from
 from gpicl_jax.sections import Config
@@ -15,6 +15,7 @@ from gpicl_jax.tasks import Episode, TaskDistribution, draw_episodes
 from gpicl_jax.tasks.sources.images import ImageDataset
 from gpicl_jax.training import step as training
 from gpicl_jax.training.parallel import gradient_in_parts
+from gpicl_jax.training.program import make_program
 from gpicl_jax.training.step import BatchGradient, Metrics, TrainState
 
 SIZES = ("data.size", "data.channels", "tasks.tasks_per_step", "tasks.length", "tasks.classes_per_task")
@@ -75,7 +76,7 @@ def model_size(config: Config) -> str:
 
 
 class Program:
-    """A training program, built as `training.trainer.Trainer` builds it.
+    """A `training.program.TrainingProgram` with its tasks and inputs.
 
     Args:
       config: checked settings.
@@ -90,12 +91,9 @@ class Program:
 
     def __init__(self, config: Config, tasks: TaskDistribution | None = None) -> None:
         self.config, self.hyper, self.tasks = config, jax.device_put(hyper_from(config)), tasks or _random_tasks(config)
-        self.learner, self._optimizer = make_learner(config), make_optimizer(config)
-        init = functools.partial(training.init_state, self.learner, self._optimizer, curriculum=self.tasks.curriculum)
-        self.init = jax.jit(init)
-        gradient = functools.partial(training.batch_gradient, learner=self.learner)
-        gradient = gradient_in_parts(gradient, config.train.accumulate)
-        self.chunk = functools.partial(training.train_chunk, config=config, gradient=gradient, optimizer=self._optimizer)
+        made = make_program(config)
+        self.learner, self._optimizer, self.init = made.learner, made.optimizer, jax.jit(made.init)
+        self.chunk = functools.partial(made.chunk, gradient=made.gradient)
         self.shape = config.tasks.tasks_per_step, config.tasks.sequences_per_task
 
     def changed(self, **sections: dict[str, Any]) -> "Program":

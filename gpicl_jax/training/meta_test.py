@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from gpicl_jax.build import make_learner, make_optimizer, make_tasks
+from gpicl_jax.build import make_learner, make_tasks
 from gpicl_jax.evaluation import (
     Evaluator,
     Scores,
@@ -29,8 +29,8 @@ from gpicl_jax.tasks import EpisodeKeys, TaskDistribution
 from gpicl_jax.tasks.augmented import seen_task_keys, source_key
 from gpicl_jax.tasks.sources.mixture import draw_source
 from gpicl_jax.training.divergence import Diverged, advice
+from gpicl_jax.training.program import make_program
 from gpicl_jax.training.progress import counted
-from gpicl_jax.training.step import init_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +61,7 @@ def load_params(folder: RunFolder, config: Config, which: str) -> tuple[Any, int
     Raises:
       UserError: the run has no checkpoint, or it cannot be read.
     """
-    made = make_learner(config), make_optimizer(config), hyper_from(config)
-    like = jax.eval_shape(lambda: init_state(*made, curriculum=config.tasks.curriculum))
+    like = jax.eval_shape(make_program(config).init, hyper_from(config))
     if not jax.tree.leaves(like.params):  # nothing is meta-learned
         return like.params, 0
     if folder.checkpoints.is_dir():

@@ -77,6 +77,18 @@ def compile_chunk(
       parallel: `pmap` or `jit`. They are the same on one device.
       devices: the devices to use, of all processes. Their number must divide the number of tasks in a batch.
     """
+    run = spread_chunk(chunk, gradient, parallel=parallel, devices=devices)
+    if len(devices) == 1 or parallel == "jit":
+        return run
+    lanes = _put(np.arange(len(devices)), over(devices))
+    return lambda state, tasks, hyper: _of_all_processes(run(state, tasks, hyper, lanes), devices)
+
+
+def spread_chunk(chunk: Callable[..., Any], gradient: BatchGradient, *, parallel: str, devices: list[jax.Device]) -> Any:
+    """Returns the program of `compile_chunk`, which may be lowered for devices that are not there.
+
+    That of `pmap` takes one more argument, one number for each device: `pmap` wants an axis, and uses nothing but its length.
+    """
     if len(devices) == 1:
         return jax.jit(functools.partial(chunk, gradient=gradient), donate_argnums=0)
     if parallel == "jit":
@@ -84,10 +96,12 @@ def compile_chunk(
         return jax.jit(chunk, donate_argnums=0, out_shardings=on_all(devices))
     chunk = functools.partial(chunk, gradient=gradient_over_pmap(gradient, len(devices)))
     spread = functools.partial(jax.pmap, axis_name=AXIS, devices=devices, donate_argnums=0)
-    # pmap wants one argument with the device axis; nothing but its length is used.
-    run = spread(lambda state, tasks, hyper, _: chunk(state, tasks, hyper), in_axes=(None, None, None, 0), out_axes=None)
-    lanes = _put(np.arange(len(devices)), NamedSharding(_mesh(devices), PartitionSpec(AXIS)))
-    return lambda state, tasks, hyper: _of_all_processes(run(state, tasks, hyper, lanes), devices)
+    return spread(lambda state, tasks, hyper, _: chunk(state, tasks, hyper), in_axes=(None, None, None, 0), out_axes=None)
+
+
+def over(devices: list[jax.Device]) -> Sharding:
+    """Returns the sharding that cuts the first axis into a part for each device."""
+    return NamedSharding(_mesh(devices), PartitionSpec(AXIS))
 
 
 def on_all(devices: list[jax.Device]) -> Sharding:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gpicl_jax.build import make_learner, make_optimizer, make_tasks
+from gpicl_jax.build import make_tasks
 from gpicl_jax.evaluation import Evaluator, Scores, drawn_in_parts, validation_keys
 from gpicl_jax.hyper import Hyper, compiled_part, hyper_from
 from gpicl_jax.learners.base import check_fits, check_memory
@@ -24,8 +24,9 @@ from gpicl_jax.sections import Config, final_permute_prob
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import EpisodeKeys, TaskDistribution
 from gpicl_jax.training.loop import Trainee
-from gpicl_jax.training.parallel import gradient_in_parts, replicate
-from gpicl_jax.training.step import RUNG, Metrics, TrainState, batch_gradient, init_state, train_chunk
+from gpicl_jax.training.parallel import replicate
+from gpicl_jax.training.program import make_program
+from gpicl_jax.training.step import RUNG, Metrics, TrainState
 
 
 def one_device_a_core() -> None:
@@ -82,16 +83,14 @@ class Population(Trainee):
         self._devices = (devices or jax.local_devices())[: self.size]
         self._hyper = self.restored(hypers_of(configs))
         self._tasks = replicate(tasks or make_tasks(self.config, "train"), self._devices)
-        self.learner = make_learner(self.config)
+        program = make_program(self.config)
+        self.learner = program.learner
         check_fits(self.learner, self._tasks)
         at_once = self.config.tasks.tasks_per_step * self.config.tasks.sequences_per_task // self.config.train.accumulate
         members = 1 if self.in_turns else -(-self.size // len(self._devices))
         check_memory(self.learner, self.config.tasks.length, at_once * members)
-        optimizer = make_optimizer(self.config)
-        gradient = gradient_in_parts(functools.partial(batch_gradient, learner=self.learner), self.config.train.accumulate)
-        chunk = functools.partial(train_chunk, config=self.config, gradient=gradient, optimizer=optimizer)
-        init = functools.partial(init_state, self.learner, optimizer, curriculum=self.config.tasks.curriculum)
-        self._init = self._spread(lambda _, hyper: init(hyper), 1)
+        chunk = functools.partial(program.chunk, gradient=program.gradient)
+        self._init = self._spread(lambda _, hyper: program.init(hyper), 1)
         self._chunk = self._spread(lambda tasks, state, hyper: chunk(state, tasks, hyper), 2, donate=(1,))
 
     @property

@@ -1,21 +1,20 @@
 """One run on one or several devices, as the training loop needs it."""
 
-import functools
 from typing import Any
 
 import jax
 import numpy as np
 
-from gpicl_jax.build import make_learner, make_optimizer, make_tasks
+from gpicl_jax.build import make_tasks
 from gpicl_jax.evaluation import Evaluator, validation_keys
 from gpicl_jax.hyper import hyper_from
 from gpicl_jax.learners.base import check_fits, check_memory, final_rows
 from gpicl_jax.processes import of_first
 from gpicl_jax.sections import Config, final_permute_prob
-from gpicl_jax.settings import UserError
 from gpicl_jax.training.loop import Trainee
-from gpicl_jax.training.parallel import compile_chunk, gradient_in_parts, on_all, own_copy, replicate
-from gpicl_jax.training.step import RUNG, Metrics, TrainState, batch_gradient, init_state, train_chunk
+from gpicl_jax.training.parallel import compile_chunk, on_all, own_copy, replicate
+from gpicl_jax.training.program import check_shares, make_program
+from gpicl_jax.training.step import RUNG, Metrics, TrainState
 
 
 class Trainer(Trainee):
@@ -42,31 +41,22 @@ class Trainer(Trainee):
 
     def __init__(self, config: Config, *, parallel: str = "pmap", devices: list[jax.Device] | None = None) -> None:
         devices = devices or jax.devices()
-        slices = len(devices) * config.train.accumulate
-        if config.tasks.tasks_per_step % slices:
-            parts = f" × train.accumulate = {config.train.accumulate}" if config.train.accumulate > 1 else ""
-            raise UserError(
-                f"tasks.tasks_per_step = {config.tasks.tasks_per_step} is not divisible by the {len(devices)} devices{parts}; "
-                f"give a multiple of {slices}"
-            )
+        slices = check_shares(config, len(devices))
         self.config, self._devices = config, devices
         self.tasks = replicate(make_tasks(config, "train"), devices)
         self._validation = own_copy(replicate(make_tasks(config, "validation"), devices))
         self.hyper = replicate(hyper_from(config), devices)
-        self.learner = make_learner(config)
+        self._program = make_program(config)
+        self.learner = self._program.learner
         self.evaluator = Evaluator(self.learner)
         check_fits(self.learner, self.tasks)
         episodes = config.tasks.tasks_per_step * config.tasks.sequences_per_task
         check_memory(self.learner, config.tasks.length, episodes // slices)
-        self._optimizer = make_optimizer(config)
-        gradient = gradient_in_parts(functools.partial(batch_gradient, learner=self.learner), config.train.accumulate)
-        chunk = functools.partial(train_chunk, config=config, optimizer=self._optimizer)
-        self._chunk = compile_chunk(chunk, gradient, parallel=parallel, devices=devices)
+        self._chunk = compile_chunk(self._program.chunk, self._program.gradient, parallel=parallel, devices=devices)
 
     def state(self) -> TrainState:
         """Returns the state before the first step, on all devices."""
-        init = functools.partial(init_state, self.learner, self._optimizer, curriculum=self.config.tasks.curriculum)
-        return jax.jit(init, out_shardings=on_all(self._devices))(self.hyper)
+        return jax.jit(self._program.init, out_shardings=on_all(self._devices))(self.hyper)
 
     def chunk(self, state: TrainState) -> tuple[TrainState, Metrics]:
         """Takes `train.chunk` steps. `state` is donated and cannot be used again."""

@@ -73,6 +73,19 @@ Images are random. Settings that a benchmark uses may follow as --section.key=va
 All settings: gpicl settings. --results-dir writes NAME.csv anew, and draws benchmarks.png from all CSV files of DIR.
 JAX and PyTorch use all processors that this process may use: taskset -c 0,1 gpicl bench … gives them two.
 """
+_COMPILE_HELP = """\
+targets:
+{names}
+  NAME is one chip, NAME:8 or NAME:16 that many GPUs, v5e:2x4 or v4:2x2x2 a slice of TPUs.
+
+examples:
+  gpicl compile comparison/paper/transformer --for h100
+  gpicl compile comparison/paper/lstm --for v5e v5e:2x4 --parallel=jit --model.width=64
+
+Nothing runs, and no accelerator is needed: XLA compiles the program that gpicl train would run. GPUs need the extra aot-cuda,
+TPUs aot-tpu. Rates are the makers' peak numbers, so that steps/s is a bound and not a promise. A set that is not ready here is
+replaced by 60,000 blank images. The exit code is 1 where a program does not fit.
+"""
 _SETTINGS_HELP = """\
 examples:
   gpicl settings                  names and sections
@@ -167,6 +180,22 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     add("--results-dir", type=Path, metavar="DIR", help="write NAME.csv and benchmarks.png in DIR anew")
 
 
+def _add_compile(compile_: argparse.ArgumentParser) -> None:
+    add = compile_.add_argument
+    add("configs", nargs="+", metavar="CONFIG", help="configs, as of gpicl train")
+    add("--for", dest="targets", nargs="+", required=True, metavar="TARGET", help="what to compile for, see below")
+    add("--parallel", choices=("pmap", "jit"), default="pmap", help="how several devices share a step")
+    add("--largest", action="store_true", help="also find the largest tasks.tasks_per_step that fits")
+    add("--json", type=Path, metavar="FILE", help="write all numbers to FILE")
+    add("--results-dir", type=Path, metavar="DIR", help="add the rows that DIR/compile.csv lacks")
+
+
+def _compile_help() -> str:
+    from gpicl_jax.bench.targets import CHIPS
+
+    return _COMPILE_HELP.format(names=_listed({name: chip.about for name, chip in CHIPS.items()}))
+
+
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands."""
     options = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
@@ -183,6 +212,7 @@ def parser() -> argparse.ArgumentParser:
     experiment = command("experiment", "make a table or figure: train and test what it lacks", _experiment_help)
     figure = command("figure", "draw an experiment's figure again, from its CSV", _FIGURE_HELP)
     bench = command("bench", "measure speed and memory, also of PyTorch", _BENCH_HELP.format(names=_listed(BENCHMARKS)))
+    compile_ = command("compile", "compile a run for GPUs or TPUs that are not there: does it fit?", _compile_help)
     example = "example:\n  gpicl datasets --data.dir ~/tensorflow_datasets\n"
     datasets = command("datasets", "list the base datasets, and how to get missing ones", example)
     settings = command("settings", "list all settings of a config", _SETTINGS_HELP)
@@ -190,12 +220,13 @@ def parser() -> argparse.ArgumentParser:
     _add_evaluate(evaluate)
     _add_experiment(experiment)
     _add_bench(bench)
+    _add_compile(compile_)
     figure.add_argument("name", metavar="NAME", help="an experiment, see gpicl experiment --help")
     figure.add_argument("--scale", default="smoke", help="smoke, laptop or paper (default: smoke)")
     figure.add_argument("--results-dir", type=Path, metavar="DIR", help="the experiment's folder (default: results/NAME)")
     settings.add_argument("name", metavar="NAME", nargs="?", default="", help="a section, or a class: model.lstm")
     about = "your Python file with models, learners, optimizers, datasets, sources or experiments, which is run"
-    for each in (train, evaluate, experiment, figure, bench, settings):
+    for each in (train, evaluate, experiment, figure, bench, compile_, settings):
         each.add_argument("--import", dest="imports", type=Path, action="append", default=[], metavar="FILE.py", help=about)
     about = "folder of prepared TFDS sets (default: TFDS_DATA_DIR, or ~/tensorflow_datasets; evaluate: the run's)"
     for each in (evaluate, experiment, datasets):

@@ -46,7 +46,7 @@ def _run(arguments: list[str]) -> int:
     options, rest = parser().parse_known_args(arguments)
     for path in getattr(options, "imports", ()):
         import_file(path)
-    if rest and options.command not in ("train", "bench"):
+    if rest and options.command not in ("train", "bench", "compile"):
         raise UserError(f"unknown argument {rest[0]!r}; see 'gpicl {options.command} --help'")
     match options.command:
         case "train":
@@ -60,6 +60,12 @@ def _run(arguments: list[str]) -> int:
             asked = Asked(options.pytorch, options.pytorch_repo, options.repeats)
             files = {"json_file": options.json, "results": options.results_dir}
             return run_bench(options.name, tuple(rest), asked, ["gpicl", *arguments], **files)
+        case "compile":
+            from gpicl_jax.bench.compile import run_compile
+
+            about = {"parallel": options.parallel, "largest": options.largest}
+            files = {"json_file": options.json, "results": options.results_dir}
+            return run_compile(options.configs, tuple(rest), options.targets, **about, **files)
         case "evaluate":
             from gpicl_jax.training.run import evaluate_run
 

@@ -81,8 +81,8 @@ def test_products_of_integer_entries_and_pixels_are_exact(dtype):
 
 @pytest.mark.parametrize(("platform", "dtype"), [("cpu", "f32"), ("cuda", "bf16"), ("tpu", "bf16")])
 def test_a_program_is_that_of_the_platform_it_is_lowered_for(platform, dtype):
-    """The precision of integer products, the number of tasks at once, and Cholesky factors. A CPU takes those in turns, as a batch
-    of them inside a loop waits for ever there.
+    """The precision of integer products, the number of tasks at once, and Cholesky factors. A CPU takes those in turns: a
+    batch of them inside a loop waits for ever there.
     """
     tasks = TaskDistribution(load("digits", "train"), length=20, entries="integer")
     keys = jax.random.split(jax.random.key(0), 2000), jax.random.split(jax.random.key(1), (2000, 1))

@@ -62,6 +62,22 @@ def find_stored(name: str, folder: Path) -> Stored:
         return _read(name, folder)
 
 
+def is_missing(name: str, folder: Path) -> bool:
+    """Returns whether `name` is a set of TFDS that is not prepared in `folder`.
+
+    Raises:
+      UserError: there is no set of that name, or its files cannot be read.
+    """
+    if is_path(name) or (name in names("source") and name not in names("dataset")):
+        return False
+    try:
+        _read(name, folder)
+    except prepared.NotPrepared as missing:
+        prepared.check_name(missing.name)
+        return True
+    return False
+
+
 def _read(name: str, folder: Path) -> Stored:
     return (find("dataset", name).read if name in names("dataset") else prepared.read_prepared)(name, folder)
 

@@ -204,8 +204,12 @@ class _Counter:
     def _fused(self, body: list[Instruction], read: list[int], written: int) -> tuple[list[int], int]:
         """Returns the bytes that a fusion reads of each operand, and those that it writes."""
         users: dict[str, list[Instruction]] = {}
+        same: dict[str, str] = {}  # a bitcast is its operand
         for each in body:
-            for name in each.operands:
+            if each.operation == "bitcast":
+                same[each.name] = same.get(each.operands[0], each.operands[0])
+                continue
+            for name in dict.fromkeys(same.get(name, name) for name in each.operands):
                 users.setdefault(name, []).append(each)
         shapes = {each.name: each.shape for each in body}
         read = list(read)
@@ -213,9 +217,10 @@ class _Counter:
             if each.operation != "parameter":
                 continue
             index, uses = int(re.match(r"(\d+)", each.rest)[1]), users.get(each.name, [])
-            if uses and all(use.operation in _SLICES and use.operands[0] == each.name for use in uses):
+            first = all(same.get(use.operands[0], use.operands[0]) == each.name for use in uses if use.operands)
+            if uses and first and all(use.operation in _SLICES for use in uses):
                 read[index] = min(read[index], sum(shape_bytes(use.shape) for use in uses))
-            elif uses and all(use.operation == "dynamic-update-slice" and use.operands[0] == each.name for use in uses):
+            elif uses and first and all(use.operation == "dynamic-update-slice" for use in uses):
                 updates = sum(shape_bytes(shapes[use.operands[1]]) for use in uses)
                 read[index], written = 0, max(0, written - shape_bytes(each.shape)) + updates
         return read, written

@@ -4,7 +4,9 @@ They follow the authors' code (google/learned_optimization, folder research/data
 of models.py, `OuterLSTM` of model_components.py).
 """
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +17,27 @@ from gpicl_jax.models.base import SequenceModel, dtype_setting, fan_in_normal, l
 from gpicl_jax.registry import register
 from gpicl_jax.settings import setting
 
+_SEGMENT = 5
+
 
 def product(rows: jax.Array, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Returns rows @ kernel, both rounded to `dtype`, as float32, so that sums over time, also of gradients, are float32."""
     return (rows.astype(dtype) @ kernel.astype(dtype)).astype(jnp.float32)
+
+
+def scan_in_segments(step: Callable, start: Any, rows_L: Any) -> Any:
+    """Returns the outputs of `lax.scan(step, start, rows_L)`, whose backward pass keeps the state of every fifth row alone.
+
+    It computes a segment of five rows again before it goes back through it, so that all rows are computed twice, as where each
+    state is kept and the rest of a row computed again. Of states of d × d numbers it needs a third of the memory.
+    """
+    length = len(jax.tree.leaves(rows_L)[0])
+    whole = length - length % _SEGMENT
+    segment = jax.checkpoint(functools.partial(jax.lax.scan, step, unroll=_SEGMENT), prevent_cse=False)
+    segments = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, _SEGMENT, *leaf.shape[1:]), rows_L)
+    state, outputs = jax.lax.scan(segment, start, segments)
+    _, last = segment(state, jax.tree.map(lambda leaf: leaf[whole:], rows_L))
+    return jax.tree.map(lambda *parts: jnp.concatenate([parts[0].reshape(whole, *parts[1].shape[1:]), parts[1]]), outputs, last)
 
 
 class Linear(nn.Module):
@@ -142,18 +161,17 @@ class OuterProductLayer(nn.Module):
         scale = nn.softplus(self.param("key_scale", nn.initializers.zeros, ()))
 
         def step(state, input_G):
-            h_I, cell_NEF = state
+            h_I, cell_NFE = state
             z_N8E = rearrange(input_G + recurrent(h_I), "(N Z E) -> N Z E", N=self.num_heads, Z=8)
             keys_N3E, others_N3F, query_NE, output_NF = z_N8E[:, 0:3], z_N8E[:, 3:6], z_N8E[:, 6], z_N8E[:, 7]
-            gates_3NEF = jnp.einsum("nre,nrf->rnef", scale * jnp.tanh(keys_N3E), jnp.tanh(others_N3F))
-            input_NEF, candidate_NEF, forget_NEF = gates_3NEF
-            cell_NEF = nn.sigmoid(forget_NEF + 1) * cell_NEF + nn.sigmoid(input_NEF) * candidate_NEF
-            h_NF = nn.sigmoid(output_NF) * jnp.tanh(jnp.einsum("nef,ne->nf", cell_NEF, query_NE))
-            return (h_NF.ravel(), cell_NEF), h_NF.ravel()
+            keys_N3E, others_N3F = scale * jnp.tanh(keys_N3E), jnp.tanh(others_N3F)
+            input_NFE, candidate_NFE, forget_NFE = (others_N3F[:, r, :, None] * keys_N3E[:, r, None] for r in range(3))
+            cell_NFE = nn.sigmoid(forget_NFE + 1) * cell_NFE + nn.sigmoid(input_NFE) * candidate_NFE
+            h_NF = nn.sigmoid(output_NF) * jnp.tanh((cell_NFE * query_NE[:, None]).sum(axis=-1))
+            return (h_NF.ravel(), cell_NFE), h_NF.ravel()
 
-        # The backward pass keeps the state of each step and computes the other d × d matrices again: a fifth of the memory.
         start = jnp.zeros(inner), jnp.zeros((self.num_heads, self.head_size, self.head_size))
-        return jax.lax.scan(jax.checkpoint(step, prevent_cse=False), start, input_LG)[1]
+        return scan_in_segments(step, start, input_LG)
 
 
 @register("outer_product_lstm")
@@ -228,8 +246,7 @@ class FastWeightMemory(nn.Module):
             return memory_MK, memory_MK @ read_key_K
 
         rows = keys(first_LM, second_LM), jnp.tanh(value_LM), nn.sigmoid(rate_L1), keys(*jnp.split(read_LF, 2, axis=1))
-        # The backward pass keeps one memory per step, not the one before and the one after it.
-        return jax.lax.scan(jax.checkpoint(step, prevent_cse=False), jnp.zeros((size, size**2)), rows)[1]
+        return scan_in_segments(step, jnp.zeros((size, size**2)), rows)
 
 
 @register("fast_weights")

@@ -170,16 +170,12 @@ def largest_batch(config: Config, target: Target, parallel: str, compiled: Compi
 
 def row_of(name: str, config: Config, parallel: str, compiled: Compiled) -> dict[str, Any]:
     """Returns all numbers of one config and target, as a CSV has them."""
-    cost, tasks = compiled.cost, config.tasks
+    cost = compiled.cost
     bound = max(compiled.limits, key=compiled.limits.get)
     return {
-        "config": name,
-        "features": config.data.num_features,
-        "episodes": tasks.tasks_per_step * tasks.sequences_per_task,
-        "length": tasks.length,
-        "target": compiled.target.name,
+        **_key(name, config, compiled.target, parallel),
+        "length": config.tasks.length,
         "chips": compiled.target.num_chips,
-        "parallel": parallel if compiled.target.num_chips > 1 else "–",
         "precision": compiled.precision,
         "fits": compiled.fits,
         "arguments_gib": compiled.arguments / GIB,
@@ -251,31 +247,38 @@ def run_compile(
       UserError: a config or target is wrong, or a program cannot be compiled. XLA's full text is then in a file.
     """
     prepare()
-    found, configs = [find_target(name) for name in targets], {name: load_config(name, overrides) for name in names}
-    for config in configs.values():
-        for target in found:
-            check_shares(config, target.num_chips)
+    pairs = [(name, load_config(name, overrides), find_target(each)) for name in names for each in targets]
+    for _, config, target in pairs:
+        check_shares(config, target.num_chips)
     csv = results / "compile.csv" if results else None
     rows = pd.read_csv(csv).to_dict("records") if csv and csv.is_file() else []
-    for name, config in configs.items():
-        for target in found:
-            key = {"config": name, "target": target.name, "features": config.data.num_features}
-            key |= {"parallel": parallel if target.num_chips > 1 else "–"}
-            key |= {"episodes": config.tasks.tasks_per_step * config.tasks.sequences_per_task}
-            if csv and any(key.items() <= row.items() for row in rows):
-                continue
-            row = row_of(name, config, parallel, compiled := _compile(config, target, parallel))
-            print(table(row), flush=True)
-            if largest:
-                row["largest"] = largest_batch(config, target, parallel, compiled)
-                print(f"  {'largest':<14} tasks.tasks_per_step = {row['largest']} fits", flush=True)
-            rows.append(row)
-            if csv:
-                results.mkdir(parents=True, exist_ok=True)
-                write_atomic(csv, lambda file: pd.DataFrame(rows).to_csv(file, index=False))
+    for name, config, target in pairs:
+        if any(_key(name, config, target, parallel).items() <= row.items() for row in rows):
+            continue
+        compiled = _compile(config, target, parallel)
+        rows.append(row_of(name, config, parallel, compiled))
+        print(table(rows[-1]), flush=True)
+        if largest:
+            rows[-1]["largest"] = largest_batch(config, target, parallel, compiled)
+            print(f"  {'largest':<14} tasks.tasks_per_step = {rows[-1]['largest']} fits", flush=True)
+        if csv:
+            results.mkdir(parents=True, exist_ok=True)
+            write_atomic(csv, lambda file: pd.DataFrame(rows).to_csv(file, index=False))
     if json_file:
         write_atomic(json_file, lambda file: file.write(json.dumps(rows, indent=2, default=str).encode()))
     return 0 if all(row["fits"] for row in rows) else 1
+
+
+def _key(name: str, config: Config, target: Target, parallel: str) -> dict[str, Any]:
+    """Returns the columns that tell the rows of a CSV apart."""
+    return {
+        "config": name,
+        "features": config.data.num_features,
+        "episodes": config.tasks.tasks_per_step * config.tasks.sequences_per_task,
+        "accumulate": config.train.accumulate,
+        "target": target.name,
+        "parallel": parallel if target.num_chips > 1 else "–",
+    }
 
 
 def _compile(config: Config, target: Target, parallel: str) -> Compiled:

@@ -24,6 +24,7 @@ def product_flops(jaxpr: Any, platform: str) -> float:
     platforms the one of `platform`.
 
     Example:
+      >>> import jax
       >>> step = jax.make_jaxpr(lambda x: jax.lax.scan(lambda x, _: (x @ x, None), x, length=5)[0])
       >>> product_flops(step(jax.numpy.ones((10, 10))).jaxpr, "cpu")
       10000.0
@@ -98,6 +99,7 @@ def program_cost(text: str) -> Cost:
     its result. Of an operand that it only slices, it reads the slice. What lies in a TPU's vector memory moves no bytes.
 
     Example:
+      >>> import jax
       >>> loop = jax.jit(lambda x: jax.lax.scan(lambda x, _: (jax.numpy.sin(x @ x), None), x, length=7)[0])
       >>> program_cost(loop.lower(jax.numpy.ones((64, 64))).compile().as_text()).loops
       1
@@ -174,7 +176,7 @@ class _Counter:
         elif each.operation == "custom-call":
             written = shape_bytes(_WORKSPACE.sub("", each.shape))
         elif each.operation == "fusion" and called:
-            read, written = self._fused(self.computations[called[0]], read, written)
+            read, written = _fused(self.computations[called[0]], read, written)
         elif each.operation in _SLICES:
             read = [written]
         elif each.operation == "dynamic-update-slice":
@@ -201,26 +203,32 @@ class _Counter:
             found.append(body)
         return found
 
-    def _fused(self, body: list[Instruction], read: list[int], written: int) -> tuple[list[int], int]:
-        """Returns the bytes that a fusion reads of each operand, and those that it writes."""
-        users: dict[str, list[Instruction]] = {}
-        same: dict[str, str] = {}  # a bitcast is its operand
-        for each in body:
-            if each.operation == "bitcast":
-                same[each.name] = same.get(each.operands[0], each.operands[0])
-                continue
-            for name in dict.fromkeys(same.get(name, name) for name in each.operands):
-                users.setdefault(name, []).append(each)
-        shapes = {each.name: each.shape for each in body}
-        read = list(read)
-        for each in body:
-            if each.operation != "parameter":
-                continue
-            index, uses = int(re.match(r"(\d+)", each.rest)[1]), users.get(each.name, [])
-            first = all(same.get(use.operands[0], use.operands[0]) == each.name for use in uses if use.operands)
-            if uses and first and all(use.operation in _SLICES for use in uses):
-                read[index] = min(read[index], sum(shape_bytes(use.shape) for use in uses))
-            elif uses and first and all(use.operation == "dynamic-update-slice" for use in uses):
-                updates = sum(shape_bytes(shapes[use.operands[1]]) for use in uses)
-                read[index], written = 0, max(0, written - shape_bytes(each.shape)) + updates
-        return read, written
+
+def _fused(body: list[Instruction], read: list[int], written: int) -> tuple[list[int], int]:
+    """Returns the bytes that a fusion reads of each operand, and those that it writes, from those of whole arrays."""
+    shapes, users, read = {each.name: each.shape for each in body}, _users(body), list(read)
+    for each in body:
+        uses = users.get(each.name, []) if each.operation == "parameter" else []
+        if not uses or any(operands[0] != each.name for _, operands in uses):
+            continue
+        index, operations = int(re.match(r"(\d+)", each.rest)[1]), {use.operation for use, _ in uses}
+        if operations <= _SLICES:
+            read[index] = min(read[index], sum(shape_bytes(use.shape) for use, _ in uses))
+        elif operations == {"dynamic-update-slice"}:
+            updates = sum(shape_bytes(shapes[use.operands[1]]) for use, _ in uses)
+            read[index], written = 0, max(0, written - shape_bytes(each.shape)) + updates
+    return read, written
+
+
+def _users(body: list[Instruction]) -> dict[str, list[tuple[Instruction, list[str]]]]:
+    """Returns who uses each array, with all operands of that use. A bitcast is its operand."""
+    same: dict[str, str] = {}
+    users: dict[str, list[tuple[Instruction, list[str]]]] = {}
+    for each in body:
+        operands = [same.get(name, name) for name in each.operands]
+        if each.operation == "bitcast":
+            same[each.name] = operands[0]
+            continue
+        for name in set(operands):
+            users.setdefault(name, []).append((each, operands))
+    return users

@@ -26,18 +26,26 @@ def product(rows: jax.Array, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 
 def scan_in_segments(step: Callable, start: Any, rows_L: Any) -> Any:
-    """Returns the outputs of `lax.scan(step, start, rows_L)`, whose backward pass keeps the state of every fifth row alone.
+    """Returns the outputs of `lax.scan(step, start, rows_L)`. Its backward pass keeps only the states between segments of rows.
 
-    It computes a segment of five rows again before it goes back through it, so that all rows are computed twice, as where each
-    state is kept and the rest of a row computed again. Of states of d × d numbers it needs a third of the memory.
+    It computes a segment again before it goes back through it. Each row is computed twice, whatever the segments' length. With
+    states of d × d numbers, segments of five rows need a third of the memory of single rows. A CPU has single rows, whose
+    numbers fit its cache. Longer segments are a third slower there.
     """
-    length = len(jax.tree.leaves(rows_L)[0])
-    whole = length - length % _SEGMENT
-    segment = jax.checkpoint(functools.partial(jax.lax.scan, step, unroll=_SEGMENT), prevent_cse=False)
-    segments = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, _SEGMENT, *leaf.shape[1:]), rows_L)
-    state, outputs = jax.lax.scan(segment, start, segments)
-    _, last = segment(state, jax.tree.map(lambda leaf: leaf[whole:], rows_L))
-    return jax.tree.map(lambda *parts: jnp.concatenate([parts[0].reshape(whole, *parts[1].shape[1:]), parts[1]]), outputs, last)
+
+    def scan(size: int, start: Any, rows_L: Any) -> Any:
+        length = len(jax.tree.leaves(rows_L)[0])
+        whole = length - length % size
+        segment = jax.checkpoint(functools.partial(jax.lax.scan, step, unroll=True), prevent_cse=False)
+        segments = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), rows_L)
+        state, outputs = jax.lax.scan(segment, start, segments)
+        outputs = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), outputs)
+        if whole == length:
+            return outputs
+        _, last = segment(state, jax.tree.map(lambda leaf: leaf[whole:], rows_L))
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), outputs, last)
+
+    return jax.lax.platform_dependent(start, rows_L, cpu=functools.partial(scan, 1), default=functools.partial(scan, _SEGMENT))
 
 
 class Linear(nn.Module):
@@ -164,10 +172,10 @@ class OuterProductLayer(nn.Module):
             h_I, cell_NFE = state
             z_N8E = rearrange(input_G + recurrent(h_I), "(N Z E) -> N Z E", N=self.num_heads, Z=8)
             keys_N3E, others_N3F, query_NE, output_NF = z_N8E[:, 0:3], z_N8E[:, 3:6], z_N8E[:, 6], z_N8E[:, 7]
-            keys_N3E, others_N3F = scale * jnp.tanh(keys_N3E), jnp.tanh(others_N3F)
-            input_NFE, candidate_NFE, forget_NFE = (others_N3F[:, r, :, None] * keys_N3E[:, r, None] for r in range(3))
+            gates_3NFE = jnp.einsum("nrf,nre->rnfe", jnp.tanh(others_N3F), scale * jnp.tanh(keys_N3E))
+            input_NFE, candidate_NFE, forget_NFE = gates_3NFE
             cell_NFE = nn.sigmoid(forget_NFE + 1) * cell_NFE + nn.sigmoid(input_NFE) * candidate_NFE
-            h_NF = nn.sigmoid(output_NF) * jnp.tanh((cell_NFE * query_NE[:, None]).sum(axis=-1))
+            h_NF = nn.sigmoid(output_NF) * jnp.tanh(jnp.einsum("nfe,ne->nf", cell_NFE, query_NE))
             return (h_NF.ravel(), cell_NFE), h_NF.ravel()
 
         start = jnp.zeros(inner), jnp.zeros((self.num_heads, self.head_size, self.head_size))

@@ -86,6 +86,12 @@ Nothing runs, and no accelerator is needed: XLA compiles the program that gpicl 
 TPUs aot-tpu. Rates are the makers' peak numbers, so that steps/s is a bound and not a promise. A set that is not ready here is
 replaced by 60,000 blank images. The exit code is 1 where a program does not fit.
 """
+_DOCTOR_HELP = """\
+example:
+  gpicl doctor --json doctor.json
+
+The exit code is 1 where a check fails. Its line says what to do. A minute on 2 CPU cores.
+"""
 _SETTINGS_HELP = """\
 examples:
   gpicl settings                  names and sections
@@ -213,6 +219,7 @@ def parser() -> argparse.ArgumentParser:
     figure = command("figure", "draw an experiment's figure again, from its CSV", _FIGURE_HELP)
     bench = command("bench", "measure speed and memory, also of PyTorch", _BENCH_HELP.format(names=_listed(BENCHMARKS)))
     compile_ = command("compile", "compile a run for GPUs or TPUs that are not there: does it fit?", _compile_help)
+    doctor = command("doctor", "check this machine: versions, devices, data, tasks, speed, memory", _DOCTOR_HELP)
     example = "example:\n  gpicl datasets --data.dir ~/tensorflow_datasets\n"
     datasets = command("datasets", "list the base datasets, and how to get missing ones", example)
     settings = command("settings", "list all settings of a config", _SETTINGS_HELP)
@@ -221,6 +228,7 @@ def parser() -> argparse.ArgumentParser:
     _add_experiment(experiment)
     _add_bench(bench)
     _add_compile(compile_)
+    doctor.add_argument("--json", type=Path, metavar="FILE", help="write all lines and numbers to FILE")
     figure.add_argument("name", metavar="NAME", help="an experiment, see gpicl experiment --help")
     figure.add_argument("--scale", default="smoke", help="smoke, laptop or paper (default: smoke)")
     figure.add_argument("--results-dir", type=Path, metavar="DIR", help="the experiment's folder (default: results/NAME)")

@@ -53,19 +53,8 @@ def _run(arguments: list[str]) -> int:
             return _train(options, tuple(rest), ["gpicl", *arguments])
         case "experiment":
             return _experiment(options, ("gpicl", *arguments))
-        case "bench":
-            from gpicl_jax.bench.program import Asked
-            from gpicl_jax.bench.run import run_bench
-
-            asked = Asked(options.pytorch, options.pytorch_repo, options.repeats)
-            files = {"json_file": options.json, "results": options.results_dir}
-            return run_bench(options.name, tuple(rest), asked, ["gpicl", *arguments], **files)
-        case "compile":
-            from gpicl_jax.bench.compile import run_compile
-
-            about = {"parallel": options.parallel, "largest": options.largest}
-            files = {"json_file": options.json, "results": options.results_dir}
-            return run_compile(options.configs, tuple(rest), options.targets, **about, **files)
+        case "bench" | "compile" | "doctor":
+            return _measure(options, tuple(rest), ["gpicl", *arguments])
         case "evaluate":
             from gpicl_jax.training.run import evaluate_run
 
@@ -119,6 +108,27 @@ def _train(options: argparse.Namespace, overrides: tuple[str, ...], command: lis
         started=_START,
         profiled=profiled,
     )
+
+
+def _measure(options: argparse.Namespace, overrides: tuple[str, ...], command: list[str]) -> int:
+    match options.command:
+        case "bench":
+            from gpicl_jax.bench.program import Asked
+            from gpicl_jax.bench.run import run_bench
+
+            asked = Asked(options.pytorch, options.pytorch_repo, options.repeats)
+            files = {"json_file": options.json, "results": options.results_dir}
+            return run_bench(options.name, overrides, asked, command, **files)
+        case "compile":
+            from gpicl_jax.bench.compile import run_compile
+
+            about = {"parallel": options.parallel, "largest": options.largest}
+            files = {"json_file": options.json, "results": options.results_dir}
+            return run_compile(options.configs, overrides, options.targets, **about, **files)
+        case _:
+            from gpicl_jax.bench.doctor import run_doctor
+
+            return run_doctor(options.json)
 
 
 def _experiment(options: argparse.Namespace, command: tuple[str, ...]) -> int:

@@ -1,6 +1,6 @@
 import dataclasses
 import functools
-import hashlib
+import math
 from collections import Counter
 
 import jax
@@ -24,7 +24,6 @@ from gpicl_jax.tasks import (
     draw_episodes,
     draw_task,
     projection,
-    randomness,
 )
 from gpicl_jax.tasks.augmented import _STREAMS, draw_sequence, draw_task_keys, seen_task_keys, stream
 from gpicl_jax.tasks.sources.images import ImageDataset, load
@@ -50,26 +49,18 @@ def test_task_is_the_same_alone_in_a_batch_under_vmap_scan_and_on_devices(tasks,
         return task._replace(source_key=jax.random.key_data(task.source_key))
 
     keys = seen_task_keys(hyper_from(Config()), jnp.arange(8))
-    alone = [jax.jit(draw)(key) for key in keys]
+    alone, lanes = [jax.jit(draw)(key) for key in keys], math.gcd(8, jax.local_device_count())
     batches = {
         "vmap": jax.vmap(draw)(keys),
         "jit of vmap, another batch": jax.tree.map(lambda leaf: leaf[::-1], jax.jit(jax.vmap(draw))(keys[::-1])),
         "scan": jax.lax.scan(lambda _, key: (None, draw(key)), None, keys)[1],
         "pmap": jax.tree.map(
-            lambda leaf: np.asarray(leaf).reshape(8, *leaf.shape[2:]), jax.pmap(jax.vmap(draw))(keys.reshape(4, 2))
+            lambda leaf: np.asarray(leaf).reshape(8, *leaf.shape[2:]), jax.pmap(jax.vmap(draw))(keys.reshape(lanes, -1))
         ),
     }
     for batch in batches.values():
         for index, task in enumerate(alone):
             same_bits(task, jax.tree.map(lambda leaf, index=index: leaf[index], batch))
-
-
-def test_task_words_and_permutation_are_pinned(tasks):
-    key = seen_task_keys(hyper_from(Config()), jnp.arange(12))[11]
-    projection_key = jax.random.split(key, 3)[0]
-    words = np.asarray(randomness.random_words(projection_key, (64, 64)))
-    assert hashlib.sha256(words.tobytes()).hexdigest()[:16] == "1c2e43bd0ac76bcc"
-    assert jax.jit(draw_task)(tasks, key).permutation_C.tolist() == [4, 8, 6, 0, 9, 1, 2, 5, 7, 3]
 
 
 @pytest.mark.parametrize(

@@ -317,6 +317,7 @@ def test_version_help_and_datasets(capsys):
         ["evaluate", "--help"],
         ["experiment", "--help"],
         ["bench", "--help"],
+        ["doctor", "--help"],
         ["datasets", "--help"],
     ):
         with pytest.raises(SystemExit) as exit_:

@@ -255,3 +255,90 @@ def test_whole_processes_are_tested_when_all_is_asked_for(given, taken, tmp_path
     done = subprocess.run([tmp_path / "bin" / "test", *given], capture_output=True, text=True)
     assert done.returncode == 3 and ("bin/test --all" in done.stderr) == ("--all" not in given)
     assert shlex.split((tmp_path / "calls").read_text()) == ["python", "-m", "pytest", *taken]
+
+
+# `timeout` writes its limit down; Python writes the files of each part, far too much of them, and fails where FAILS says so.
+GPU_FAKES = {
+    "timeout": '#!/bin/bash\necho "$3" >> limits\nexec $TIMEOUT "$1" "$2" "${LIMIT:-$3}" "${@:4}"',
+    "python": RECORD
+    + """[[ -z $FAILS || $* != *$FAILS* ]] || eval "${HOW:-exit 1}"
+seq 200000
+run=$OUT/run
+case "$*" in
+  *" --json "*) echo "{\\"ready\\": [$READY]}" > "${@: -1}" ;;
+  *" train "*) mkdir -p "$run/checkpoints/20"; head -c 20M /dev/zero > "$run/checkpoints/20/state"
+    [ -n "$UNTRAINED" ] || echo '{"step": 20}' > "$run/metrics.jsonl"; exit 143 ;;
+  *" evaluate "*) touch "$run/summary.json" "$run/learning_curves.csv" "$run/learning_curves.png" ;;
+esac
+""",
+}
+PARTS = {"doctor": "doctor", "tests": "pytest", "tasks": "bench tasks", "step": "bench step", "population": "bench population"}
+PARTS |= {"train": "train", "evaluate": "evaluate"}
+LEFT = ["doctor.json", "learning_curves.csv", "log.txt", "metrics.jsonl", "population.json", "step.json", "summary.json"]
+LEFT += ["tasks.json"]
+
+
+def gpu_check(clone: Path, **variables: str) -> tuple[int, list[list[str]], dict[str, str], Path]:
+    """The exit code, the calls of Python, the summary's lines by part, and the folder."""
+    out = clone / "an out"
+    for name, text in GPU_FAKES.items():
+        (clone / name).write_text(text)
+        (clone / name).chmod(0o755)
+    (clone / "calls").write_text("")
+    stand_ins = {"PATH": f"{clone}:{os.environ['PATH']}", "PYTHON": str(clone / "python"), "OUT": str(out)}
+    environment = {**os.environ, **stand_ins, "TIMEOUT": shutil.which("timeout"), "FAILS": "", **variables}
+    script = clone / "bin" / "gpu_check.sh"
+    done = subprocess.run([script, out.name], cwd=clone, env=environment, capture_output=True, text=True)
+    lines = done.stdout.rpartition("== summary\n")[2].splitlines()
+    calls = [shlex.split(line) for line in (clone / "calls").read_text().splitlines()]
+    return done.returncode, calls, {line.split()[1]: line.split()[0] for line in lines}, out
+
+
+def test_a_gpu_is_checked_in_nine_minutes_and_eight_small_files(clone):
+    from gpicl_jax.arguments import parser
+
+    code, calls, summary, out = gpu_check(clone)
+    assert code == 0 and summary == dict.fromkeys(PARTS, "passed") and list(summary) == list(PARTS)
+    for part, call in zip(PARTS.values(), calls, strict=True):
+        assert call[1:3] == ["-m", "pytest" if part == "pytest" else "gpicl_jax"] and part in " ".join(call)
+        if part != "pytest":
+            options, rest = parser().parse_known_args(call[3:])
+            assert not rest or options.command == "train"
+    assert {"-o", "addopts=", "no:xdist"} <= set(calls[1])
+    assert all((BIN.parent / word).is_file() for word in calls[1] if word.startswith("tests/"))
+    limits = [int(line) for line in (clone / "limits").read_text().split()]
+    assert sum(limits[:5]) + 5 * 10 <= 480 - 60 and 290 <= limits[5] <= 300 and 480 + 10 + limits[6] + 10 <= 540
+    assert sorted(path.name for path in out.iterdir()) == LEFT  # no checkpoint
+    assert sum(path.stat().st_size for path in out.iterdir()) < 2**20
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_fails_stops_no_other_and_is_told(part, clone):
+    code, calls, summary, _ = gpu_check(clone, FAILS=f" {PARTS[part]} ")
+    assert code == 1 and len(calls) == len(PARTS)
+    failed = {part, "evaluate"} if part == "train" else {part}  # without a run there is nothing to evaluate
+    assert summary == {each: "FAILED" if each in failed else "passed" for each in PARTS}
+
+
+def test_a_part_that_hangs_is_ended_at_its_limit(clone):
+    code, calls, summary, _ = gpu_check(clone, FAILS=" bench step ", HOW="exec /bin/sleep 60", LIMIT="3")
+    assert code == 1 and len(calls) == len(PARTS) and [each for each in PARTS if summary[each] == "FAILED"] == ["step"]
+
+
+def test_training_that_ends_before_its_first_numbers_has_failed(clone):
+    code, _, summary, out = gpu_check(clone, UNTRAINED="1")
+    assert code == 1 and summary["train"] == "FAILED" and not (out / "metrics.jsonl").exists()
+
+
+def test_it_trains_on_mnist_where_that_is_ready(clone):
+    for ready, data in (('"digits"', ["--data.train=digits", "--data.size=8"]), ('"digits", "mnist"', [])):
+        _, calls, _, out = gpu_check(clone, READY=ready)
+        assert [word for word in calls[5] if word.startswith("--data")] == data
+        shutil.rmtree(out)
+
+
+def test_a_folder_with_files_is_not_written_to(clone):
+    (clone / "an out").mkdir()
+    (clone / "an out" / "mine").touch()
+    code, calls, _, out = gpu_check(clone)
+    assert code == 2 and calls == [] and [path.name for path in out.iterdir()] == ["mine"]

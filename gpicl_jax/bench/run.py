@@ -42,9 +42,9 @@ def run_bench(
     config, benchmark = load_config(f"bench/{name}", overrides), importlib.import_module(f"gpicl_jax.bench.{name}")
     _check_asked(name, benchmark.TAKES, overrides, asked)
     if json_file:
-        _check_writable(json_file, "--json")
+        check_writable(json_file, "--json")
     if results:
-        _check_writable(results / f"{name}.csv", "--results-dir")
+        check_writable(results / f"{name}.csv", "--results-dir")
     if hasattr(benchmark, "ONE_DEVICE_A_CORE"):
         one_device_a_core()
     record = _describe(command)
@@ -83,7 +83,8 @@ def _check_asked(name: str, takes: tuple[str, ...], overrides: tuple[str, ...], 
         raise UserError(f"{asked.options[0]} needs PyTorch; install it with: pip install torch")
 
 
-def _check_writable(file: Path, option: str) -> None:
+def check_writable(file: Path, option: str) -> None:
+    """Raises UserError where the file that an option names cannot be written."""
     if file.is_dir():
         raise UserError(f"{option} {file} is a folder; expected the name of a file")
     try:

@@ -46,7 +46,7 @@ def measure(config: Config, asked: Asked) -> list[Row]:
         program.changed(tasks={"tasks_per_step": num_tasks, "sequences_per_task": sequences})
         for num_tasks, sequences in ((size, 1), (2 * size, 1), (1, 2 * size))
     )
-    makers, limits = asked.makers(program.tasks), _limits()
+    makers, limits = asked.makers(program.tasks), machine_rates()
     theirs = [_pytorch_sides(each, makers) for each in (one, two)]
     steps = {each.shape[0]: {"jax": step_side(each), **sides} for each, sides in zip((one, two), theirs, strict=True)}
     of_one, drawn_of_one = {f"jax, one task, B = {2 * size}": step_side(shared)}, f"jax, {own}, one task, B = {2 * size}"
@@ -100,7 +100,7 @@ def _pytorch_sides(program: Program, makers: dict[str, Any]) -> dict[str, Side]:
     return {name: transformer_side(program.config, functools.partial(draws[name], batch)) for name in sorted(draws)}
 
 
-def _limits() -> dict[str, Side]:
+def machine_rates() -> dict[str, Side]:
     """Returns a large square float32 product, whose unit is an operation, and a copy of a long array, whose unit is a byte."""
     size = PRODUCT.get(jax.default_backend(), 8192)
     square, long = jax.random.normal(jax.random.key(0), (size, size)), jnp.ones(COPIED)

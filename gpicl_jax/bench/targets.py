@@ -11,7 +11,7 @@ from jax.experimental import topologies
 from gpicl_jax.settings import UserError, nearest
 
 GIB = 2**30
-_INSTALL = ".venv/bin/pip install -e '.[{}]'"
+INSTALL = ".venv/bin/pip install -e '.[{}]'"
 _USED = {"gpu": 0.75, "tpu": 0.98}  # shares of the memory: JAX takes three quarters of a GPU's, unless it is told otherwise
 
 
@@ -89,6 +89,22 @@ CHIPS = {
     "v5p": Chip("TPU v5p", 95 * GIB, 2765e9, 459e12, 459e12, 600e9, f"{_GOOGLE}v5p"),
     "v6e": Chip("TPU v6e", 32 * GIB, 1640e9, 918e12, 918e12, 400e9, f"{_GOOGLE}v6e"),
 }  # fmt: skip
+
+
+_BY_KIND = {chip.about: chip for chip in CHIPS.values()} | {
+    kind: CHIPS[name]
+    for kind, name in {"NVIDIA H200": "h200", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}.items()
+}
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """Returns the chip that JAX calls `device_kind`, or None where its numbers are not known.
+
+    Example:
+      >>> chip_of("NVIDIA H200").about, chip_of("TPU v5 lite").about, chip_of("cpu")
+      ('NVIDIA H200 141GB HBM3e', 'TPU v5e', None)
+    """
+    return _BY_KIND.get(device_kind)
 
 
 class Target(NamedTuple):
@@ -174,7 +190,7 @@ def _check_installed(target: Target) -> None:
     else:
         missing, extra = None if importlib.util.find_spec("libtpu") else "libtpu", "aot-tpu"
     if missing:
-        raise UserError(f"--for {target.name} needs {missing}; install it: {_INSTALL.format(extra)}")
+        raise UserError(f"--for {target.name} needs {missing}; install it: {INSTALL.format(extra)}")
 
 
 def _topology(target: Target) -> topologies.TopologyDescription:

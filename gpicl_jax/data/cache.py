@@ -15,8 +15,13 @@ _FORMAT = 1  # to be raised when decoding changes
 _log = logging.getLogger("gpicl_jax")
 
 
+def cache_folder() -> Path:
+    """Returns the folder of the cache: `GPICL_CACHE_DIR`, else ~/.cache/gpicl_jax."""
+    return Path(os.path.expanduser(os.environ.get("GPICL_CACHE_DIR") or "~/.cache/gpicl_jax"))
+
+
 def cached(name: str, version: str, split: str, origin: str, read: Callable[[], Arrays]) -> Arrays:
-    """Returns the arrays from the cache, `GPICL_CACHE_DIR` or ~/.cache/gpicl_jax, or from `read` and fills the cache.
+    """Returns the arrays from the cache, or from `read` and fills the cache.
 
     A damaged file is rebuilt. A folder that cannot be written is left alone. Both print a line.
 
@@ -26,7 +31,7 @@ def cached(name: str, version: str, split: str, origin: str, read: Callable[[], 
       read: reads and decodes the arrays, slowly.
     """
     digest = hashlib.sha256(f"{_FORMAT} {origin}".encode()).hexdigest()[:8]
-    folder = Path(os.path.expanduser(os.environ.get("GPICL_CACHE_DIR") or "~/.cache/gpicl_jax"))
+    folder = cache_folder()
     path = folder / f"{name.replace('/', '-')}-{version}-{split}-{digest}.npz"
     try:
         if path.is_file():

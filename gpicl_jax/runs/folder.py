@@ -22,7 +22,7 @@ from gpicl_jax.sections import Config
 from gpicl_jax.settings import UserError
 
 CONFIG = "config.toml"
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
 
 
 class RunFolder:
@@ -144,7 +144,7 @@ def describe_run(command: list[str], parallel: str) -> dict[str, Any]:
         "devices": [device.device_kind for device in jax.devices()],
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "packages": {"gpicl_jax": __version__, **{name: metadata.version(name) for name in _PACKAGES}},
+        "packages": {"gpicl_jax": __version__, **{name: metadata.version(name) for name in PACKAGES}},
     }
 
 

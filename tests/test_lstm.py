@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpicl_jax.models.recurrent import LSTM
+from gpicl_jax.models.recurrent import LSTM, scan_in_segments
 from gpicl_jax.training.step import num_params
 
 CLASSES, FEATURES, LENGTH = 5, 6, 9
@@ -144,3 +144,27 @@ def test_number_of_parameters_size_of_the_state_and_first_values():
 @pytest.mark.parametrize("check", [check_bfloat16_is_near, check_first_gradient])
 def test_lstm(check):
     check(LSTM(num_classes=CLASSES, width=16))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "default"])
+@pytest.mark.parametrize("length", [3, 10, 12])
+def test_a_scan_in_segments_equals_a_scan_with_its_gradient_and_keeps_fewer_states(platform, length, monkeypatch):
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *given, **branches: branches[platform](*given))
+    kernel_HH, rows_LH = jax.random.normal(jax.random.key(0), (17, 17)), jax.random.normal(jax.random.key(1), (length, 17))
+
+    def loss(scan, kernel_HH, rows_LH):
+        def step(h_H, row_H):
+            h_H = jnp.tanh(kernel_HH @ h_H + row_H)
+            return h_H, 2 * h_H
+
+        return (scan(step, jnp.zeros(17), rows_LH) ** 2).sum()
+
+    plain = functools.partial(loss, lambda *given: jax.lax.scan(*given)[1])
+    ours = functools.partial(loss, scan_in_segments)
+    for expected, found in zip(
+        *(jax.tree.leaves(jax.value_and_grad(each, argnums=(0, 1))(kernel_HH, rows_LH)) for each in (plain, ours)), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    gradient = str(jax.make_jaxpr(jax.grad(ours))(kernel_HH, rows_LH))
+    assert (f"f32[{length},1,17]" in gradient) == (platform == "cpu")
+    assert (f"f32[{length // 5},5,17]" in gradient) == (platform == "default")

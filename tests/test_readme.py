@@ -62,4 +62,4 @@ def test_every_command_that_it_shows_is_understood():
             continue
         options, rest = parser().parse_known_args(["train", *(words or ["digits"])] if program == "bin/train" else words)
         assert all(re.match(r"--\w+\.\w+=", word) for word in rest), line
-        assert not rest or options.command in ("train", "bench"), line
+        assert not rest or options.command in ("train", "bench", "compile"), line

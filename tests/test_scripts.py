@@ -239,10 +239,10 @@ def test_a_folder_without_the_package_is_named_with_the_command_that_installs(sc
 @pytest.mark.parametrize(
     ("given", "taken"),
     [
-        ([], ["-m", "not process"]),
-        (["-k", "a name"], ["-m", "not process", "-k", "a name"]),
-        (["--all"], []),
-        (["--all", "-W", "error"], ["-W", "error"]),
+        ([], ["-m", "not process and not compile"]),
+        (["-k", "a name"], ["-m", "not process and not compile", "-k", "a name"]),
+        (["--all"], ["-m", "not compile"]),
+        (["--all", "-W", "error"], ["-m", "not compile", "-W", "error"]),
     ],
 )
 def test_whole_processes_are_tested_when_all_is_asked_for(given, taken, tmp_path):

@@ -151,16 +151,16 @@ def find_target(name: str) -> Target:
 
 
 def prepare() -> None:
-    """Makes this process compute on its CPU alone, and look for no TPU. To be called before JAX looks for devices."""
+    """Makes this process compute on its CPU alone. To be called before JAX looks for devices."""
     jax.config.update("jax_platforms", "cpu")
-    for name, value in _NO_TPU.items():
-        os.environ.setdefault(name, value)
 
 
+# For the compiler of TPUs: it looks for no TPU, says nothing of it, and shares the machine with other processes.
 _NO_TPU = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-1",
     "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 
@@ -200,6 +200,8 @@ def _topology(target: Target) -> topologies.TopologyDescription:
             raise UserError(f"--for {target.name}: hosts have 8 GPUs; give up to 8, or a multiple of 8")
         options = {"target_config": _cuda_config(target.chip), "topology": f"1x{hosts}x{each}"}
         return topologies.get_topology_desc(target.name.split(":")[0], platform="cuda", **options)
+    for variable, value in _NO_TPU.items():
+        os.environ.setdefault(variable, value)
     name, options = "x".join(map(str, target.shape)), {}
     if target.num_chips <= 8:  # one host
         options["chips_per_host_bounds"] = (*target.shape, 1)[:3]

@@ -51,6 +51,7 @@ examples:
   gpicl experiment scaling --scale smoke
   gpicl experiment transition --scale laptop --part 1/2     (and 2/2 in another process: they share the work)
   gpicl experiment comparison --scale laptop --learners transformer sgd --seeds 1
+  gpicl experiment scaling --scale paper --permute 0 --dry-run --for h100
 
 The command adds rows to SCALE.csv in --results-dir, and draws the figure there anew. After a stop it continues.
 """
@@ -145,6 +146,7 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     add("--run-dir", type=Path, metavar="DIR", help="the run's folder (default: runs/CONFIG-DATE-TIME)")
     add("--resume", action="store_true", help="continue the run in --run-dir, bit for bit")
     add("--parallel", choices=("pmap", "jit"), default="pmap", help="how several devices share a step")
+    _add_dry_run(train)
     add("--profile-steps", metavar="A:B", help="trace the chunks of steps A to B into the run's profile/")
     add("--compile-cache", type=Path, metavar="DIR", help="keep compiled programs in DIR for later runs")
     about = "how several processes connect: auto (TPU pods and other clusters), slurm (under srun), manual"
@@ -174,6 +176,14 @@ def _add_experiment(experiment: argparse.ArgumentParser) -> None:
     about = "comparison: sets to test on; features: files to test on, the first also to train on"
     add("--datasets", nargs="+", default=[], metavar="NAME", help=about)
     add("--seconds", type=float, metavar="N", help="comparison: seconds of meta-training for each cell")
+    add("--permute", type=float, nargs="+", default=[], metavar="P", help="scaling: only chances of permuted labels (0 or 1)")
+    _add_dry_run(experiment)
+
+
+def _add_dry_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--dry-run", action="store_true", help="train nothing: say what there is to do, and what it needs")
+    about = "with --dry-run: also its hours and memory on a GPU or TPU that is not there, see gpicl compile --help"
+    command.add_argument("--for", dest="target", metavar="TARGET", help=about)
 
 
 def _add_bench(bench: argparse.ArgumentParser) -> None:

@@ -84,6 +84,12 @@ def _train(options: argparse.Namespace, overrides: tuple[str, ...], command: lis
     config = load_config(options.config, overrides)
     for name in filter(is_path, config.data.train):  # a fault in them is told before the seconds that the next imports take
         read_own(name)
+    if _is_dry(options):
+        from gpicl_jax.bench.dry_run import dry_train
+
+        if options.resume:
+            raise UserError("--dry-run counts a whole run; leave out --resume")
+        return dry_train(options.config, config, options.target, options.parallel)
     from gpicl_jax.processes import join
     from gpicl_jax.training.parallel import keep_compiled
     from gpicl_jax.training.profile import profile_range
@@ -131,6 +137,12 @@ def _measure(options: argparse.Namespace, overrides: tuple[str, ...], command: l
             return run_doctor(options.json)
 
 
+def _is_dry(options: argparse.Namespace) -> bool:
+    if options.target and not options.dry_run:
+        raise UserError(f"--for {options.target} needs --dry-run; leave it out to train on the devices that are there")
+    return options.dry_run
+
+
 def _experiment(options: argparse.Namespace, command: tuple[str, ...]) -> int:
     from gpicl_jax.experiments.engine.base import make_experiment
     from gpicl_jax.experiments.engine.run import Asked, run_experiment
@@ -144,13 +156,18 @@ def _experiment(options: argparse.Namespace, command: tuple[str, ...]) -> int:
     experiment = make_experiment(options.name, options.scale)
     experiment = replace(experiment, seeds=options.seeds or experiment.seeds, data_dir=options.data_dir)
     learners, datasets = tuple(options.learners), tuple(map(absolute_name, options.datasets))
-    experiment = experiment.with_options(learners=learners, datasets=datasets, seconds=options.seconds)
+    chosen = {"learners": learners, "permute": tuple(options.permute), "datasets": datasets, "seconds": options.seconds}
+    experiment = experiment.with_options(**chosen)
     asked = Asked(
         runs_dir=options.runs_dir or Path("runs") / experiment.folder,
         results_dir=options.results_dir or Path("results") / experiment.folder,
         part=part(options.part),
         command=command,
     )
+    if _is_dry(options):
+        from gpicl_jax.bench.dry_run import dry_experiment
+
+        return dry_experiment(experiment, asked, options.target)
     one_device_a_core()
     try:
         return run_experiment(experiment, asked)

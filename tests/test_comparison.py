@@ -110,14 +110,14 @@ def test_a_dataset_that_is_named_twice_counts_once():
 
 def test_the_steps_fill_the_time_and_are_kept(asked, monkeypatch):
     """At 0.01 s a step; a command that goes on with a run does not measure again."""
-    monkeypatch.setattr("gpicl_jax.experiments.comparison.seconds_per_step", lambda config: 0.01)
+    monkeypatch.setattr("gpicl_jax.experiments.comparison_trials.seconds_per_step", lambda config: 0.01)
     assert run_experiment(TINY, asked) == 0
     (notes,) = (json.loads(path.read_text())["notes"] for path in (asked.runs_dir / "smoke").glob("*/members.json"))
     assert notes == [{"chosen": ROWS["mlp"][0], "seconds_per_step": 0.01, "steps": 4}]
     assert read(asked).steps.tolist() == [4] and read(asked, "smoke_trials.csv").steps.tolist() == [2]  # a chunk at least
     (asked.results_dir / "smoke.csv").unlink()
     (asked.results_dir / "smoke_trials.csv").unlink()
-    monkeypatch.setattr("gpicl_jax.experiments.comparison.seconds_per_step", lambda config: 1e-3)
+    monkeypatch.setattr("gpicl_jax.experiments.comparison_trials.seconds_per_step", lambda config: 1e-3)
     assert run_experiment(TINY, asked) == 0 and read(asked).steps.tolist() == [4]
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gpicl_jax.experiments.comparison_rows import BESIDE, ROWS, curriculum, tries
+from gpicl_jax.experiments.comparison_rows import BESIDE, ROWS, curriculum
+from gpicl_jax.experiments.comparison_trials import Trials, best_trial
 from gpicl_jax.experiments.engine import Cell, Experiment, Grid, Member, Row, markdown
 from gpicl_jax.experiments.engine.run import Asked, Work
 from gpicl_jax.experiments.engine.survival import steps_to_leave
-from gpicl_jax.experiments.engine.timing import seconds_per_prediction, seconds_per_step, steps_within, with_steps
+from gpicl_jax.experiments.engine.timing import seconds_per_prediction, steps_within, with_steps
 from gpicl_jax.experiments.engine.words import student
 from gpicl_jax.figures.style import THIN, finished, panels, top_down
 from gpicl_jax.paper import paper_table
@@ -26,9 +27,6 @@ from gpicl_jax.sections import Config, learner_name, short_name
 from gpicl_jax.settings import UserError
 from gpicl_jax.training.divergence import Diverged, advice
 from gpicl_jax.training.step import num_params
-
-_TRIAL_SEED = 1000  # far from those of the cells
-
 
 _LEFT = "left_seconds", "left_episodes"
 _SETS = ("mnist", "fashion_mnist", "kmnist", "random", "cifar10")
@@ -103,21 +101,29 @@ class Comparison(Experiment):
         settings = self.table()[tuple(cell.axes.values())[:-1]]
         return with_steps(self.cell(cell.axes, *settings, notes["chosen"]).config, notes["steps"], self.validations), notes
 
+    def before(self, cells: list[Cell], asked: Asked) -> list[Cell]:
+        """Returns the trials of the learners and image sizes of `cells` that lack rows."""
+        if not self.seconds:
+            return []
+        work, places = self._trials(asked), {cell.key[:3] for cell in cells}
+        return [each for each in work.cells if each.key[:3] in places and work.missing([each])]
+
+    def _trials(self, asked: Asked) -> Work:
+        return Work(Trials(name=self.name, scale=f"{self.scale}_trials", of=self), asked)
+
     def _choose(self, cell: Cell, asked: Asked) -> dict[str, str]:
         """Returns the row of the best trial of the cell's learner at its image size.
 
         Raises:
           Diverged: all trials diverged.
         """
-        work = Work(Trials(name=self.name, scale=f"{self.scale}_trials", of=self), asked)
+        work = self._trials(asked)
         work.table.check(work.runs_dir)
-        trials = [each for each in work.cells if all(each.axes[axis] == cell.axes[axis] for axis in self.axes[:3])]
-        for each in trials:
-            if work.missing([each]):
-                work.complete([each])
-        found = work.table.rows()
+        for each in self.before([cell], asked):
+            work.complete([each])
+        found, trials = work.table.rows(), [each for each in work.cells if each.key[:3] == cell.key[:3]]
         rows = [found[each.key][0] for each in trials]
-        best, learned = _best(rows, 1 / cell.config.tasks.classes_per_task)
+        best, learned = best_trial(rows, 1 / cell.config.tasks.classes_per_task)
         if best is None:
             raise Diverged(f"all {len(rows)} trials of {cell.axes['learner']} diverged; {advice(trials[0].config)}")
         mark = "chosen" if learned else "kept: none is better than chance by four standard errors"
@@ -195,51 +201,6 @@ class Comparison(Experiment):
             axes.grid(axis="y", linewidth=0.3)
         top_down(figure)
         return finished(figure, 4)
-
-
-class Trials(Experiment):
-    """The settings that each learner of a comparison tries on validation tasks."""
-
-    of: Any = None
-
-    axes = ("learner", "size", "channels", "overrides", "budget_seconds", "seed")
-
-    def cells(self) -> list[Cell]:
-        found = []
-        for (row, size, channels, seconds), settings in self.of.table().items():
-            for trial in tries(row, self.of.beside)[: self.of.trials]:
-                axes = {"learner": row, "size": size, "channels": channels, "overrides": trial}
-                axes |= {"budget_seconds": seconds / 4, "seed": _TRIAL_SEED}
-                found.append(self.of.cell(axes, *settings, trial))
-        return found
-
-    def begin(self, cell: Cell, notes: dict[str, Any], asked: Asked) -> tuple[Config, dict[str, Any]]:
-        if not notes:
-            per_step = seconds_per_step(cell.config)
-            notes = {"seconds_per_step": per_step}
-            notes["steps"] = steps_within(cell.axes["budget_seconds"], per_step, cell.config.train.chunk)
-        return with_steps(cell.config, notes["steps"]), notes
-
-    def score(self, trained: Member) -> list[Row]:
-        """Returns accuracy over the last tenth of validation tasks and images, None where predictions are not finite."""
-        scores = trained.validation()
-        last, error = scores.last() if scores.finite else (None, None)
-        loss = scores.loss if scores.finite else None
-        costs = {"seconds_per_step": trained.notes["seconds_per_step"], "training_seconds": trained.processor_seconds}
-        return [costs | {"validation_last": last, "validation_standard_error": error, "validation_loss": loss}]
-
-
-def _best(rows: list[dict[str, str]], chance: float) -> tuple[dict[str, str] | None, bool]:
-    """Returns the trial with the best accuracy over the last tenth of validation tasks, and whether it beats chance.
-
-    If no trial is better than guessing by four standard errors, the first one (that of the config) is returned: on a plateau a
-    choice would be noise.
-    """
-    scores = [(float(row["validation_last"]), row) for row in rows if row.get("validation_last")]
-    learned = [(last, row) for last, row in scores if last > chance + 4 * float(row["validation_standard_error"])]
-    if learned:
-        return max(learned, key=lambda each: each[0])[1], True
-    return (scores[0][1] if scores else None), False
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:

@@ -23,16 +23,17 @@ class Scaling(Experiment):
     Attributes:
       sizes: widths, by model.
       log2_tasks: numbers of tasks, as powers of 2.
-      permute: chances that a task permutes its labels, in training and at test.
+      chances: that a task permutes its labels, in training and at test. The paper's map is that of 0 (inferred).
     """
 
     sizes: tuple[tuple[str, tuple[int, ...]], ...] = (("transformer", _POWERS[1:6]), ("mlp", _POWERS[1:8]))
     log2_tasks: tuple[int, ...] = tuple(range(0, 17, 2))
-    permute: tuple[float, ...] = (0.0, 1.0)
+    chances: tuple[float, ...] = (0.0, 1.0)
 
     axes = ("permute", "model", "size", "num_tasks", "seed")
+    takes = ("permute",)
     scales = {
-        "smoke": dict(together=3, sizes=_SMALLEST, log2_tasks=(0, 2, 10), permute=(0.0,), overrides=SMOKE),
+        "smoke": dict(together=3, sizes=_SMALLEST, log2_tasks=(0, 2, 10), chances=(0.0,), overrides=SMOKE),
         "laptop": dict(together=9),
         "paper": dict(together=26, configs="paper", sizes=_ALL, log2_tasks=tuple(range(26))),
     }
@@ -45,7 +46,7 @@ class Scaling(Experiment):
                 f"--tasks.num_tasks={2**power}",
                 f"--tasks.permute_labels_prob={permute}",
             )
-            for permute in self.permute
+            for permute in self.chances
             for model, sizes in self.sizes
             for size in sizes
             for power in self.log2_tasks

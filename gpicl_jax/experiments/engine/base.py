@@ -34,7 +34,7 @@ class Experiment:
     Attributes:
       scales: by name, the values of the fields at that scale.
       axes: names of the cells' axes. The last one is `seed`.
-      takes: options of the command line beside `--seeds`: `learners`, `datasets`, `seconds`, each a field.
+      takes: options of the command line beside `--seeds`: `learners`, `permute`, `datasets`, `seconds`, each a field.
       trains: whether it trains anything.
       counts_diverged: whether `summary` and `figure` also get the rows of members that diverged.
       validation_permute: chance that validation tasks permute their labels. None: as in the training of the first member.
@@ -47,6 +47,7 @@ class Experiment:
       overrides: settings that replace those of these configs.
       datasets: base datasets of the meta-test. They must be available before anything is trained.
       learners: values of the axis `learner` to train. All are trained if it is empty.
+      permute: the same of the axis `permute`.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Experiment:
     overrides: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     learners: tuple[str, ...] = ()
+    permute: tuple[float, ...] = ()
 
     room, needs, given = "experiment", ("scales", "axes", "table"), ("name", "scale")
     scales = axes = None
@@ -135,6 +137,11 @@ class Experiment:
         """
         del notes, asked
         return cell.config, {}
+
+    def before(self, cells: list[Cell], asked: Any) -> list[Cell]:
+        """Returns the cells of another table, one unit of work each, that are trained before `cells` and lack rows."""
+        del cells, asked
+        return []
 
     def left(self, there: list[dict[str, str]]) -> "Experiment | None":
         """Returns the experiment that makes the rows that a cell lacks beside `there`, or None where it lacks none."""

@@ -151,7 +151,7 @@ def run_experiment(experiment: Experiment, asked: Asked) -> int:
       Interrupted: a signal came. The same command continues.
     """
     work = Work(experiment, asked)
-    mine = _share(work)
+    mine = share(work)
     _check(work)
     failed = 0
     for number, unit in enumerate(mine, 1):
@@ -193,14 +193,19 @@ def _cells(experiment: Experiment) -> list[Cell]:
     return cells
 
 
-def _share(work: Work) -> list[list[Cell]]:
-    """Returns the units of work of this part."""
-    experiment, (index, parts) = work.experiment, work.asked.part
-    names = dict.fromkeys(cell.axes.get("learner") for cell in work.cells)
-    for name in experiment.learners:
-        if name not in names:
-            raise UserError(f"no learner '{name}' in experiment {experiment.name}{nearest(name, names)}")
-    wanted = [cell for cell in work.cells if not experiment.learners or cell.axes["learner"] in experiment.learners]
+def share(work: Work) -> list[list[Cell]]:
+    """Returns the units of work of this part, of the cells that `--learners` or `--permute` choose.
+
+    Raises:
+      UserError: a value that the grid lacks, or a part without work.
+    """
+    experiment, (index, parts), wanted = work.experiment, work.asked.part, work.cells
+    for axis, values in (("learner", experiment.learners), ("permute", experiment.permute)):
+        known = dict.fromkeys(str(cell.axes.get(axis)) for cell in wanted)
+        for value in map(str, values):
+            if value not in known:
+                raise UserError(f"no {axis} '{value}' in experiment {experiment.name}{nearest(value, known)}")
+        wanted = [cell for cell in wanted if not values or cell.axes[axis] in values]
     every = units(wanted, experiment.together)
     if not (mine := every[index - 1 :: parts]):
         raise UserError(

@@ -154,12 +154,26 @@ def equivariant() -> Iterator[str]:
     yield markdown(["examples", "ms", "temporary memory, MB"], rows)
 
 
+def dry_runs() -> Iterator[str]:
+    """What every experiment does and needs at `--scale paper`, on one H100 where its programs are compiled for it."""
+    rows = []
+    for row in pd.read_csv(RESULTS / "dry_run.csv").itertuples():
+        counts = [f"{row.members:,}", f"{row.units:,}", f"{row.programs:,}", f"{row.steps / 1e6:,.2f}"]
+        needs = [f"{row.hours:,.1f}", f"{row.memory_gib:,.1f}", f"{row.do_not_fit:.0f}"]
+        rows.append(
+            [f"`{row.command}`", *counts, *(["not compiled"] * 3 if pd.isna(row.hours) else needs), f"{row.disk_gb:,.3f}"]
+        )
+    needs = ["hours on an H100, at least", "GiB of the largest unit", "units that do not fit"]
+    yield markdown(["`gpicl experiment …`", "members", "units", "programs", "million steps", *needs, "checkpoints, GB"], rows)
+
+
 def _spread(row: Any) -> str:
     return f"{row.median:.2f} ({row.low:.2f}–{row.high:.2f})"
 
 
 TABLES = {
     "": readme,
+    "README.md": dry_runs,
     "digits": digits,
     "mnist_8x8": mnist_8x8,
     "benchmarks": benchmarks,

@@ -168,6 +168,14 @@ def test_half_of_a_grid(asked):
     assert len(half.cells()) == len(scaling.cells())  # one table holds both
 
 
+@pytest.mark.parametrize("name", ["transition", "context-size", "equivariant-transition"])
+def test_the_published_counts_are_those_of_today(name, asked):
+    row = pd.read_csv(Path(TINY).parents[1] / "results" / "dry_run.csv").set_index("command").loc[name]
+    counts = totals(list(units_to_do(make_experiment(name, "paper"), asked)))
+    assert all(row[each] == counts[each] for each in ("units", "members", "programs", "steps"))
+    assert row.disk_gb == pytest.approx(counts["disk_gb"], rel=1e-5)
+
+
 def test_a_run_says_its_steps_episodes_and_checkpoints(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     config = tiny_config()

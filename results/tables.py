@@ -167,6 +167,41 @@ def dry_runs() -> Iterator[str]:
     yield markdown(["`gpicl experiment …`", "members", "units", "programs", "million steps", *needs, "checkpoints, GB"], rows)
 
 
+def accelerators() -> Iterator[str]:
+    """Each learner compiled for each target, and the Transformer on more and more chips."""
+    frame = pd.read_csv(RESULTS / "accelerators" / "compile.csv")
+    frame["learner"] = frame.config.str.removeprefix("comparison/paper/")
+    for quantity in ("memory", "speed"):
+        rows = []
+        for (learner, features), of_one in frame.groupby(["learner", "features"], sort=False):
+            cells = {row.target: _compiled_cell(row, quantity) for row in of_one.itertuples()}
+            work = f"{of_one[of_one.chips == 1].gflop.iloc[0]:,.0f}"
+            rows.append([learner, f"{features:,}", work, *(cells.get(target, "–") for target in frame.target.unique())])
+        yield markdown([quantity, "features", "GFLOP a step", *frame.target.unique()], rows)
+    chips = pd.read_csv(RESULTS / "accelerators" / "chips.csv")
+    rows = [
+        [
+            f"{row.episodes:,}",
+            row.target,
+            f"{row.temporaries_gib:.2f}",
+            *(f"{each:.3f}" for each in (row.products_ms, row.memory_ms, row.collectives_ms)),
+            f"{row.reduced_mb:.1f}",
+            f"{100 * row.collectives_ms / max(row.products_ms, row.memory_ms):.1f}%",
+        ]
+        for row in chips.itertuples()
+    ]
+    limits = ["products, ms", "memory, ms", "all-reduce, ms"]
+    yield markdown(["episodes a step", "chips", "GiB a chip", *limits, "MB reduced", "all-reduce of the slower rest"], rows)
+
+
+def _compiled_cell(row: Any, quantity: str) -> str:
+    if not row.fits:
+        return f"does not fit: {row.temporaries_gib:.1f} GiB" if row.temporaries_gib < 1e6 else "does not fit"
+    if quantity == "memory":
+        return f"{row.arguments_gib + row.temporaries_gib:.2f} GiB"
+    return f"{row.steps_per_second:,.1f}/s, {row.gb:,.1f} GB, {row.kernels:,.0f}, {row.bound}"
+
+
 def _spread(row: Any) -> str:
     return f"{row.median:.2f} ({row.low:.2f}–{row.high:.2f})"
 
@@ -179,6 +214,7 @@ TABLES = {
     "benchmarks": benchmarks,
     "comparison": comparison,
     "equivariant": equivariant,
+    "accelerators": accelerators,
 }
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ TINY_TASKS = (
     *("--tasks.sequences_per_task=1", "--train.chunk=2", "--optimizer.name=adam", "--tasks.num_tasks=infinite"),
 )
 LEARNERS = {
-    **{name: () for name in ("lstm", "outer_product_lstm", "fast_weights", "vsml", "vsml_without_symmetries", "equivariant")},
-    **{name: ("--model.num_layers=1",) for name in ("transformer", "context_query", "encoder_decoder")},
+    **{name: () for name in ("lstm", "outer_product_lstm", "fast_weights", "vsml", "vsml_without_symmetries")},
+    **{name: ("--model.num_layers=1",) for name in ("transformer", "context_query", "encoder_decoder", "equivariant")},
     **{name: () for name in ("mlp", "maml", "maml_online")},
 }
 

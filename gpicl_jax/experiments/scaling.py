@@ -35,7 +35,7 @@ class Scaling(Experiment):
     scales = {
         "smoke": dict(together=3, sizes=_SMALLEST, log2_tasks=(0, 2, 10), chances=(0.0,), overrides=SMOKE),
         "laptop": dict(together=9),
-        "paper": dict(together=26, configs="paper", sizes=_ALL, log2_tasks=tuple(range(26))),
+        "paper": dict(together=7, configs="paper", sizes=_ALL, log2_tasks=tuple(range(26))),
     }
 
     def table(self) -> Grid:

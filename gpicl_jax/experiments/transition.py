@@ -30,7 +30,7 @@ class Transition(Experiment):
     scales = {
         "smoke": dict(seeds=2, together=2, log2_tasks=(0, 10), datasets=("random",), overrides=(*SMOKE, "--model.width=8")),
         "laptop": dict(together=14, log2_tasks=(2, 6, 6.5, 7, 7.5, 8, 12), overrides=("--model.width=16", _UNPERMUTED)),
-        "paper": dict(together=26, configs="paper", log2_tasks=tuple(range(26)), overrides=(_UNPERMUTED,)),
+        "paper": dict(together=10, configs="paper", log2_tasks=tuple(range(26)), overrides=(_UNPERMUTED,)),
     }
 
     def table(self) -> Grid:

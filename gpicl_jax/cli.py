@@ -126,7 +126,7 @@ def _measure(options: argparse.Namespace, overrides: tuple[str, ...], command: l
             files = {"json_file": options.json, "results": options.results_dir}
             return run_bench(options.name, overrides, asked, command, **files)
         case "compile":
-            from gpicl_jax.bench.compile import run_compile
+            from gpicl_jax.bench.compile_command import run_compile
 
             about = {"parallel": options.parallel, "largest": options.largest}
             files = {"json_file": options.json, "results": options.results_dir}

@@ -1,5 +1,6 @@
 """`gpicl compile`: targets, errors, exit codes. Every learner is compiled for a GPU and for TPUs where their compilers are."""
 
+import functools
 import importlib.util
 import json
 import os
@@ -13,13 +14,17 @@ import pandas as pd
 import pytest
 
 from gpicl_jax.bench import compile as compiling
-from gpicl_jax.bench import targets
-from gpicl_jax.bench.compile import compile_for, largest_batch, row_of, run_compile, table
+from gpicl_jax.bench import compile_command, targets
+from gpicl_jax.bench.compile import compile_for, largest_batch
+from gpicl_jax.bench.compile_command import row_of, run_compile, table
 from gpicl_jax.bench.targets import CHIPS, GIB, find_target
 from gpicl_jax.cli import main
 from gpicl_jax.config import load_config
+from gpicl_jax.experiments.comparison_rows import ROWS
 from gpicl_jax.settings import UserError
+from gpicl_jax.training import parallel as parallel_module
 from gpicl_jax.training.step import num_params
+from gpicl_jax.training.trainer import Trainer
 from tests.helpers import TINY, tiny_config
 
 HAS = {
@@ -35,6 +40,11 @@ LEARNERS = {
     **{name: ("--model.num_layers=1",) for name in ("transformer", "context_query", "encoder_decoder", "equivariant")},
     **{name: () for name in ("mlp", "maml", "maml_online")},
 }
+
+
+def test_every_row_of_the_comparison_that_trains_is_compiled_or_has_the_program_of_one_that_is():
+    same = {"transformer_paper", "maml_online_hidden", "finetune", "finetune_hidden", "sgd", "sgd_from_zeros"}
+    assert {*LEARNERS} | same >= set(ROWS)
 
 
 def target_of(name):
@@ -93,6 +103,22 @@ def test_errors_are_one_line(arguments, message, capsys):
     assert error.count("\n") == 1 and message in error
 
 
+class _lowered:
+    """A spread chunk that keeps the text of what is lowered, by `lower` or by a call."""
+
+    def __init__(self, texts, spread, *given, **options):
+        self.texts, self.run = texts, spread(*given, **options)
+
+    def lower(self, *given):
+        lowered = self.run.lower(*given)
+        self.texts.append(lowered.as_text())
+        return lowered
+
+    def __call__(self, *given):
+        self.lower(*given)
+        return self.run(*given)
+
+
 class Host:
     """A target that this machine can compile for: its own CPU, under the name and with the numbers of an H100."""
 
@@ -100,22 +126,22 @@ class Host:
     def _host(self, monkeypatch):
         monkeypatch.setattr(compiling, "devices_of", lambda target: jax.devices()[: target.num_chips])
         monkeypatch.setattr(compiling, "compiler_options", lambda _: {})
-        monkeypatch.setattr(compiling, "prepare", lambda: None)
+        monkeypatch.setattr(compile_command, "prepare", lambda: None)
 
 
 class TestOnThisMachine(Host):
     """All but the compiler for accelerators, with this machine's own."""
 
-    def test_the_program_is_the_one_that_train_runs(self, capsys):
-        from gpicl_jax.training.trainer import Trainer
-
-        config = tiny_config()
-        trainer = Trainer(config, devices=jax.devices()[:1])
-        state = jax.eval_shape(trainer.state)
-        theirs = trainer._chunk.lower(state, trainer.tasks, trainer.hyper).compile().memory_analysis()
-        ours = compile_for(config, find_target("h100"), "pmap")
-        assert ours.temporaries == theirs.temp_size_in_bytes
-        assert ours.flops > 0 and ours.cost.bytes_moved > 0 and ours.cost.reduced == 0
+    @pytest.mark.parametrize(("name", "parallel"), [("h100", "pmap"), ("h100:2", "pmap"), ("h100:2", "jit")])
+    def test_the_program_is_the_one_that_train_runs(self, name, parallel, monkeypatch):
+        config, texts = tiny_config(), []
+        monkeypatch.setattr(compiling, "spread_chunk", functools.partial(_lowered, texts, parallel_module.spread_chunk))
+        monkeypatch.setattr(parallel_module, "spread_chunk", functools.partial(_lowered, texts, parallel_module.spread_chunk))
+        ours = compile_for(config, find_target(name), parallel)
+        trainer = Trainer(config, devices=jax.devices()[: find_target(name).num_chips], parallel=parallel)
+        trainer.chunk(trainer.state())
+        assert len(texts) == 2 and texts[0] == texts[1]
+        assert ours.flops > 0 and ours.cost.bytes_moved > 0 and bool(ours.cost.reduced) == (name != "h100")
 
     @pytest.mark.parametrize("parallel", ["pmap", "jit"])
     def test_devices_share_the_work_and_send_the_gradient(self, parallel):
@@ -151,10 +177,26 @@ class TestOnThisMachine(Host):
     def test_rows_that_a_csv_has_are_not_made_again(self, tmp_path, monkeypatch, capsys):
         given = {"parallel": "pmap", "largest": False, "json_file": None, "results": tmp_path / "new"}
         run_compile([TINY], (), ["h100"], **given)
-        monkeypatch.setattr(compiling, "compile_for", None)
-        run_compile([TINY], (), ["h100"], **given)
+        with monkeypatch.context() as patch:
+            patch.setattr(compile_command, "compile_for", None)
+            assert run_compile([TINY], (), ["h100"], **given) == 0
+        assert "has it" in capsys.readouterr().out
         (row,) = pd.read_csv(tmp_path / "new" / "compile.csv").to_dict("records")
         assert row["target"] == "h100" and row["fits"] and row["bound"] in ("products", "memory")
+        run_compile([TINY], ("--model.width=24", "--train.seed=3"), ["h100"], **given)
+        run_compile([TINY], ("--model.width=24", "--train.seed=4"), ["h100"], **given)  # a seed is not compiled in
+        assert len(pd.read_csv(tmp_path / "new" / "compile.csv")) == 2
+
+    def test_files_that_cannot_be_written_are_told_before_anything_is_compiled(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(compile_command, "compile_for", None)
+        for option in ("--json", "--results-dir"):
+            (tmp_path / "file").write_text("")
+            assert main(["compile", TINY, "--for", "h100", option, str(tmp_path / "file" / "x.json")]) == 2
+            assert capsys.readouterr().err.count("\n") == 1
+
+    def test_what_meta_learns_nothing_is_one_line(self, capsys):
+        assert main(["compile", "comparison/laptop/sgd", "--for", "h100", "--data.train=digits"]) == 2
+        assert "meta-learns nothing" in capsys.readouterr().err
 
     def test_a_program_that_xla_refuses_is_one_line_and_a_file(self, monkeypatch, capsys):
         monkeypatch.setattr(compiling, "compiler_options", lambda _: {"xla_no_such_option": 1})

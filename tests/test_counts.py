@@ -95,3 +95,96 @@ def test_a_chunk_of_more_steps_costs_more_steps():
         run = jax.jit(lambda *given, program=program: program.chunk(*given, gradient=program.gradient))
         costs[chunk] = program_cost(run.lower(*given).compile().as_text()).bytes_moved
     assert costs[10] == pytest.approx(5 * costs[2], rel=0.05)
+
+
+HLO = """
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+%fused (stack: f32[100,8,4], index: s32[]) -> f32[8,4] {
+  %stack = f32[100,8,4]{2,1,0} parameter(0)
+  %flat = f32[100,32]{1,0} bitcast(%stack)
+  %index = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %slice = f32[1,32]{1,0} dynamic-slice(%flat, %index, %zero), dynamic_slice_sizes={1,32}
+  ROOT %row = f32[8,4]{1,0} bitcast(%slice)
+}
+
+%body (given: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %given = (s32[], f32[8,4]{1,0}) parameter(0)
+  %turn = s32[] get-tuple-element(%given), index=0
+  %rows = f32[8,4]{1,0:T(8,128)} get-tuple-element(%given), index=1
+  %sine = f32[8,4]{1,0:T(8,128)} sine(%rows)
+  ROOT %next = (s32[], f32[8,4]{1,0}) tuple(%turn, %sine)
+}
+
+%counted (given: (s32[], f32[8,4])) -> pred[] {
+  %given = (s32[], f32[8,4]{1,0}) parameter(0)
+  %turn = s32[] get-tuple-element(%given), index=0
+  %last = s32[]{:T(128)} constant(7)
+  ROOT %less = pred[]{:T(512)} compare(%turn, %last), direction=LT
+}
+
+%unknown (given: (s32[], f32[8,4])) -> pred[] {
+  %given = (s32[], f32[8,4]{1,0}) parameter(0)
+  ROOT %asked = pred[] custom-call(%given), custom_call_target="ask"
+}
+
+ENTRY %main (stack: f32[100,8,4], start: (s32[], f32[8,4])) -> f32[8,4] {
+  %stack = f32[100,8,4]{2,1,0} parameter(0)
+  %start = (s32[], f32[8,4]{1,0}) parameter(1)
+  %index = s32[] get-tuple-element(%start), index=0
+  ENTRY_LINE
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "moved", "others"),
+    [
+        (
+            "%x = (s32[], f32[8,4]{1,0:T(8,128)}) while(%start), condition=%counted, body=%body",
+            7 * 256,
+            {"loops": 1, "once": 0},
+        ),
+        ("%x = (s32[], f32[8,4]{1,0}) while(%start), condition=%unknown, body=%body", 256, {"loops": 1, "once": 1}),
+        (
+            "%x = (s32[], f32[8,4]{1,0}) while(%start), condition=%unknown, body=%body, "
+            'backend_config={"known_trip_count":{"n":"5"}}',
+            5 * 256,
+            {"once": 0},
+        ),
+        ("%x = f32[8,4]{1,0} fusion(%stack, %index), kind=kLoop, calls=%fused", 128 + 4 + 128, {"kernels": 1}),
+        (
+            "%y = f32[8,4]{1,0:S(1)} copy-done(%stack)\n  %x = f32[8,4]{1,0:S(1)} all-reduce(%y), to_apply=%add",
+            0,
+            {"reduced": 128},
+        ),
+        (
+            "%x = (f32[100,8,4]{2,1,0}, f32[100,8,4]{2,1,0}) all-reduce-start(%stack), to_apply=%add",
+            2 * 12800,
+            {"reduced": 12800},
+        ),
+        ("%x = f32[100,8,4]{2,1,0} all-gather(%stack)", 2 * 12800, {"reduced": 0}),
+        ("%x = (f32[8,4]{1,0:S(1)}, f32[100,8,4]{2,1,0}, u32[]) copy-start(%stack)", 12800 + 4, {"kernels": 1}),
+        (
+            '%x = (f32[8,4]{1,0}, s8[4096]{0}) custom-call(%stack), custom_call_target="__cublas$gemm"',
+            12800 + 128,
+            {"kernels": 1},
+        ),
+        (
+            "%x = f32[8,4]{1,0} conditional(%index, %start, %start), branch_computations={%body, %counted}",
+            256,
+            {"kernels": 1},
+        ),
+        ("%x = ((f32[100,8,4]), f32[8,4], u32[]) async-start(%stack, %index), calls=%fused", 256, {}),
+    ],
+)
+def test_the_text_of_programs_for_gpus_and_tpus(line, moved, others):
+    cost = program_cost(HLO.replace("ENTRY_LINE", line))
+    assert cost.bytes_moved == moved
+    for name, value in others.items():
+        assert getattr(cost, name) == value, name

@@ -72,9 +72,10 @@ class Cost(NamedTuple):
     Attributes:
       bytes_moved: bytes that kernels read from memory and write to it.
       kernels: how many kernels it starts.
-      reduced: bytes that collectives take.
+      reduced: bytes that all-reduces take.
       collectives: how often each collective runs.
-      loops: its loops, of known and unknown length.
+      loops: its loops.
+      once: those of them whose length is unknown, which count once.
     """
 
     bytes_moved: float = 0.0
@@ -82,6 +83,7 @@ class Cost(NamedTuple):
     reduced: float = 0.0
     collectives: Counter = Counter()  # noqa: RUF012
     loops: int = 0
+    once: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(*(a + b for a, b in zip(self, other, strict=True)))
@@ -89,14 +91,16 @@ class Cost(NamedTuple):
     def times(self, number: int) -> "Cost":
         """Returns the cost of so many runs. A loop stays one loop."""
         collectives = Counter({name: number * count for name, count in self.collectives.items()})
-        return Cost(number * self.bytes_moved, number * self.kernels, number * self.reduced, collectives, self.loops)
+        numbers = (number * each for each in (self.bytes_moved, self.kernels, self.reduced))
+        return Cost(*numbers, collectives, self.loops, self.once)
 
 
 def program_cost(text: str) -> Cost:
     """Returns the cost of an optimised HLO program, as `compiled.as_text()` gives it.
 
-    A loop of known length counts as often as it runs, others once, and of branches all. A kernel reads its operands and writes
-    its result. Of an operand that it only slices, it reads the slice. What lies in a TPU's vector memory moves no bytes.
+    A loop of known length counts as often as it runs, others once, and of branches the one that moves most. A kernel reads its
+    operands and writes its result. Of an operand that it only slices, it reads the slice. What lies in a TPU's vector memory
+    moves no bytes. What a GPU finds in its cache counts.
 
     Example:
       >>> import jax
@@ -131,8 +135,8 @@ def _closing(text: str) -> int:
     return len(text)
 
 
-def shape_bytes(shape: str) -> int:
-    """Returns the bytes of a shape, a tuple's items together, without what lies in a TPU's vector memory.
+def shape_bytes(shape: str, vector_memory: bool = False) -> int:
+    """Returns the bytes of a shape, a tuple's items together, without those in a TPU's `vector_memory` unless asked for.
 
     Example:
       >>> shape_bytes("(f32[2,3]{1,0}, bf16[4]{0:T(256)S(1)}, s32[])")
@@ -142,7 +146,7 @@ def shape_bytes(shape: str) -> int:
     return sum(
         _BYTES.get(kind, 1) * math.prod(map(int, filter(None, sizes.split(","))))
         for kind, sizes, layout in found
-        if "S(" not in layout
+        if vector_memory or "S(" not in layout
     )
 
 
@@ -160,48 +164,50 @@ class _Counter:
 
     def _instruction(self, each: Instruction, shapes: dict[str, str]) -> Cost:
         operation = each.operation.removesuffix("-start")
-        if each.operation in _FREE or each.operation.endswith("-done"):
+        if operation in _FREE or operation.endswith("-done"):
             return Cost()
         called = self._called(each)
-        if each.operation == "while":
-            return self.cost(called[-1]).times(self._trips(each)) + Cost(loops=1)
-        if each.operation in ("call", "conditional", "async"):
-            return sum((self.cost(name) for name in called), Cost())
-        read = [shape_bytes(shapes.get(name, "")) for name in each.operands]
-        written = shape_bytes(each.shape)
+        if operation == "while":
+            trips = self._trips(each)
+            return self.cost(called[-1]).times(trips or 1) + Cost(loops=1, once=0 if trips else 1)
+        if operation == "conditional":
+            return max(map(self.cost, called), key=lambda cost: cost.bytes_moved)
+        if operation in ("call", "async"):
+            return sum(map(self.cost, called), Cost())
+        read, written = [shape_bytes(shapes.get(name, "")) for name in each.operands], shape_bytes(each.shape)
         if operation in _COLLECTIVES:
-            return Cost(2.0 * sum(read), 1, sum(read), Counter({operation: 1}))
-        if each.operation == "copy-start":  # its shape names both ends
+            given = sum(shape_bytes(shapes.get(name, ""), vector_memory=True) for name in each.operands)
+            return Cost(2.0 * sum(read), 1, given if operation == "all-reduce" else 0, Counter({operation: 1}))
+        return self._kernel(each, called, read, written)
+
+    def _kernel(self, each: Instruction, called: list[str], read: list[int], written: int) -> Cost:
+        operation = each.operation.removesuffix("-start")
+        if operation == "copy" and operation != each.operation:  # its shape names both ends
             written = max(0, written - sum(read))
-        elif each.operation == "custom-call":
+        elif operation == "custom-call":
             written = shape_bytes(_WORKSPACE.sub("", each.shape))
-        elif each.operation == "fusion" and called:
+        elif operation == "fusion" and called:
             read, written = _fused(self.computations[called[0]], read, written)
-        elif each.operation in _SLICES:
+        elif operation in _SLICES:
             read = [written]
-        elif each.operation == "dynamic-update-slice":
-            read = [read[1]]
-            written = read[0]
+        elif operation == "dynamic-update-slice":
+            read, written = [read[1]], read[1]
         return Cost(sum(read) + written, 1)
 
-    def _trips(self, loop: Instruction) -> int:
-        """Returns how often a loop runs: as XLA says, or the constant that its condition compares a counter with."""
+    def _trips(self, loop: Instruction) -> int | None:
+        """Returns how often a loop runs: as XLA says, or the constant that its condition compares a counter with, or None."""
         if known := _TRIPS.search(loop.rest):
             return int(known[1])
         condition = self.computations[re.search(r"condition=%?([\w.-]+)", loop.rest)[1]]
         constants = {each.name: each.rest.split(")")[0] for each in condition if each.operation == "constant"}
         last = condition[-1]
         counted = last.operation == "compare" and "direction=LT" in last.rest
-        return next((int(constants[name]) for name in last.operands if counted and name in constants), 1)
+        return next((int(constants[name]) for name in last.operands if counted and name in constants), None)
 
     def _called(self, each: Instruction) -> list[str]:
-        """Returns the computations that an instruction calls, of a loop its body last."""
+        """Returns the computations that an instruction calls, of a loop its body alone."""
         found = [name.strip().lstrip("%") for names in _CALLED.findall(each.rest) for name in names.split(",")]
-        found = [name for name in found if name in self.computations]
-        if each.operation == "while":
-            body = re.search(r"body=%?([\w.-]+)", each.rest)[1]
-            found.append(body)
-        return found
+        return [name for name in found if name in self.computations]
 
 
 def _fused(body: list[Instruction], read: list[int], written: int) -> tuple[list[int], int]:

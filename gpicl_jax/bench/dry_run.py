@@ -8,7 +8,8 @@ from typing import NamedTuple
 import jax
 import pandas as pd
 
-from gpicl_jax.bench.compile import Compiled, compile_for, row_of, table
+from gpicl_jax.bench.compile import Compiled, compile_for
+from gpicl_jax.bench.compile_command import row_of, table
 from gpicl_jax.bench.targets import GIB, Target, find_target, prepare
 from gpicl_jax.experiments.engine.base import Experiment
 from gpicl_jax.experiments.engine.run import Asked, Work, label, share

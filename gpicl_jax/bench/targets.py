@@ -1,6 +1,7 @@
 """Accelerators by their public numbers, and as devices that XLA compiles for without having them."""
 
 import importlib.util
+import math
 import os
 import re
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import jax
 from jax.experimental import topologies
 
-from gpicl_jax.settings import UserError, nearest
+from gpicl_jax.settings import UserError, nearest, one_line
 
 GIB = 2**30
 INSTALL = ".venv/bin/pip install -e '.[{}]'"
@@ -37,6 +38,7 @@ class Chip(NamedTuple):
       float32: FLOP/s of products of float32 as JAX makes them by default: TF32 on a GPU, one pass of bfloat16 on a TPU.
       bfloat16: FLOP/s of products of bfloat16, without sparsity.
       link: bytes/s from one chip to its neighbours, in one direction.
+      network: bytes/s of a GPU to those of other hosts: the network cards that the maker's servers have.
       cuda: of a GPU. None: a TPU.
       source: where the numbers are published.
     """
@@ -47,6 +49,7 @@ class Chip(NamedTuple):
     float32: float
     bfloat16: float
     link: float
+    network: float
     source: str
     cuda: Cuda | None = None
 
@@ -65,29 +68,29 @@ _NVIDIA = "NVIDIA's data sheet"
 _GOOGLE = "cloud.google.com/tpu/docs/"
 CHIPS = {
     "a6000": Chip(
-        "NVIDIA RTX A6000", 51_041_271_808, 768e9, 77.4e12, 154.8e12, 56e9, _NVIDIA,
+        "NVIDIA RTX A6000", 51_041_271_808, 768e9, 77.4e12, 154.8e12, 56e9, 12.5e9, _NVIDIA,
         Cuda((8, 6), 84, 128, 1.8, 6 * 2**20, 102_400, 101_376),
     ),
     "a100": Chip(
-        "NVIDIA A100-SXM4-80GB", 85_100_068_864, 2039e9, 156e12, 312e12, 300e9, _NVIDIA,
+        "NVIDIA A100-SXM4-80GB", 85_100_068_864, 2039e9, 156e12, 312e12, 300e9, 25e9, _NVIDIA,
         Cuda((8, 0), 108, 64, 1.41, 40 * 2**20, 167_936, 166_912),
     ),
     "h100": Chip(
-        "NVIDIA H100 80GB HBM3", 84_942_979_072, 3352e9, 494.7e12, 989.4e12, 450e9, _NVIDIA,
+        "NVIDIA H100 80GB HBM3", 84_942_979_072, 3352e9, 494.7e12, 989.4e12, 450e9, 50e9, _NVIDIA,
         Cuda((9, 0), 132, 128, 1.98, 50 * 2**20, 233_472, 232_448),
     ),
     "h200": Chip(
-        "NVIDIA H200 141GB HBM3e", 151_397_597_184, 4800e9, 494.7e12, 989.4e12, 450e9, _NVIDIA,
+        "NVIDIA H200 141GB HBM3e", 151_397_597_184, 4800e9, 494.7e12, 989.4e12, 450e9, 50e9, _NVIDIA,
         Cuda((9, 0), 132, 128, 1.98, 50 * 2**20, 233_472, 232_448),
     ),
     "b200": Chip(
-        "NVIDIA B200", 191_514_411_008, 7672e9, 1125e12, 2250e12, 900e9, _NVIDIA,
+        "NVIDIA B200", 191_514_411_008, 7672e9, 1125e12, 2250e12, 900e9, 50e9, _NVIDIA,
         Cuda((10, 0), 148, 128, 1.965, 132_644_864, 233_472, 232_448),
     ),
-    "v4": Chip("TPU v4", 32 * GIB, 1228e9, 275e12, 275e12, 300e9, f"{_GOOGLE}v4"),
-    "v5e": Chip("TPU v5e", 16 * GIB, 819e9, 197e12, 197e12, 200e9, f"{_GOOGLE}v5e"),
-    "v5p": Chip("TPU v5p", 95 * GIB, 2765e9, 459e12, 459e12, 600e9, f"{_GOOGLE}v5p"),
-    "v6e": Chip("TPU v6e", 32 * GIB, 1640e9, 918e12, 918e12, 400e9, f"{_GOOGLE}v6e"),
+    "v4": Chip("TPU v4", 32 * GIB, 1228e9, 275e12, 275e12, 300e9, 300e9, f"{_GOOGLE}v4"),
+    "v5e": Chip("TPU v5e", 16 * GIB, 819e9, 197e12, 197e12, 200e9, 200e9, f"{_GOOGLE}v5e"),
+    "v5p": Chip("TPU v5p", 95 * GIB, 2765e9, 459e12, 459e12, 600e9, 600e9, f"{_GOOGLE}v5p"),
+    "v6e": Chip("TPU v6e", 32 * GIB, 1640e9, 918e12, 918e12, 400e9, 400e9, f"{_GOOGLE}v6e"),
 }  # fmt: skip
 
 
@@ -123,10 +126,12 @@ class Target(NamedTuple):
     @property
     def num_chips(self) -> int:
         """Number of chips."""
-        number = 1
-        for side in self.shape:
-            number *= side
-        return number
+        return math.prod(self.shape)
+
+    @property
+    def link(self) -> float:
+        """Bytes/s of the slowest link of a chip to the others, in one direction. A host has eight GPUs."""
+        return self.chip.network if self.num_chips > 8 else self.chip.link
 
 
 def find_target(name: str) -> Target:
@@ -173,9 +178,14 @@ def devices_of(target: Target) -> list[jax.Device]:
     """
     _check_installed(target)
     try:
-        return list(_topology(target).devices)
-    except jax.errors.JaxRuntimeError as error:
-        raise UserError(f"--for {target.name}: {str(error).splitlines()[0]}; give another shape") from None
+        devices = list(_topology(target).devices)
+    except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
+        raise UserError(f"--for {target.name}: its compiler gives no such devices: {one_line(error)}") from None
+    if len(devices) != target.num_chips:
+        raise UserError(
+            f"--for {target.name}: its compiler makes {len(devices)} devices of {target.num_chips} chips; give another shape"
+        )
+    return devices
 
 
 def compiler_options(target: Target) -> dict[str, int | bool]:
@@ -202,12 +212,12 @@ def _topology(target: Target) -> topologies.TopologyDescription:
         return topologies.get_topology_desc(target.name.split(":")[0], platform="cuda", **options)
     for variable, value in _NO_TPU.items():
         os.environ.setdefault(variable, value)
-    name, options = "x".join(map(str, target.shape)), {}
-    if target.num_chips <= 8:  # one host
+    shape, options = "x".join(map(str, target.shape)), {}
+    if target.num_chips <= (8 if len(target.shape) == 2 else 4):  # one host
         options["chips_per_host_bounds"] = (*target.shape, 1)[:3]
     if target.name.startswith("v4"):
         options["chip_config_name"] = "megacore"
-    return topologies.get_topology_desc(f"{target.name.split(':')[0]}:{name}", platform="tpu", **options)
+    return topologies.get_topology_desc(f"{target.name.split(':')[0]}:{shape}", platform="tpu", **options)
 
 
 def _cuda_config(chip: Chip) -> str:

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 
 from gpicl_jax import __version__
 from gpicl_jax.bench.counts import Cost, product_flops, program_cost
-from gpicl_jax.bench.measure import by_turns, compile_apart
+from gpicl_jax.bench.measure import by_turns, compile_apart, needed_bytes
 from gpicl_jax.bench.program import Program
 from gpicl_jax.bench.run import check_writable
 from gpicl_jax.bench.step import machine_rates
@@ -197,14 +197,8 @@ def _trained() -> Trained:
         seconds.append((time.perf_counter() - begun) / CHUNK)
         losses.append(float(metrics["loss"]) if metrics["finite"] else float("nan"))
     cost = program_cost(run.as_text()).times(1 / CHUNK)
-    return Trained(tuple(losses), float(np.median(seconds[1:])), costs["compile s"], flops / CHUNK, cost, _needed(run))
-
-
-def _needed(compiled: Any) -> int:
-    """Returns the bytes that a program needs, arguments and results included."""
-    memory = compiled.memory_analysis()
-    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return kept + memory.temp_size_in_bytes
+    needed = needed_bytes(run.memory_analysis())
+    return Trained(tuple(losses), float(np.median(seconds[1:])), costs["compile s"], flops / CHUNK, cost, needed)
 
 
 def check_training() -> Found:
@@ -260,7 +254,8 @@ def check_largest() -> Found:
 
 def _step_bytes(program: Program) -> int:
     state = jax.eval_shape(program.init, program.hyper)
-    return _needed(compile_apart(program.chunk, state, program.tasks, program.hyper, donate=(0,))[0])
+    run, _ = compile_apart(program.chunk, state, program.tasks, program.hyper, donate=(0,))
+    return needed_bytes(run.memory_analysis())
 
 
 CHECKS = {

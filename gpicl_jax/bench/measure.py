@@ -74,6 +74,18 @@ def compile_apart(function: Callable[..., Any], *arguments: Any, donate: tuple[i
     }
 
 
+def needed_bytes(memory: Any) -> int:
+    """Returns the bytes that a program needs, arguments and results included, of its `memory_analysis()`.
+
+    Example:
+      >>> program, _ = compile_apart(lambda x_X: x_X + 1, np.ones(4, np.float32), donate=(0,))
+      >>> needed_bytes(program.memory_analysis())
+      16
+    """
+    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return kept + memory.temp_size_in_bytes
+
+
 def compiled_side(function: Callable[..., Any], *arguments: Any, amount: float = 1.0) -> Side:
     """Returns a side that compiles a pure `function` and calls it with the same arguments every time."""
     program, costs = compile_apart(function, *arguments)

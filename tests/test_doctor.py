@@ -51,12 +51,12 @@ def quick(monkeypatch, small):
     """A small step, few images, and no GPU beside the CPU that JAX sees here."""
     monkeypatch.setattr(doctor, "CONFIG", small)
     monkeypatch.setattr(doctor, "LARGE", small)
-    monkeypatch.setattr(doctor, "_has_gpu", lambda: False)
+    monkeypatch.setattr(doctor, "_num_gpus", lambda: 0)
     monkeypatch.setattr(program, "NUM_IMAGES", 600)
     monkeypatch.setattr(measure, "SHORTEST", 0.0)
     monkeypatch.setattr(step, "PRODUCT", {"cpu": 64})
     monkeypatch.setattr(step, "COPIED", 2**10)
-    for name in ("TFDS_DATA_DIR", "JAX_PLATFORMS"):
+    for name in ("TFDS_DATA_DIR", "JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -89,16 +89,17 @@ def no_optax(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor.metadata, "version", missing)
 
 
-def gpu_that_jax_does_not_see(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "_has_gpu", HAS_GPU)
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H100 80GB HBM3'")
+def gpu_that_jax_does_not_see(monkeypatch, tmp_path, number=1):
+    monkeypatch.setattr(doctor, "_num_gpus", NUM_GPUS)
+    each = "GPU {0}: NVIDIA H100 80GB HBM3 (UUID: GPU-{0})\n  MIG 1g.10gb     Device  0: (UUID: MIG-{0})\n"
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{''.join(map(each.format, range(number)))}'")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
 
-def gpu_and_jax_for_cpus(monkeypatch, tmp_path):
+def gpu_and_jax_for_cpus_first(monkeypatch, tmp_path):
     gpu_that_jax_does_not_see(monkeypatch, tmp_path)
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu,cuda")
 
 
 def jax_without_device(monkeypatch, tmp_path):
@@ -140,14 +141,14 @@ def failing_compiler(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "_trained", doctor._trained.__wrapped__)
 
 
-HAS_GPU = doctor._has_gpu
+NUM_GPUS = doctor._num_gpus
 ALL = {"training", "roofline", "largest"}
 # What is broken, the checks that fail, and what the first of their lines says.
 FAULTS = {
     old_jax: ({"versions"}, "jax is 0.4.1, expected <0.12,>=0.10; run .venv/bin/pip install -e ."),
     no_optax: ({"versions"}, "optax is missing, expected >=0.2.8; run"),
     gpu_that_jax_does_not_see: ({"devices"}, "sees only its CPU; install JAX for CUDA: .venv/bin/pip install -e '.[cuda]'"),
-    gpu_and_jax_for_cpus: ({"devices"}, "has an NVIDIA GPU, but JAX sees only its CPU; unset JAX_PLATFORMS=cpu"),
+    gpu_and_jax_for_cpus_first: ({"devices"}, "NVIDIA GPU, but JAX sees only its CPU; unset JAX_PLATFORMS=cpu,cuda"),
     jax_without_device: (
         {"devices", "roofline", "largest"},
         "no device (Unable to initialize backend 'cuda': no driver); ",
@@ -173,6 +174,20 @@ def test_a_check_that_fails_is_one_line_and_hides_no_other(fault, monkeypatch, t
     assert said in next(line for line in lines if line.startswith("FAILED ")) and "Traceback" not in captured.err
 
 
+def test_the_file_has_all_that_was_found_before_doctor_is_ended(monkeypatch, tmp_path):
+    """The check that takes longest is the last."""
+
+    def ended():
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(doctor.CHECKS, "largest", ended)
+    with pytest.raises(KeyboardInterrupt):
+        doctor.run_doctor(tmp_path / "doctor.json")
+    rows = json.loads((tmp_path / "doctor.json").read_text())
+    assert [row["check"] for row in rows] == list(doctor.CHECKS)[:-1] and list(doctor.CHECKS)[-1] == "largest"
+    assert [path.name for path in tmp_path.iterdir()] == ["doctor.json"]
+
+
 def test_a_file_that_cannot_be_written_is_told_before_any_check(capsys):
     assert main(["doctor", "--json", "/no/such/doctor.json"]) == 2
     captured = capsys.readouterr()
@@ -193,6 +208,37 @@ def gpu(limit):
     return SimpleNamespace(platform="gpu", device_kind="NVIDIA H100 80GB HBM3", memory_stats=lambda: statistics)
 
 
+def test_a_machine_with_a_gpu_may_be_compared_with_its_cpu(monkeypatch, tmp_path):
+    """As a check that fails advises."""
+    gpu_that_jax_does_not_see(monkeypatch, tmp_path)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    text, numbers = doctor.check_devices()
+    assert text.endswith("; JAX sees 0 of 1 NVIDIA GPU, by JAX_PLATFORMS=cpu") and numbers["platform"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("visible", "number"),
+    [(None, 8), ("0,1,2", 3), ("GPU-5,MIG-7,3", 3), ("0,8,1", 1), ("0,,1", 1), ("", 0), ("-1", 0), ("NoDevFiles", 0)],
+)
+def test_gpus_that_jax_does_not_see_are_told(visible, number, monkeypatch, tmp_path):
+    """Of those that CUDA_VISIBLE_DEVICES leaves, up to the first that there is not, as CUDA reads it."""
+    gpu_that_jax_does_not_see(monkeypatch, tmp_path, number=8)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    for seen in range(1, max(1, number) + 1):
+        monkeypatch.setattr(jax, "devices", lambda seen=seen: [gpu(2**30)] * seen)
+        text, numbers = doctor.check_devices()
+        assert numbers["system_gpus"] == number and text.endswith(f"; JAX sees {seen} of {number} NVIDIA GPUs") == (
+            seen < number
+        )
+    monkeypatch.setattr(jax, "devices", jax.local_devices)
+    if number:
+        with pytest.raises(doctor.UserError, match="JAX sees only its CPU"):
+            doctor.check_devices()
+    else:
+        assert "NVIDIA" not in doctor.check_devices()[0]
+
+
 @pytest.mark.parametrize(
     ("seconds", "share", "cached"),
     [(1e-2, 0.8, False), (5e-3, 0.2, True)],  # products take 1 ms, memory 8
@@ -210,22 +256,39 @@ def test_a_known_chip_is_compared_with_its_peak_rates(seconds, share, cached, mo
     assert ("left out" in text) == cached
 
 
-def test_the_largest_batch_fills_the_memory(monkeypatch, small):
+def test_the_largest_batch_about_fills_the_memory(monkeypatch, small):
     """As XLA says of a program of that size. Memory grows in proportion, up to what XLA rounds."""
     monkeypatch.setattr(jax, "devices", lambda: [gpu(2**23)])
     text, numbers = doctor.check_largest()
     largest = numbers["largest"]
-    assert largest > 8 and f"tasks.tasks_per_step = {largest} of {small}" in text
+    assert largest > 8 and text.startswith(f"{small} needs ") and text.endswith(f"; about {largest} fit, by proportion")
     needed = doctor._step_bytes(program.Program(load_config(small, (f"--tasks.tasks_per_step={largest}",))))
     assert needed == pytest.approx(2**23, rel=0.1)
 
 
 def test_a_device_without_room_or_without_a_known_size_fails(monkeypatch):
     monkeypatch.setattr(doctor, "_step_bytes", lambda program: 10_000 + 1000 * program.shape[0])
-    for limit, said in ((1000, "one task of .* needs .* GiB, of 0.0; give"), (None, "unset XLA_PYTHON_CLIENT_ALLOCATOR")):
+    for limit, said in (
+        (10_999, "by proportion not even 1 fits, so choose a smaller"),
+        (None, "unset XLA_PYTHON_CLIENT_ALLOCATOR"),
+    ):
         monkeypatch.setattr(jax, "devices", lambda limit=limit: [gpu(limit)])
-        with pytest.raises(doctor.UserError, match=said):
+        with pytest.raises(doctor.UserError, match=said) as error:
             doctor.check_largest()
+        assert "--" not in str(error.value)  # doctor has no settings
+    monkeypatch.setattr(jax, "devices", lambda: [gpu(11_000)])
+    assert doctor.check_largest()[1]["largest"] == 1
+
+
+@pytest.mark.parametrize("grown", [0, -1000])
+def test_no_largest_batch_is_told_where_a_smaller_one_needs_as_much(grown, monkeypatch):
+    monkeypatch.setattr(doctor, "_step_bytes", lambda program: 10_000 + grown * (program.shape[0] > 2))
+    monkeypatch.setattr(jax, "devices", lambda: [gpu(10_000)])
+    text, numbers = doctor.check_largest()
+    assert text.endswith("and no less with 2, so the largest is not known") and "largest" not in numbers
+    monkeypatch.setattr(jax, "devices", lambda: [gpu(8_000)])
+    with pytest.raises(doctor.UserError, match="not even 1 fits"):
+        doctor.check_largest()
 
 
 @pytest.mark.process

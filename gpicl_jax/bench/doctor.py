@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from importlib import metadata
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +67,7 @@ def run_doctor(json_file: Path | None) -> int:
     """Makes all checks and prints a line for each. Returns 1 where one failed, else 0.
 
     Args:
-      json_file: where to write a list of {check, ok, text, and a check's numbers}.
+      json_file: where to write a list of {check, ok, text, and a check's numbers}. It is written after each check.
 
     Raises:
       UserError: the file cannot be written. This is checked first.
@@ -78,8 +79,8 @@ def run_doctor(json_file: Path | None) -> int:
         ok, text, numbers = _tried(check)
         print(f"{'ok' if ok else 'FAILED':<7} {name:<10} {text}", flush=True)
         rows.append({"check": name, "ok": ok, "text": text, **numbers})
-    if json_file:
-        write_atomic(json_file, lambda file: file.write(json.dumps(rows, indent=2, ensure_ascii=False).encode()))
+        if json_file:
+            write_atomic(json_file, lambda file: file.write(json.dumps(rows, indent=2, ensure_ascii=False).encode()))
     return 0 if all(row["ok"] for row in rows) else 1
 
 
@@ -122,31 +123,38 @@ def _requirements() -> list[Requirement]:
 
 
 def check_devices() -> Found:
-    """Checks that JAX sees the GPUs that the system has."""
+    """Checks that JAX sees GPUs where the system has some, unless JAX_PLATFORMS=cpu, and says where it sees fewer."""
     given = os.environ.get("JAX_PLATFORMS")
     to_do = f"unset JAX_PLATFORMS={given}" if given else f"install JAX for CUDA: {INSTALL.format('cuda')}"
     try:
         devices = jax.devices()
     except RuntimeError as error:
         raise UserError(f"JAX finds no device ({one_line(error)}); {to_do}") from None
-    kind = devices[0].platform
-    if kind == "cpu" and _has_gpu():
+    kind, gpus = devices[0].platform, _num_gpus()
+    if kind == "cpu" and gpus and given != "cpu":
         raise UserError(f"this machine has an NVIDIA GPU, but JAX sees only its CPU; {to_do}")
     kinds, memory = Counter(device.device_kind for device in devices), [_memory(device) for device in devices]
     whose = "of the machine" if kind == "cpu" else "each"
     each = "memory unknown" if None in memory else f"{min(memory) / GIB:.1f} GiB {whose}"
     text = f"{' + '.join(f'{number} × {name}' for name, number in kinds.items())} ({kind}), {each}"
-    return text, {"platform": kind, "kinds": [device.device_kind for device in devices], "memory": memory}
+    seen = 0 if kind == "cpu" else len(devices)
+    if seen < gpus:
+        text += f"; JAX sees {seen} of {gpus} NVIDIA GPU{'s' * (gpus > 1)}{'' if seen else ', by JAX_PLATFORMS=cpu'}"
+    numbers = {"platform": kind, "kinds": [device.device_kind for device in devices], "memory": memory, "system_gpus": gpus}
+    return text, numbers
 
 
-def _has_gpu() -> bool:
-    """Returns whether the system has an NVIDIA GPU, whatever JAX says."""
-    if any(Path("/dev").glob("nvidia[0-9]*")):
-        return True
+def _num_gpus() -> int:
+    """Returns how many NVIDIA GPUs the system has and CUDA_VISIBLE_DEVICES leaves, whatever JAX says."""
     try:
-        return "GPU" in subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20).stdout
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20).stdout.splitlines()
     except (OSError, subprocess.TimeoutExpired):
-        return False
+        listed = []
+    number = sum(line.startswith("GPU ") for line in listed) or len(list(Path("/dev").glob("nvidia[0-9]*")))
+    if not number or (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is None:
+        return number
+    indices = [str(index) for index in range(number)]  # CUDA stops at the first that is none
+    return len(list(takewhile(lambda each: each in indices or each.startswith(("GPU-", "MIG-")), chosen.split(","))))
 
 
 def _memory(device: jax.Device) -> int | None:
@@ -232,7 +240,7 @@ def check_roofline() -> Found:
 
 
 def check_largest() -> Found:
-    """Returns the largest batch of `LARGE` that fits, of a CPU the memory of a step of `CONFIG`."""
+    """Estimates the largest batch of `LARGE` that fits, by proportion. Of a CPU, returns the memory of a step of `CONFIG`."""
     device = jax.devices()[0]
     if device.platform == "cpu":
         needed = _trained().memory
@@ -243,13 +251,15 @@ def check_largest() -> Found:
     config = load_config(LARGE)
     size, program = config.tasks.tasks_per_step, Program(config)
     half, whole = (_step_bytes(program.changed(tasks={"tasks_per_step": number})) for number in (size // 2, size))
-    each = (whole - half) / (size - size // 2)
+    numbers = {"step_bytes": whole, "bytes_limit": limit}
+    told = f"{LARGE} needs {whole / GIB:.2f} of {limit / GIB:.1f} GiB with tasks.tasks_per_step = {size}"
+    each = max(0, whole - half) / (size - size // 2)
+    if whole - (size - 1) * each > limit:
+        raise UserError(f"{told}; by proportion not even 1 fits, so choose a smaller model for this device")
+    if not each:
+        return f"{told}, and no less with {size // 2}, so the largest is not known", numbers
     largest = size + int((limit - whole) // each)
-    if largest < 1:
-        alone = whole - (size - 1) * each
-        raise UserError(f"one task of {LARGE} needs {alone / GIB:.2f} GiB, of {limit / GIB:.1f}; give --model.remat=true")
-    text = f"tasks.tasks_per_step = {largest} of {LARGE} fits into {limit / GIB:.1f} GiB; its {size} need {whole / GIB:.2f}"
-    return text, {"largest": largest, "step_bytes": whole, "bytes_limit": limit}
+    return f"{told}; about {largest} fit, by proportion", {"largest": largest, **numbers}
 
 
 def _step_bytes(program: Program) -> int:

@@ -121,6 +121,18 @@ def test_progress_of_an_experiment_is_also_a_row_or_a_checkpoint_in_a_folder_of_
     assert calls[-1][0] == "scontrol"
 
 
+def test_progress_of_a_comparison_is_also_a_row_or_a_checkpoint_of_its_trials(clone):
+    from gpicl_jax.experiments.engine import make_experiment
+    from gpicl_jax.experiments.engine.run import Asked
+
+    (clone / "results" / "comparison").mkdir(parents=True)
+    arguments = "comparison", "laptop"
+    trials = make_experiment(*arguments)._trials(Asked(Path("runs/comparison"), Path("results/comparison")))
+    for what in (f"mkdir -p {trials.runs_dir}/unit/checkpoints/8", f"touch {trials.table.path}"):
+        _, calls, _ = call(clone, "slurm_experiment.sbatch", *arguments, **ONE_GPU, **ARRAY, WORKER=f"{what}; exit 143")
+        assert calls[-1][0] == "scontrol"
+
+
 @pytest.mark.parametrize("script", SLURM)
 def test_the_signal_before_the_limit_goes_to_the_script_and_leaves_time_for_the_grace(script):
     assert "\n#SBATCH --signal=B:TERM@120\n" in (BIN / script).read_text()
@@ -257,15 +269,17 @@ def test_whole_processes_are_tested_when_all_is_asked_for(given, taken, tmp_path
     assert shlex.split((tmp_path / "calls").read_text()) == ["python", "-m", "pytest", *taken]
 
 
-# `timeout` writes its limit down; Python writes the files of each part, far too much of them, and fails where FAILS says so.
+# `timeout` writes its limit down; Python writes the files of each part, far too much of them, and fails where FAILS says so. A
+# line of Python it runs.
 GPU_FAKES = {
     "timeout": '#!/bin/bash\necho "$3" >> limits\nexec $TIMEOUT "$1" "$2" "${LIMIT:-$3}" "${@:4}"',
-    "python": RECORD
+    "python": f'#!/bin/bash\n[ "$1" != -c ] || exec {sys.executable} "$@"\n'
+    + RECORD
     + """[[ -z $FAILS || $* != *$FAILS* ]] || eval "${HOW:-exit 1}"
 seq 200000
 run=$OUT/run
 case "$*" in
-  *" --json "*) echo "{\\"ready\\": [$READY]}" > "${@: -1}" ;;
+  *" --json "*) echo '[{"platform": "'${SEEN:-gpu}'"}, {"ready": ['$READY'], "not_usable": ['$BROKEN']}]' > "${@: -1}" ;;
   *" train "*) mkdir -p "$run/checkpoints/20"; head -c 20M /dev/zero > "$run/checkpoints/20/state"
     [ -n "$UNTRAINED" ] || echo '{"step": 20}' > "$run/metrics.jsonl"; exit 143 ;;
   *" evaluate "*) touch "$run/summary.json" "$run/learning_curves.csv" "$run/learning_curves.png" ;;
@@ -331,10 +345,17 @@ def test_training_that_ends_before_its_first_numbers_has_failed(clone):
 
 
 def test_it_trains_on_mnist_where_that_is_ready(clone):
-    for ready, data in (('"digits"', ["--data.train=digits", "--data.size=8"]), ('"digits", "mnist"', [])):
-        _, calls, _, out = gpu_check(clone, READY=ready)
+    digits, mnist, others = ["--data.train=digits", "--data.size=8"], '"mnist"', '"digits", "fashion_mnist"'
+    for ready, broken, data in ((others, "", digits), (f"{others}, {mnist}", "", []), (others, mnist, digits)):
+        _, calls, _, out = gpu_check(clone, READY=ready, BROKEN=broken)
         assert [word for word in calls[5] if word.startswith("--data")] == data
         shutil.rmtree(out)
+
+
+def test_a_machine_whose_jax_uses_the_cpu_is_no_gpu_that_was_checked(clone):
+    code, calls, summary, out = gpu_check(clone, SEEN="cpu")
+    assert code == 1 and len(calls) == len(PARTS) and [each for each in PARTS if summary[each] == "FAILED"] == ["doctor"]
+    assert "no GPU is checked: JAX uses the CPU" in (out / "log.txt").read_text()
 
 
 def test_a_folder_with_files_is_not_written_to(clone):

@@ -17,6 +17,7 @@ from gpicl_jax.bench.dry_run import totals, units_to_do
 from gpicl_jax.bench.targets import find_target, prepare
 from gpicl_jax.experiments.engine import make_experiment
 from gpicl_jax.experiments.engine.run import Asked
+from gpicl_jax.files import write_atomic
 
 CSV = Path(__file__).parent / "dry_run.csv"
 TARGET = "h100"
@@ -56,4 +57,4 @@ if __name__ == "__main__":
         if command not in {each["command"] for each in rows}:
             rows.append(row(command, compiled, programs if compiled else {}))
             print(rows[-1], flush=True)
-            pd.DataFrame(rows).to_csv(CSV, index=False, float_format="%.6g")
+            write_atomic(CSV, lambda file: pd.DataFrame(rows).to_csv(file, index=False, float_format="%.6g"))

@@ -163,7 +163,7 @@ def dry_runs() -> Iterator[str]:
         rows.append(
             [f"`{row.command}`", *counts, *(["not compiled"] * 3 if pd.isna(row.hours) else needs), f"{row.disk_gb:,.3f}"]
         )
-    needs = ["hours on an H100, at least", "GiB of the largest unit", "units that do not fit"]
+    needs = ["hours on an H100, estimated", "GiB of the largest unit", "units that do not fit"]
     yield markdown(["`gpicl experiment …`", "members", "units", "programs", "million steps", *needs, "checkpoints, GB"], rows)
 
 

@@ -5,6 +5,8 @@ import functools
 import importlib.util
 import os
 import re
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +31,7 @@ from gpicl_jax.training.trainer import Trainer
 from tests.helpers import TINY, TINY_SETTINGS, tiny_config
 
 SMALL = (*TINY_SETTINGS, "--data.train=digits", "--train.steps=5", "--train.validate_every=5")
+RESULTS = Path(TINY).parents[1] / "results"
 COMPILERS = {"h100": "jax_cuda12_plugin", "v5e": "libtpu"}
 
 
@@ -157,7 +160,8 @@ def test_what_does_not_fit_is_told_and_the_exit_code_is_1(tmp_path, monkeypatch,
     assert main(["experiment", "scaling", "--dry-run", "--for", "a6000"]) == 1  # 36 GiB, for three members of 20 GB
     said = capsys.readouterr().out.splitlines()
     assert said[0].endswith("56.81 of 35.7 GiB, does not fit: at most 1 a device")
-    assert "evaluation are not counted" in "".join(said) and said[-1].endswith("hours or more on a6000, 2 units do not fit")
+    assert "without compilation and evaluation" in "".join(said)
+    assert said[-1].endswith("hours on a6000 by the roofline's estimate, 2 units do not fit")
 
 
 def test_half_of_a_grid(asked):
@@ -170,10 +174,21 @@ def test_half_of_a_grid(asked):
 
 @pytest.mark.parametrize("name", ["transition", "context-size", "equivariant-transition"])
 def test_the_published_counts_are_those_of_today(name, asked):
-    row = pd.read_csv(Path(TINY).parents[1] / "results" / "dry_run.csv").set_index("command").loc[name]
+    row = pd.read_csv(RESULTS / "dry_run.csv").set_index("command").loc[name]
     counts = totals(list(units_to_do(make_experiment(name, "paper"), asked)))
     assert all(row[each] == counts[each] for each in ("units", "members", "programs", "steps"))
     assert row.disk_gb == pytest.approx(counts["disk_gb"], rel=1e-5)
+
+
+def test_a_row_that_the_published_table_lacks_is_added_and_the_table_is_always_whole(tmp_path):
+    published = pd.read_csv(RESULTS / "dry_run.csv").set_index("command")
+    shutil.copy(RESULTS / "dry_run.py", tmp_path)
+    (csv := tmp_path / "dry_run.csv").write_text(published.drop("context-size").to_csv())
+    with csv.open() as opened:
+        whole = csv.read_text()
+        runpy.run_path(str(tmp_path / "dry_run.py"), run_name="__main__")
+        assert opened.read() == whole  # nothing was written into it
+    pd.testing.assert_frame_equal(pd.read_csv(csv).set_index("command"), published, check_like=True)
 
 
 def test_a_run_says_its_steps_episodes_and_checkpoints(tmp_path, monkeypatch, capsys):
@@ -187,6 +202,12 @@ def test_a_run_says_its_steps_episodes_and_checkpoints(tmp_path, monkeypatch, ca
     assert dry_run.state_bytes(config) == held and f"{2 * held / 1e6:.2f} MB" in said
     assert main(["train", TINY, "--dry-run", "--learner.name=sgd", "--model.name=mlp", "--train.steps=10"]) == 0
     assert "0 steps" in capsys.readouterr().out
+
+
+def test_nothing_is_compiled_where_nothing_is_meta_learned(compiled, capsys):
+    given = ("--dry-run", "--for", "h100", "--learner.name=sgd", "--model.name=mlp")
+    assert main(["train", TINY, *given]) == 0 and not compiled
+    assert capsys.readouterr().out.endswith("nothing to meta-learn: the meta-test alone\n")
 
 
 def test_the_state_of_a_population_is_that_of_its_members():
@@ -211,7 +232,7 @@ def test_programs_are_compiled_for_a_device_that_is_not_there(target, tmp_path):
     environment = as_a_user | {"PYTHONPATH": str(Path(TINY).parents[1]), "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     lines = said("experiment", "transition").splitlines()
     assert all(re.search(r"hours, 0\.\d\d of \d+\.\d GiB$", line) for line in lines[:2])
-    assert lines[-1].endswith(f"hours or more on {target}, all units fit")
+    assert lines[-1].endswith(f"hours on {target} by the roofline's estimate, all units fit")
     assert "steps/s; train.steps take" in said("train", TINY) and not list(tmp_path.iterdir())
 
 

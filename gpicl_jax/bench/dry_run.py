@@ -22,11 +22,11 @@ _KEPT = 2  # checkpoints of a run: the latest and the best; a population keeps t
 _COUNTED = """\
 disk: the latest checkpoint of every unit; while another is saved there are two"""
 _COUNTED_TIME = """\
-hours: seconds of a step at peak rates × steps × members of a device, at least; compilation and evaluation are not counted
+hours: seconds of a step by the roofline's estimate × steps × members of a device, without compilation and evaluation
 memory: arguments, and for each member of a device its state and a step's temporaries"""
 
 
-class Program(NamedTuple):
+class CountedProgram(NamedTuple):
     """A program of meta-training.
 
     Attributes:
@@ -51,7 +51,7 @@ class Unit(NamedTuple):
       steps: of each member. 0 where time limits them.
       seconds: of each member's training, where time limits it, else 0.
       disk: bytes of its checkpoint.
-      hours: at least, on the target. 0 without one.
+      hours: by the roofline's estimate, on the target. 0 without one.
       memory: bytes on each device of the target. 0 without one.
       fits: whether a device has the memory.
       room: how many members would fit on a device.
@@ -84,7 +84,7 @@ def state_bytes(config: Config) -> int:
 
 
 def units_to_do(
-    experiment: Experiment, asked: Asked, target: Target | None = None, programs: dict[Config, Program] | None = None
+    experiment: Experiment, asked: Asked, target: Target | None = None, programs: dict[Config, CountedProgram] | None = None
 ) -> Iterator[Unit]:
     """Yields the units of work that lack rows, those of trials first. A program is compiled once, for one device.
 
@@ -126,17 +126,19 @@ def _to_do(experiment: Experiment, asked: Asked) -> Iterator[tuple[list[Cell], l
         yield [cell for cell, _, there in each if not there], [cell for cell, _, there in each if there]
 
 
-def _program(config: Config, target: Target | None, programs: dict[Config, Program], numbers: dict[Config, int]) -> Program:
+def _program(
+    config: Config, target: Target | None, programs: dict[Config, CountedProgram], numbers: dict[Config, int]
+) -> CountedProgram:
     """Returns the program that trains `config`. What only evaluates does not tell two apart."""
     key = dataclasses.replace(compiled_part(config), eval=Config().eval)
     if key not in programs:
         state = state_bytes(config)
         one = target and Target(target.name, target.chip, (1,) * len(target.shape))
-        programs[key] = Program(state=state, compiled=compile_for(config, one, "pmap") if one and state else None)
+        programs[key] = CountedProgram(state=state, compiled=compile_for(config, one, "pmap") if one and state else None)
     return programs[key]._replace(number=numbers.setdefault(key, len(numbers) + 1) if programs[key].state else 0)
 
 
-def _on(target: Target, unit: Unit, program: Program) -> Unit:
+def _on(target: Target, unit: Unit, program: CountedProgram) -> Unit:
     """Returns the unit with its hours and memory on a target. Members of a device take their steps under one `vmap`."""
     compiled, usable = program.compiled, target.chip.usable
     each = -(-unit.members // target.num_chips)
@@ -193,7 +195,7 @@ def told_total(total: dict[str, float], target: Target | None) -> str:
     ]
     if target:
         fits = f"{total['do_not_fit']} units do not fit" if total["do_not_fit"] else "all units fit"
-        parts += [f"{total['hours']:,.1f} hours or more on {target.name}", fits]
+        parts += [f"{total['hours']:,.1f} hours on {target.name} by the roofline's estimate", fits]
     return ", ".join(parts)
 
 
@@ -206,8 +208,8 @@ def dry_train(name: str, config: Config, target_name: str | None, parallel: str)
       UserError: see `compile_for`.
     """
     target = _prepared(target_name)
-    row = row_of(name, config, parallel, compile_for(config, target, parallel)) if target else None
     state, tasks = state_bytes(config), config.tasks
+    row = row_of(name, config, parallel, compile_for(config, target, parallel)) if target and state else None
     steps, each = config.train.steps if state else 0, tasks.tasks_per_step * tasks.sequences_per_task
     print(f"{name}: {steps:,} steps of {each:,} episodes, {steps * each:,} in all")
     if not state:

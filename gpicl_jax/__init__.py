@@ -23,6 +23,7 @@ _ROOMS = {
     "draw_episodes": "tasks",
     "load": "tasks.sources.images",
     "load_config": "config",
+    "open_run": "training.opening",
 }
 __all__ = sorted(_ROOMS)
 

@@ -12,6 +12,7 @@ _ROOMS = {
     "Hyper": "hyper",
     "ImageDataset": "tasks.sources.images",
     "InContext": "learners.in_context",
+    "InContextClassifier": "estimator",
     "Learner": "learners.base",
     "Mixture": "tasks",
     "RandomPoints": "tasks",

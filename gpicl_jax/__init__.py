@@ -12,6 +12,7 @@ _ROOMS = {
     "Hyper": "hyper",
     "ImageDataset": "tasks.sources.images",
     "InContext": "learners.in_context",
+    "InContextClassifier": "estimator",
     "Learner": "learners.base",
     "Mixture": "tasks",
     "RandomPoints": "tasks",
@@ -23,6 +24,7 @@ _ROOMS = {
     "draw_episodes": "tasks",
     "load": "tasks.sources.images",
     "load_config": "config",
+    "open_run": "training.opening",
 }
 __all__ = sorted(_ROOMS)
 

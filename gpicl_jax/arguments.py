@@ -38,6 +38,14 @@ example:
 A dataset is a TFDS name, 'digits', 'random', or a path: ./file.npz (arrays images, labels), ./folder (a sub-folder per class).
 The report replaces learning_curves.csv, learning_curves.png and summary.json of the run.
 """
+_EXPORT_HELP = """\
+examples:
+  gpicl export runs/mnist mnist.npz --checkpoint best
+  gpicl export runs/scaling/laptop/POPULATION member.npz --member 0
+
+FILE holds the parameters and a JSON card: settings, data, the numbers of summary.json, commit, versions, sha256. It opens by
+gpicl_jax.open_run("FILE"), or as InContextClassifier(weights="FILE"), without the run's folder. No pickle.
+"""
 _EXPERIMENT_HELP = """\
 experiments:
 {names}
@@ -164,6 +172,14 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     add("--datasets", nargs="+", default=[], metavar="NAME", help="base datasets to test on (default: the run's)")
 
 
+def _add_export(export: argparse.ArgumentParser) -> None:
+    add = export.add_argument
+    add("run_dir", type=Path, metavar="RUN_DIR", help="the folder of a run, or of the members of an experiment")
+    add("file", type=Path, metavar="FILE", help="the .npz file to write")
+    add("--checkpoint", choices=("latest", "best"), default="latest", help="best: lowest validation loss (default: latest)")
+    add("--member", type=int, metavar="I", help="which member of an experiment's population, from 0")
+
+
 def _add_experiment(experiment: argparse.ArgumentParser) -> None:
     add = experiment.add_argument
     add("name", metavar="NAME", help="see below")
@@ -225,6 +241,7 @@ def parser() -> argparse.ArgumentParser:
 
     train = command("train", "meta-train a learner", _train_help)
     evaluate = command("evaluate", "meta-test a run again, and replace its report", _EVALUATE_HELP)
+    export = command("export", "write a trained learner to one file", _EXPORT_HELP)
     experiment = command("experiment", "make a table or figure: train and test what it lacks", _experiment_help)
     figure = command("figure", "draw an experiment's figure again, from its CSV", _FIGURE_HELP)
     bench = command("bench", "measure speed and memory, also of PyTorch", _BENCH_HELP.format(names=_listed(BENCHMARKS)))
@@ -235,6 +252,7 @@ def parser() -> argparse.ArgumentParser:
     settings = command("settings", "list all settings of a config", _SETTINGS_HELP)
     _add_train(train)
     _add_evaluate(evaluate)
+    _add_export(export)
     _add_experiment(experiment)
     _add_bench(bench)
     _add_compile(compile_)
@@ -244,7 +262,7 @@ def parser() -> argparse.ArgumentParser:
     figure.add_argument("--results-dir", type=Path, metavar="DIR", help="the experiment's folder (default: results/NAME)")
     settings.add_argument("name", metavar="NAME", nargs="?", default="", help="a section, or a class: model.lstm")
     about = "your Python file with models, learners, optimizers, datasets, sources or experiments, which is run"
-    for each in (train, evaluate, experiment, figure, bench, compile_, settings):
+    for each in (train, evaluate, export, experiment, figure, bench, compile_, settings):
         each.add_argument("--import", dest="imports", type=Path, action="append", default=[], metavar="FILE.py", help=about)
     about = "folder of prepared TFDS sets (default: TFDS_DATA_DIR, or ~/tensorflow_datasets; evaluate: the run's)"
     for each in (evaluate, experiment, datasets):

@@ -59,6 +59,10 @@ def _run(arguments: list[str]) -> int:
             from gpicl_jax.training.run import evaluate_run
 
             evaluate_run(options.run_dir, options.episodes, options.checkpoint, tuple(options.datasets), options.data_dir)
+        case "export":
+            from gpicl_jax.training.export import export_run
+
+            print(export_run(options.run_dir, options.file, options.checkpoint, options.member))
         case "figure":
             from gpicl_jax.experiments.engine.base import make_experiment
             from gpicl_jax.experiments.engine.files import redraw

@@ -318,6 +318,7 @@ def test_version_help_and_datasets(capsys):
         ["experiment", "--help"],
         ["bench", "--help"],
         ["doctor", "--help"],
+        ["export", "--help"],
         ["datasets", "--help"],
     ):
         with pytest.raises(SystemExit) as exit_:

@@ -67,9 +67,9 @@ def check_device_memory(name: str, num_images: int, num_features: int) -> None:
         )
 
 
-def device_memory() -> tuple[int, str]:
-    """Returns the free bytes of the default device, and its name. On a CPU they are those of the machine."""
-    device = jax.local_devices()[0]
+def device_memory(device: jax.Device | None = None) -> tuple[int, str]:
+    """Returns the free bytes of a device, by default the first, and its name. On a CPU they are those of the machine."""
+    device = device or jax.local_devices()[0]
     statistics = device.memory_stats() or {}
     if "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics["bytes_in_use"], str(device)

@@ -13,6 +13,7 @@ and of labels.
 """
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,24 +21,37 @@ import numpy as np
 from flax import linen as nn
 
 from gpicl_jax.models.base import ContextModel, dtype_setting
+from gpicl_jax.models.geometry import Geometry, Units, class_streams, geometry, geometry_of_queries
 from gpicl_jax.models.transformer import ACTIVATIONS, REMAT_BLOCKS, learned_positions
 from gpicl_jax.registry import register
 from gpicl_jax.settings import setting
 
-_FEW = 1e-5  # of their squares: examples that are closer count as equal, as float32 cannot tell them apart
-_FARTHEST = 1e4  # norm of a query, in units of the largest number of the context, whose own norms are below for X < 10⁸
-_LARGEST = 1e15  # number of a query, in these units: the sum of its squares is a float32 number
 _SHARPEST = 20.0  # bandwidth of the last head at first, in units of the mean squared distance; that of the first head is 1
 _ONE = float(np.log(np.e - 1))  # softplus of it is 1
 
-Geometry = tuple[jax.Array, jax.Array]  # distances and cosines [L, L]
+
+class Context(NamedTuple):
+    """A context as `EquivariantTransformer.encode` leaves it for its queries. Rows may be padding, which nothing attends to.
+
+    Attributes:
+      units: see `Units`, or None where inputs enter as they are.
+      label_NC: one-hot labels, 0 for padding.
+      in_context_N: whether a row is an example.
+      memory: keys [N, H, E] and values [N, C, H, E] of each block.
+    """
+
+    units: Units | None
+    label_NC: jax.Array
+    in_context_N: jax.Array
+    memory: tuple[tuple[jax.Array, jax.Array], ...]
 
 
 @register("equivariant_transformer")
 class EquivariantTransformer(ContextModel):
     """A Transformer with the tasks' symmetries. Row i < n is context, row i ≥ n a query that sees the context and its own x.
 
-    No weight depends on C. Parameters, distances, softmax and logits are float32 whatever the dtype.
+    No weight depends on C. Parameters, distances, softmax and logits are float32 whatever the dtype. The context sees no query.
+    So `encode` can compute what queries need of it once, and `answer` gives their logits as if they had been in its episode.
 
     Example:
       >>> model = EquivariantTransformer(num_classes=10, width=8, num_layers=1, num_heads=2, head_size=4)
@@ -61,12 +75,18 @@ class EquivariantTransformer(ContextModel):
     any_features = True
 
     @nn.compact
-    def __call__(self, x_LX: jax.Array, y_L: jax.Array, num_context: jax.Array | int) -> jax.Array:
-        in_context_L = jnp.arange(len(y_L)) < num_context
-        label_LC = jax.nn.one_hot(y_L, self.num_classes, dtype=x_LX.dtype) * in_context_L[:, None]
-        h_LCD, pairs = self.embed(x_LX, label_LC, in_context_L)
+    def __call__(
+        self, x_LX: jax.Array, y_L: jax.Array, num_context: jax.Array | int, context: Context | None = None
+    ) -> jax.Array:
+        in_context_M = jnp.arange(len(y_L)) < num_context
+        label_MC = jax.nn.one_hot(y_L, self.num_classes, dtype=x_LX.dtype) * in_context_M[:, None]
+        if context is not None:  # M = N + L columns: the context, then the rows themselves
+            in_context_M = jnp.concatenate([context.in_context_N, in_context_M])
+            label_MC = jnp.concatenate([context.label_NC, label_MC])
+        h_LCD, pairs, units = self.embed(x_LX, label_MC, in_context_M, context and context.units)
+        self.sow("intermediates", "context", (units, label_MC, in_context_M))
         block = nn.remat(EquivariantBlock) if self.remat else EquivariantBlock
-        mask_LL = in_context_L[None] | jnp.eye(len(y_L), dtype=bool)
+        mask_LM = in_context_M[None] | _eye(len(y_L), len(in_context_M))
         for layer in range(self.num_layers):
             h_LCD = block(
                 num_heads=self.num_heads,
@@ -75,15 +95,43 @@ class EquivariantTransformer(ContextModel):
                 activation=self.activation,
                 dtype=self.dtype,
                 name=f"block_{layer}",
-            )(h_LCD, pairs, mask_LL)
+            )(h_LCD, pairs, mask_LM, context and context.memory[layer])
         logits_LC = self.read_out(nn.LayerNorm(epsilon=1e-5, name="norm_out")(h_LCD))
         return jnp.where(jnp.isfinite(x_LX).all(axis=1, keepdims=True), logits_LC, jnp.nan)
 
-    def embed(self, x_LX: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, Geometry | None]:
-        """Returns the input of the first block: the streams [L, C, D], and the geometry of pairs of examples for attention."""
-        size_L, distance_LL, cosine_LL = geometry(x_LX, in_context_L)
-        inputs_LCI = class_streams(size_L, distance_LL, label_LC, in_context_L)
-        return nn.Dense(self.width, dtype=self.dtype, name="embed")(inputs_LCI), (distance_LL, cosine_LL)
+    def encode(self, params: Any, x_NX: jax.Array, y_N: jax.Array, num_context: jax.Array | int) -> Context:
+        """Returns what queries need of a context, whose rows from `num_context` on are padding. Not for a model with positions.
+
+        Example:
+          >>> model = EquivariantTransformer(num_classes=3, width=8, num_layers=1, num_heads=2, head_size=4)
+          >>> x_LX, y_L = jax.random.normal(jax.random.key(0), (20, 5)), jnp.arange(20) % 3
+          >>> params = model.init(jax.random.key(1), x_LX, y_L, 15)["params"]
+          >>> logits_QC = model.answer(params, model.encode(params, x_LX[:15], y_L[:15], 15), x_LX[15:])
+          >>> bool(jnp.allclose(logits_QC, model.apply({"params": params}, x_LX, y_L, 15)[15:], atol=1e-4))
+          True
+        """
+        _, kept = self.apply({"params": params}, x_NX, y_N, num_context, mutable="intermediates")
+        kept = kept["intermediates"]
+        return Context(*kept["context"][0], tuple(kept[f"block_{layer}"]["memory"][0] for layer in range(self.num_layers)))
+
+    def answer(self, params: Any, context: Context, x_QX: jax.Array) -> jax.Array:
+        """Returns logits [Q, C] of queries, each of which sees the context and its own x."""
+        return self.apply({"params": params}, x_QX, jnp.zeros(len(x_QX), jnp.int32), 0, context)
+
+    def embed(
+        self, x_LX: jax.Array, label_MC: jax.Array, in_context_M: jax.Array, units: Units | None
+    ) -> tuple[jax.Array, Geometry | None, Units | None]:
+        """Returns the streams [L, C, D] for the first block, the geometry of pairs for attention, and the context's units."""
+        if units is None:
+            size_L, pairs, units = geometry(x_LX, in_context_M)
+        else:
+            size_L, pairs = geometry_of_queries(x_LX, units)
+        inputs_LCI = self.streams(size_L, pairs[0], label_MC, in_context_M)
+        return nn.Dense(self.width, dtype=self.dtype, name="embed")(inputs_LCI), pairs, units
+
+    def streams(self, size_L: jax.Array, distance_LM: jax.Array, label_MC: jax.Array, in_context_M: jax.Array) -> jax.Array:
+        """Returns the first numbers of the streams, from `class_streams`."""
+        return class_streams(size_L, distance_LM, label_MC, in_context_M)
 
     def read_out(self, h_LCD: jax.Array) -> jax.Array:
         """Returns logits [L, C] of the last streams. An offset would shift all logits of a row alike, without effect."""
@@ -115,7 +163,13 @@ class EquivariantBlock(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, h_LCD: jax.Array, pairs: Geometry | None, mask_LL: jax.Array) -> jax.Array:
+    def __call__(
+        self,
+        h_LCD: jax.Array,
+        pairs: Geometry | None,
+        mask_LM: jax.Array,
+        memory: tuple[jax.Array, jax.Array] | None = None,
+    ) -> jax.Array:
         length, num_classes, width = h_LCD.shape
         heads, size = self.num_heads, self.head_size
         dense = functools.partial(nn.Dense, dtype=self.dtype)
@@ -124,15 +178,18 @@ class EquivariantBlock(nn.Module):
         pooled_LP = jnp.concatenate([u_LCD.mean(axis=1), _largest(u_LCD)], axis=-1)
 
         query_LHE = dense(heads * size, name="query")(pooled_LP).reshape(length, heads, size)
-        key_LHE = dense(heads * size, use_bias=False, name="key")(pooled_LP).reshape(length, heads, size)
+        key_MHE = dense(heads * size, use_bias=False, name="key")(pooled_LP).reshape(length, heads, size)
+        value_MCHE = dense(heads * size, name="value")(u_LCD).reshape(length, num_classes, heads, size)
+        if memory is not None:
+            key_MHE, value_MCHE = jax.tree.map(lambda *each: jnp.concatenate(each), memory, (key_MHE, value_MCHE))
+        self.sow("intermediates", "memory", (key_MHE, value_MCHE))
         by_self_H = self.param("by_self", nn.initializers.zeros, (heads,))
-        score_HLM = jnp.einsum("lhe,mhe->hlm", query_LHE, key_LHE).astype(jnp.result_type(by_self_H)) / size**0.5
-        score_HLM += by_self_H[:, None, None] * jnp.eye(length)[None]
+        score_HLM = jnp.einsum("lhe,mhe->hlm", query_LHE, key_MHE).astype(jnp.result_type(by_self_H)) / size**0.5
+        score_HLM += by_self_H[:, None, None] * _eye(*mask_LM.shape, score_HLM.dtype)[None]
         if pairs is not None:
             score_HLM += self._by_geometry(pooled_LP, *pairs)
-        weight_HLM = jax.nn.softmax(jnp.where(mask_LL[None], score_HLM, -jnp.inf)).astype(self.dtype)
+        weight_HLM = jax.nn.softmax(jnp.where(mask_LM[None], score_HLM, -jnp.inf)).astype(self.dtype)
 
-        value_MCHE = dense(heads * size, name="value")(u_LCD).reshape(length, num_classes, heads, size)
         mixed_LCHE = jnp.einsum("hlm,mche->lche", weight_HLM, value_MCHE)
         h_LCD = h_LCD + dense(width, name="out")(mixed_LCHE.reshape(length, num_classes, heads * size))
 
@@ -141,15 +198,20 @@ class EquivariantBlock(nn.Module):
         hidden_LCF += dense(self.mlp_width, use_bias=False, name="mlp_in_others")(u_LCD.mean(axis=1))[:, None]
         return h_LCD + dense(width, name="mlp_out")(ACTIVATIONS[self.activation](hidden_LCF))
 
-    def _by_geometry(self, pooled_LP: jax.Array, distance_LL: jax.Array, cosine_LL: jax.Array) -> jax.Array:
-        """Returns what distances and cosines add to the scores, [H, L, L]."""
+    def _by_geometry(self, pooled_LP: jax.Array, distance_LM: jax.Array, cosine_LM: jax.Array) -> jax.Array:
+        """Returns what distances and cosines add to the scores, [H, L, M]."""
         heads = self.num_heads
         bandwidth = nn.Dense(heads, kernel_init=nn.initializers.normal(0.02), dtype=self.dtype, name="bandwidth")
         sharpness_LH = nn.softplus(bandwidth(pooled_LP) + _ONE)
         first_H = np.log(np.geomspace(1.0, _SHARPEST, heads))
         sharpness_LH *= jnp.exp(self.param("sharpness", lambda _: jnp.asarray(first_H, jnp.float32)))[None]
         by_cosine_H = self.param("by_cosine", nn.initializers.zeros, (heads,))
-        return by_cosine_H[:, None, None] * cosine_LL[None] - sharpness_LH.T[:, :, None] * distance_LL[None]
+        return by_cosine_H[:, None, None] * cosine_LM[None] - sharpness_LH.T[:, :, None] * distance_LM[None]
+
+
+def _eye(length: int, columns: int, dtype: Any = bool) -> jax.Array:
+    """Returns [L, M], 1 where a column is the row's own. The last L columns are the rows."""
+    return jnp.eye(length, columns, columns - length, dtype=dtype)
 
 
 def _largest(u_LCD: jax.Array) -> jax.Array:
@@ -158,73 +220,6 @@ def _largest(u_LCD: jax.Array) -> jax.Array:
     """
     is_largest_LCD = jnp.arange(u_LCD.shape[1])[None, :, None] == u_LCD.argmax(axis=1, keepdims=True)
     return jnp.where(is_largest_LCD, u_LCD, 0).sum(axis=1)
-
-
-def geometry(x_LX: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns what is left of inputs without rotations, in units of the context. A scaling of x changes nothing.
-
-    A squared norm is in units of its mean over the context, a squared distance in units of half its mean over the pairs of the
-    context. Products are in full float32, because tf32 and bfloat16 would blur near neighbours. No query can spoil another's
-    numbers: a query longer than 10⁴ times the largest number of the context is scaled down to that, and NaN counts as 0.
-
-    Args:
-      x_LX: inputs [L, X].
-      in_context_L: bool [L].
-
-    Returns:
-      |x_i|² [L], |x_i − x_j|² [L, L], and cos(x_i, x_j) [L, L].
-
-    Example:
-      >>> square_L, distance_LL, cosine_LL = geometry(jnp.array([[3.0, 0.0], [0.0, 3.0]]), jnp.array([True, True]))
-      >>> square_L.tolist(), distance_LL.tolist(), cosine_LL[0].tolist()
-      ([1.0, 1.0], [[0.0, 2.0], [2.0, 0.0]], [1.0, 0.0])
-    """
-    weight_L = in_context_L.astype(x_LX.dtype)
-    num = weight_L.sum()
-    largest = jnp.where(in_context_L[:, None], jnp.abs(x_LX), 0).max()  # of the context alone: no query may change another
-    x_LX = x_LX / jax.lax.stop_gradient(jnp.where(largest > 0, largest, 1.0))  # whose squares might not be float32 numbers
-    x_LX = jnp.where(in_context_L[:, None], x_LX, jnp.clip(jnp.nan_to_num(x_LX), -_LARGEST, _LARGEST))
-    x_LX = x_LX * (_FARTHEST / jnp.maximum(jnp.linalg.norm(x_LX, axis=1), _FARTHEST))[:, None]
-    gram_LL = jnp.matmul(x_LX, x_LX.T, precision="highest")
-    square_L = jnp.diagonal(gram_LL)
-    context_square = (square_L * weight_L).sum() / jnp.maximum(num, 1)
-    unit = jnp.where(context_square > 0, context_square, 1.0)
-    gram_LL, square_L = gram_LL / unit, square_L / unit
-    both_LL = square_L[:, None] + square_L[None]
-    distance_LL = both_LL - 2 * gram_LL
-    distance_LL = jnp.where(distance_LL > _FEW * both_LL, distance_LL, 0.0)
-    pair_LL = weight_L[:, None] * weight_L[None] * (1 - jnp.eye(len(weight_L)))
-    mean_distance = (distance_LL * pair_LL).sum() / jnp.maximum(pair_LL.sum(), 1)
-    half = jnp.where(num > 1, mean_distance / 2, 1.0)
-    cosine_LL = gram_LL * jax.lax.rsqrt(jnp.maximum(square_L[:, None] * square_L[None], _FEW**2))
-    return square_L, distance_LL / jnp.maximum(half, _FEW), cosine_LL
-
-
-def class_streams(size_L: jax.Array, distance_LL: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> jax.Array:
-    """Returns the first numbers of a class's stream at each example.
-
-    Args:
-      size_L, distance_LL: see `geometry`.
-      label_LC: one-hot labels of the context, 0 for queries.
-      in_context_L: bool [L].
-
-    Returns:
-      [L, C, 6]: is it the example's label, the class's share of the context, is the example context, its norm, the distance of
-      its nearest context, and the size of the context.
-
-    Example:
-      >>> label_LC, in_context_L = jnp.array([[0.0, 1.0], [0.0, 0.0]]), jnp.array([True, False])
-      >>> class_streams(jnp.ones(2), jnp.ones((2, 2)), label_LC, in_context_L)[1, 1, :3].tolist()
-      [0.0, 3.0, 0.0]
-    """
-    num = in_context_L.sum()
-    others_LL = in_context_L[None] & ~jnp.eye(len(size_L), dtype=bool)
-    nearest_L = jnp.where(others_LL, distance_LL, jnp.inf).min(axis=1)
-    nearest_L = jnp.where(others_LL.any(axis=1), nearest_L, 1.0)
-    share_C = label_LC.sum(axis=0) / jnp.maximum(num, 1)
-    of_row_IL = [in_context_L, jnp.sqrt(size_L), nearest_L, jnp.full(len(size_L), jnp.log1p(num) / 5)]
-    columns = [3 * label_LC, 3 * share_C[None], *(each_L[:, None] for each_L in of_row_IL)]
-    return jnp.stack(jnp.broadcast_arrays(*columns), axis=-1, dtype=size_L.dtype)
 
 
 @register("equivariant_without_rotations")
@@ -241,11 +236,13 @@ class WithoutRotations(EquivariantTransformer):
 
     any_features = False
 
-    def embed(self, x_LX: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, Geometry | None]:
-        zero_L, zero_LL = jnp.zeros_like(x_LX[:, 0]), jnp.zeros((len(x_LX), len(x_LX)), x_LX.dtype)
-        inputs_LCI = class_streams(zero_L, zero_LL, label_LC, in_context_L)
+    def embed(
+        self, x_LX: jax.Array, label_MC: jax.Array, in_context_M: jax.Array, units: Units | None
+    ) -> tuple[jax.Array, Geometry | None, Units | None]:
+        zero_L, zero_LM = jnp.zeros_like(x_LX[:, 0]), jnp.zeros((len(x_LX), len(label_MC)), x_LX.dtype)
+        inputs_LCI = class_streams(zero_L, zero_LM, label_MC, in_context_M)
         h_LCD = nn.Dense(self.width, dtype=self.dtype, name="embed")(inputs_LCI)
-        return h_LCD + nn.Dense(self.width, dtype=self.dtype, name="embed_x")(x_LX)[:, None], None
+        return h_LCD + nn.Dense(self.width, dtype=self.dtype, name="embed_x")(x_LX)[:, None], None, None
 
 
 @register("equivariant_without_label_permutations")
@@ -258,12 +255,10 @@ class WithoutLabelPermutations(EquivariantTransformer):
       (20, 10)
     """
 
-    def embed(self, x_LX: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, Geometry | None]:
-        size_L, distance_LL, cosine_LL = geometry(x_LX, in_context_L)
-        inputs_LCI = class_streams(size_L, distance_LL, label_LC, in_context_L)
-        of_classes_L1I = inputs_LCI[..., :2].reshape(len(x_LX), 1, -1)  # its label, and the shares of all
-        inputs_L1I = jnp.concatenate([of_classes_L1I, inputs_LCI[:, :1, 2:]], axis=-1)
-        return nn.Dense(self.width, dtype=self.dtype, name="embed")(inputs_L1I), (distance_LL, cosine_LL)
+    def streams(self, size_L: jax.Array, distance_LM: jax.Array, label_MC: jax.Array, in_context_M: jax.Array) -> jax.Array:
+        inputs_LCI = class_streams(size_L, distance_LM, label_MC, in_context_M)
+        of_classes_L1I = inputs_LCI[..., :2].reshape(len(size_L), 1, -1)  # its label, and the shares of all
+        return jnp.concatenate([of_classes_L1I, inputs_LCI[:, :1, 2:]], axis=-1)
 
     def read_out(self, h_LCD: jax.Array) -> jax.Array:
         return nn.Dense(self.num_classes, name="head")(h_LCD[:, 0])
@@ -287,6 +282,8 @@ class WithoutContextPermutations(EquivariantTransformer):
 
     max_length: int = 100
 
-    def embed(self, x_LX: jax.Array, label_LC: jax.Array, in_context_L: jax.Array) -> tuple[jax.Array, Geometry | None]:
-        h_LCD, pairs = super().embed(x_LX, label_LC, in_context_L)
-        return h_LCD + learned_positions(self, h_LCD[:, 0], self.max_length)[:, None], pairs
+    def embed(
+        self, x_LX: jax.Array, label_MC: jax.Array, in_context_M: jax.Array, units: Units | None
+    ) -> tuple[jax.Array, Geometry | None, Units | None]:
+        h_LCD, *geometry = super().embed(x_LX, label_MC, in_context_M, units)
+        return h_LCD + learned_positions(self, h_LCD[:, 0], self.max_length)[:, None], *geometry

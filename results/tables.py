@@ -190,8 +190,14 @@ def accelerators() -> Iterator[str]:
         ]
         for row in chips.itertuples()
     ]
-    limits = ["products, ms", "memory, ms", "all-reduce, ms"]
+    limits = ["products, ms", "kernels' bytes, ms", "all-reduce, ms"]
     yield markdown(["episodes a step", "chips", "GiB a chip", *limits, "MB reduced", "all-reduce of the slower rest"], rows)
+    changes = pd.read_csv(RESULTS / "accelerators" / "changes.csv")
+    rows = [
+        [row.config.split("/")[-1], row.form, f"{row.temporaries_gib:.2f}", f"{row.gb:.1f}", f"{row.kernels:,.0f}"]
+        for row in changes.itertuples()
+    ]
+    yield markdown(["learner", "", "temporaries, GiB", "GB moved a step", "kernels a step"], rows)
 
 
 def _compiled_cell(row: Any, quantity: str) -> str:

@@ -1,11 +1,15 @@
 """The sources of synthetic tables: classes, columns and noise are within their settings, and labels depend on features."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
+from gpicl_jax.build import make_learner
+from gpicl_jax.config import load_config
 from gpicl_jax.registry import find, names
 from gpicl_jax.settings import UserError
 from gpicl_jax.tasks import TaskDistribution, draw_episodes
@@ -161,3 +165,10 @@ def test_mistakes_are_one_line(name):
         assert message in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(UserError, match=rf"^'{name}' draws classes of unequal shares; set tasks.balanced = false$"):
         TaskDistribution(find("source", name)(X), length=20, balanced=True, num_context=10)
+
+
+def test_the_config_of_tables_mixes_all_of_them():
+    config = load_config("configs/tabular.toml")
+    assert sorted(config.data.train) == SOURCES and {each.name for each in config.sources} == set(SOURCES)
+    assert make_learner(config).num_context == 0  # one is drawn for each episode
+    assert dataclasses.astuple(config.source("random_tree")) and config.data.num_features == config.data.features

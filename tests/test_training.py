@@ -41,7 +41,9 @@ def copied(state):
 def test_a_chunk_equals_its_steps_one_by_one():
     trainer = make_trainer("--optimizer.name=muon")
     gradient = functools.partial(batch_gradient, learner=trainer.learner)
-    step = jax.jit(functools.partial(train_step, config=trainer.config, gradient=gradient, optimizer=trainer._optimizer))
+    step = jax.jit(
+        functools.partial(train_step, config=trainer.config, gradient=gradient, optimizer=make_optimizer(trainer.config))
+    )
     state, losses = trainer.state(), []
     for _ in range(5):
         state, metrics = step(state, trainer.tasks, trainer.hyper)

@@ -79,7 +79,7 @@ def integer_matrix(key: jax.Array, num_features: int) -> Matrix:
     Example:
       >>> entries_XX, scale = integer_matrix(jax.random.key(0), 64)
       >>> entries_XX[0, :3].tolist(), round(float((scale * entries_XX).var() * 64), 1)
-      ([-5.0, 3.0, 4.0], 1.0)
+      ([-5, 3, 4], 1.0)
     """
     half = -(-num_features // 2)
     counter = jax.lax.iota(jnp.uint32, half * num_features).reshape(half, num_features)

@@ -92,8 +92,8 @@ examples:
   gpicl compile comparison/paper/lstm --for v5e v5e:2x4 --parallel=jit --model.width=64
 
 Nothing runs, and no accelerator is needed: XLA compiles the program that gpicl train would run. GPUs need the extra aot-cuda,
-TPUs aot-tpu. Rates are the makers' peak numbers, so that steps/s is a bound and not a promise. A set that is not ready here is
-replaced by 60,000 blank images. The exit code is 1 where a program does not fit.
+TPUs aot-tpu. Steps/s are an estimate from the makers' peak numbers, not a promise. A set that is not ready here is replaced by
+60,000 blank images. The exit code is 1 where a program does not fit.
 """
 _DOCTOR_HELP = """\
 example:
@@ -225,7 +225,7 @@ def _add_compile(compile_: argparse.ArgumentParser) -> None:
 def _compile_help() -> str:
     from gpicl_jax.bench.targets import CHIPS
 
-    return _COMPILE_HELP.format(names=_listed({name: chip.about for name, chip in CHIPS.items()}))
+    return _COMPILE_HELP.format(names=_listed({name: chip.told for name, chip in CHIPS.items()}))
 
 
 def parser() -> argparse.ArgumentParser:

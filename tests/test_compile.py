@@ -174,6 +174,19 @@ class TestOnThisMachine(Host):
         }
         assert largest > 4 and list(fits.values()) == [True, False]
 
+    def test_where_no_batch_fits_it_is_said(self, monkeypatch, capsys):
+        monkeypatch.setitem(CHIPS, "h100", CHIPS["h100"]._replace(memory=1000))
+        given = {"parallel": "pmap", "largest": True, "json_file": None, "results": None}
+        assert run_compile([TINY], (), ["h100"], **given) == 1
+        assert "no number of tasks fits" in capsys.readouterr().out
+
+    def test_a_digest_of_figures_alone_is_found_again(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(compile_command, "_digest", lambda _: "01234567")
+        given = {"parallel": "pmap", "largest": False, "json_file": None, "results": tmp_path}
+        for _ in range(2):
+            run_compile([TINY], (), ["h100"], **given)
+        assert len(pd.read_csv(tmp_path / "compile.csv")) == 1 and "has it" in capsys.readouterr().out
+
     def test_rows_that_a_csv_has_are_not_made_again(self, tmp_path, monkeypatch, capsys):
         given = {"parallel": "pmap", "largest": False, "json_file": None, "results": tmp_path / "new"}
         run_compile([TINY], (), ["h100"], **given)

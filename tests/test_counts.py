@@ -21,7 +21,7 @@ def compiled_text(function, *given):
 
 
 def test_products_of_a_training_step_are_those_counted_by_hand():
-    """Of the paper's Transformer. The projection of the images is drawn outside of this gradient."""
+    """The model is the paper's Transformer. The projection of the images is drawn outside of this gradient."""
     config = load_config("bench/step")
     learner, key = make_program(config).learner, jax.random.key(0)
     params = jax.eval_shape(learner.init, key)

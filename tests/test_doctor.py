@@ -209,7 +209,7 @@ def gpu(limit):
 
 
 def test_a_machine_with_a_gpu_may_be_compared_with_its_cpu(monkeypatch, tmp_path):
-    """As a check that fails advises."""
+    """A check that fails advises it."""
     gpu_that_jax_does_not_see(monkeypatch, tmp_path)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     text, numbers = doctor.check_devices()
@@ -221,7 +221,7 @@ def test_a_machine_with_a_gpu_may_be_compared_with_its_cpu(monkeypatch, tmp_path
     [(None, 8), ("0,1,2", 3), ("GPU-5,MIG-7,3", 3), ("0,8,1", 1), ("0,,1", 1), ("", 0), ("-1", 0), ("NoDevFiles", 0)],
 )
 def test_gpus_that_jax_does_not_see_are_told(visible, number, monkeypatch, tmp_path):
-    """Of those that CUDA_VISIBLE_DEVICES leaves, up to the first that there is not, as CUDA reads it."""
+    """CUDA_VISIBLE_DEVICES leaves those up to the first that there is not, as CUDA reads it."""
     gpu_that_jax_does_not_see(monkeypatch, tmp_path, number=8)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -257,7 +257,7 @@ def test_a_known_chip_is_compared_with_its_peak_rates(seconds, share, cached, mo
 
 
 def test_the_largest_batch_about_fills_the_memory(monkeypatch, small):
-    """As XLA says of a program of that size. Memory grows in proportion, up to what XLA rounds."""
+    """XLA says so of a program of that size. Memory grows in proportion, up to what XLA rounds."""
     monkeypatch.setattr(jax, "devices", lambda: [gpu(2**23)])
     text, numbers = doctor.check_largest()
     largest = numbers["largest"]

@@ -12,7 +12,7 @@ from gpicl_jax.build import make_learner
 from gpicl_jax.config import load_config
 from gpicl_jax.registry import find, names
 from gpicl_jax.settings import UserError
-from gpicl_jax.tasks import TaskDistribution, draw_episodes
+from gpicl_jax.tasks import TaskDistribution, draw_episodes, randomness
 from gpicl_jax.tasks.sources import tabular
 from gpicl_jax.tasks.sources.base import Drawing
 from tests.helpers import tiny_config
@@ -172,3 +172,18 @@ def test_the_config_of_tables_mixes_all_of_them():
     assert sorted(config.data.train) == SOURCES and {each.name for each in config.sources} == set(SOURCES)
     assert make_learner(config).num_context == 0  # one is drawn for each episode
     assert dataclasses.astuple(config.source("random_tree")) and config.data.num_features == config.data.features
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_no_key_is_used_twice(name, monkeypatch):
+    """A law has many keys. fold_in(key, i) is the key number i of a split of it."""
+    used, threefry = [], randomness.threefry
+
+    def recorded(key, *counters):
+        used.append(tuple(jax.random.key_data(key).tolist()))
+        return threefry(key, *counters)
+
+    monkeypatch.setattr(randomness, "threefry", recorded)
+    with jax.disable_jit():
+        of(name, 0.5).draw(TASK_KEYS[0], KEYS[0, 0], DRAWING._replace(length=8))
+    assert len(used) > 10 and len(set(used)) == len(used)

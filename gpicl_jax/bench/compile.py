@@ -151,7 +151,7 @@ def _blank(config: Config, name: str) -> Source:
 
 
 def largest_batch(config: Config, target: Target, parallel: str, compiled: Compiled) -> int:
-    """Returns the largest `tasks.tasks_per_step` that fits, to 5%. It compiles a few times.
+    """Returns the largest `tasks.tasks_per_step` that fits, to 5%, or 0 where none does. It compiles a few times.
 
     Args:
       compiled: what the config itself needs. Memory grows about in proportion, which tells where to look.

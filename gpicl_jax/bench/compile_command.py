@@ -126,7 +126,7 @@ def run_compile(
 
 def _stored(results: Path | None) -> list[dict[str, Any]]:
     csv = results / "compile.csv" if results else None
-    return pd.read_csv(csv).to_dict("records") if csv and csv.is_file() else []
+    return pd.read_csv(csv, dtype={"program": str}).to_dict("records") if csv and csv.is_file() else []
 
 
 def _new_row(name: str, config: Config, target: Target, parallel: str, largest: bool) -> dict[str, Any]:
@@ -135,7 +135,8 @@ def _new_row(name: str, config: Config, target: Target, parallel: str, largest: 
     print(table(row), flush=True)
     if largest:
         row["largest"] = largest_batch(config, target, parallel, compiled)
-        print(f"  {'largest':<14} tasks.tasks_per_step = {row['largest']} fits", flush=True)
+        fits = f"tasks.tasks_per_step = {row['largest']} fits" if row["largest"] else "no number of tasks fits"
+        print(f"  {'largest':<14} {fits}", flush=True)
     return row
 
 

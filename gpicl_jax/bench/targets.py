@@ -40,7 +40,8 @@ class Chip(NamedTuple):
       link: bytes/s from one chip to its neighbours, in one direction.
       network: bytes/s of a GPU to those of other hosts: the network cards that the maker's servers have.
       cuda: of a GPU. None: a TPU.
-      source: where the numbers are published.
+      source: where the rates are published. What XLA asks of a GPU, and its memory, are in XLA's repository
+        (xla/backends/gpu/target_config/specs).
     """
 
     about: str
@@ -59,6 +60,12 @@ class Chip(NamedTuple):
         return "gpu" if self.cuda else "tpu"
 
     @property
+    def told(self) -> str:
+        """Its name, memory and rates, with their source."""
+        products = f"{self.float32 / 1e12:,.0f} TFLOP/s in float32, {self.bfloat16 / 1e12:,.0f} in bfloat16"
+        return f"{self.about}, {self.memory / GIB:.0f} GiB, {self.bandwidth / 1e9:,.0f} GB/s, {products} ({self.source})"
+
+    @property
     def usable(self) -> float:
         """Bytes that a program can have."""
         return self.memory * _USED[self.platform]
@@ -66,6 +73,7 @@ class Chip(NamedTuple):
 
 _NVIDIA = "NVIDIA's data sheet"
 _GOOGLE = "cloud.google.com/tpu/docs/"
+_HOPPER = Cuda((9, 0), 132, 128, 1.98, 50 * 2**20, 233_472, 232_448)
 CHIPS = {
     "a6000": Chip(
         "NVIDIA RTX A6000", 51_041_271_808, 768e9, 77.4e12, 154.8e12, 56e9, 12.5e9, _NVIDIA,
@@ -77,11 +85,11 @@ CHIPS = {
     ),
     "h100": Chip(
         "NVIDIA H100 80GB HBM3", 84_942_979_072, 3352e9, 494.7e12, 989.4e12, 450e9, 50e9, _NVIDIA,
-        Cuda((9, 0), 132, 128, 1.98, 50 * 2**20, 233_472, 232_448),
+        _HOPPER,
     ),
     "h200": Chip(
         "NVIDIA H200 141GB HBM3e", 151_397_597_184, 4800e9, 494.7e12, 989.4e12, 450e9, 50e9, _NVIDIA,
-        Cuda((9, 0), 132, 128, 1.98, 50 * 2**20, 233_472, 232_448),
+        _HOPPER,
     ),
     "b200": Chip(
         "NVIDIA B200", 191_514_411_008, 7672e9, 1125e12, 2250e12, 900e9, 50e9, _NVIDIA,

@@ -36,7 +36,8 @@ class RandomMLP(Tabular):
     name = "random_mlp"
 
     def law(self, key: jax.Array, useful_X: jax.Array, shares_C: jax.Array) -> DrawRows:
-        weight_key, bias_key, gain_key, number_key, kind_key, unit_key, readout_key, label_key = jax.random.split(key, 8)
+        keys = jax.random.split(key, 9)
+        weight_key, bias_key, gain_key, number_key, kind_key, unit_key, readout_key, label_key, reference_key = keys
         layers, width, (num_features,) = self.num_layers, self.width, useful_X.shape
         gain = 0.5 + 2 * random_uniform(gain_key, ())
         weight_KHH = gain / jnp.sqrt(width) * random_normal(weight_key, (layers, width, width))
@@ -54,7 +55,7 @@ class RandomMLP(Tabular):
                 units.append(jnp.where(layer < depth, z_NH, units[-1]))
             return jnp.concatenate(units, axis=1)[:, unit_X], jnp.matmul(units[-1], readout_HC, precision="highest")
 
-        reference_NX, _ = draw_units(jax.random.fold_in(label_key, 0), REFERENCE_ROWS)
+        reference_NX, _ = draw_units(reference_key, REFERENCE_ROWS)
         mean_X, std_X = rounded(reference_NX.mean(axis=0)), rounded(reference_NX.std(axis=0))
 
         def draw_values(key: jax.Array, num: int) -> tuple[jax.Array, jax.Array]:
